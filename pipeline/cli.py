@@ -1,0 +1,56 @@
+"""The console script `bert`. Each command is a module of `pipeline.commands`, imported only when it is asked for."""
+
+import importlib
+import os
+import sys
+
+import click
+
+from pipeline import terminal
+from preprocessing.errors import InputError
+
+COMMANDS = {
+    "vocab": "Learn a WordPiece vocabulary from text.",
+    "examples": "Turn text into masked sentence pairs for pretraining.",
+    "train": "Pretrain a BERT encoder on masked examples.",
+    "convert": "Convert a checkpoint between google, Hugging Face, keras-hub and our format.",
+    "export": "Export a checkpoint as a SavedModel that takes raw text.",
+    "serve": "Serve exported models over gRPC and REST.",
+    "predict": "Ask a server, or an exported model, from the command line.",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx):
+        return list(COMMANDS)
+
+    def get_command(self, ctx, name):
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"pipeline.commands.{name}").command
+
+    def format_commands(self, ctx, formatter):
+        with formatter.section("Commands"):
+            formatter.write_dl(COMMANDS.items())
+
+
+@click.group(cls=_LazyGroup)
+def bert():
+    """BERT from raw text to an answering server."""
+
+
+def main() -> None:
+    """Runs a command. An InputError becomes one line on standard error and exit status 1; `BERT_DEBUG=1` shows the
+    traceback of everything."""
+    terminal.quiet()
+    try:
+        bert()
+    except InputError as error:
+        if os.environ.get("BERT_DEBUG"):
+            raise
+        click.echo(f"bert: error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What a person sees: progress on a terminal, plain lines elsewhere, and no third-party noise."""
+
+import logging
+import os
+import sys
+import time
+import warnings
+
+
+def quiet() -> None:
+    """Keeps third-party warnings (unsupported Python, missing CUDA, oneDNN notes) off the terminal.
+
+    To be called before TensorFlow is imported. Warnings of this project's own modules still show.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # for worker processes
+    warnings.simplefilter("ignore")
+    for module in ("preprocessing", "model", "serving", "pipeline"):
+        warnings.filterwarnings("default", module=rf"{module}(\.|$)")
+    for name in ("tensorflow", "absl", "apache_beam", "root"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class Progress:
+    """One line of progress: rewritten in place on a terminal, at most every `interval` seconds a new line elsewhere.
+
+        with Progress("Training", total=1000, unit="step") as progress:
+            progress.update(10, loss=5.2, tokens_per_second=81_000)
+
+    `update` takes the amount done so far and any figures to show after it; keyword names are shown with blanks for
+    underscores.
+    """
+
+    def __init__(self, title: str, total: int | None = None, unit: str = "", interval: float = 10.0, stream=None):
+        self._title, self._total, self._unit = title, total, unit
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._interval = 0.2 if self._live else interval
+        self._start = time.monotonic()
+        self._shown_at = 0.0
+        self._line = ""
+        self._pending = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self._pending:
+            self._show()
+        if self._live and self._line:
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def update(self, done: float, **figures: float | str) -> None:
+        self._line = self._format(done, figures)
+        now = time.monotonic()
+        if now - self._shown_at >= self._interval:
+            self._show()
+            self._shown_at = now
+        else:
+            self._pending = True
+
+    def _show(self):
+        self._pending = False
+        self._stream.write(f"\r\x1b[2K{self._line}" if self._live else f"{self._line}\n")
+        self._stream.flush()
+
+    def _format(self, done, figures):
+        elapsed = time.monotonic() - self._start
+        parts = [self._title]
+        if self._total:
+            share = min(done / self._total, 1.0)
+            filled = int(24 * share)
+            if self._live:
+                parts.append("█" * filled + "░" * (24 - filled))
+            parts.append(f"{share:4.0%}  {number(done)}/{number(self._total)} {self._unit}".rstrip())
+        else:
+            parts.append(f"{number(done)} {self._unit}".rstrip())
+        parts += [f"{name.replace('_', ' ')} {number(value)}" for name, value in figures.items()]
+        parts.append(clock(elapsed))
+        if self._total and 0 < done < self._total:
+            parts.append(f"{clock(elapsed * (self._total - done) / done)} left")
+        return "  ".join(parts)
+
+
+def number(value: float | str) -> str:
+    """`12,345`, `0.0001`, `3.142`, or the text itself."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def clock(seconds: float) -> str:
+    """`3:07` or `1:02:03`."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

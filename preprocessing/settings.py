@@ -1,0 +1,67 @@
+"""What a run reads and how it turns text into examples. Frozen, validated; written beside the artifacts."""
+
+import dataclasses
+from typing import Literal
+
+from preprocessing.errors import InputError
+
+Format = Literal["auto", "sentences", "paragraphs", "document", "jsonl", "parquet", "tfrecord"]
+Masking = Literal["token", "whole-word", "ngram", "none"]
+Pairs = Literal["next-sentence", "sentence-order", "none"]
+
+
+def require(condition: bool, rule: str, received: object) -> None:
+    """Raises InputError `rule. Received: ...` unless the condition holds."""
+    if not condition:
+        raise InputError(f"{rule}. Received: {received!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusSettings:
+    """Where the text is and how it is cut into documents and sentences."""
+
+    input: tuple[str, ...] = ()  # files, folders or globs, on any filesystem that Beam reads
+    format: Format = "auto"  # "auto" goes by the file name's ending; .txt is "paragraphs"
+    text_field: str = "text"  # JSONL field, Parquet column or tf.Example feature
+    language: str = "en"  # ISO 639-1, for the sentence splitter
+    max_line_bytes: int = 10_000_000  # longer lines are set aside
+    max_document_bytes: int = 10_000_000  # longer documents are split, and counted
+    max_bad_share: float = 0.01  # of the lines; above it the run stops
+
+    def __post_init__(self):
+        require(self.max_line_bytes > 0, "max_line_bytes must be positive", self.max_line_bytes)
+        require(self.max_document_bytes > 0, "max_document_bytes must be positive", self.max_document_bytes)
+        require(0 <= self.max_bad_share <= 1, "max_bad_share must be between 0 and 1", self.max_bad_share)
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularySettings:
+    """WordPiece vocabulary to learn."""
+
+    size: int = 30_522
+    lower_case: bool = True
+
+    def __post_init__(self):
+        require(self.size > 5, "the vocabulary size must exceed its 5 special tokens", self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleSettings:
+    """Masked-pair generation; defaults are google-research/bert's `create_pretraining_data.py`."""
+
+    max_seq_length: int = 128
+    max_predictions: int = 20
+    dupe_factor: int = 10
+    masked_lm_prob: float = 0.15
+    short_seq_prob: float = 0.1
+    masking: Masking = "token"
+    pairs: Pairs = "next-sentence"
+    lower_case: bool = True
+    seed: int = 12345
+
+    def __post_init__(self):
+        require(self.max_seq_length >= 5, "max_seq_length must be at least 5", self.max_seq_length)
+        require(self.max_predictions > 0, "max_predictions must be positive", self.max_predictions)
+        require(self.dupe_factor > 0, "dupe_factor must be positive", self.dupe_factor)
+        require(0 < self.masked_lm_prob <= 1, "masked_lm_prob must be in (0, 1]", self.masked_lm_prob)
+        require(0 <= self.short_seq_prob <= 1, "short_seq_prob must be between 0 and 1", self.short_seq_prob)
