@@ -1,0 +1,24 @@
+"""Real text for tests and benchmarks: a folder of corpora and vocabularies that stands beside the repository.
+
+`BERT_DATA` names it (default: `../shared/data` beside the repository). Tests that need it skip where it is absent.
+"""
+
+import os
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def folder() -> pathlib.Path:
+    """Where the data should be; need not exist."""
+    return pathlib.Path(os.environ.get("BERT_DATA") or ROOT.parent / "shared" / "data")
+
+
+def require(name: str) -> pathlib.Path:
+    """Path of a file or folder of the data, e.g. `vocab/bert-base-uncased-vocab.txt`; skips the test without it."""
+    path = folder() / name
+    if not path.exists():
+        pytest.skip(f"needs {path} (set BERT_DATA to the folder of corpora)")
+    return path
