@@ -1,0 +1,82 @@
+"""The encoder's elementwise parts, written for few passes over memory.
+
+On a CPU these parts, not the matmuls, decide the speed of small models; `tests/benchmarks/encoder.py` measures them.
+Everything is stateless and made of core TensorFlow ops: it runs eagerly, in graphs, under XLA and in a SavedModel.
+
+Shapes: N rows (batch * length), H features.
+"""
+
+import math
+
+import tensorflow as tf
+
+
+def layer_norm(x_NH: tf.Tensor, scale_H: tf.Tensor, offset_H: tf.Tensor, epsilon: float) -> tf.Tensor:
+    """LayerNorm over the last axis, with a gradient in closed form.
+
+    Statistics are computed in float32 whatever the type of `x_NH`; scale and offset are float32. The result has the
+    type of `x_NH`. The closed form needs one pass less over memory than what automatic differentiation makes of it.
+    """
+    dtype = x_NH.dtype
+
+    @tf.custom_gradient
+    def normalize(x_NH, scale_H, offset_H):
+        x_NH = tf.cast(x_NH, tf.float32)
+        centred_NH = x_NH - tf.reduce_mean(x_NH, -1, keepdims=True)
+        variance_N1 = tf.reduce_mean(tf.square(centred_NH), -1, keepdims=True)
+        inverse_std_N1 = tf.math.rsqrt(variance_N1 + epsilon)
+        normal_NH = centred_NH * inverse_std_N1
+
+        def gradient(d_NH):
+            d_NH = tf.cast(d_NH, tf.float32)
+            d_normal_NH = d_NH * normal_NH
+            d_offset_H = tf.reduce_sum(d_NH, 0)
+            d_scale_H = tf.reduce_sum(d_normal_NH, 0)
+            weight_H1 = scale_H[:, None] / tf.cast(tf.shape(scale_H)[0], tf.float32)
+            mean_N1 = tf.matmul(d_NH, weight_H1)
+            projection_N1 = tf.matmul(d_normal_NH, weight_H1)
+            d_x_NH = inverse_std_N1 * (d_NH * scale_H - mean_N1 - normal_NH * projection_N1)
+            return tf.cast(d_x_NH, dtype), d_scale_H, d_offset_H
+
+        return tf.cast(normal_NH * scale_H + offset_H, dtype), gradient
+
+    return normalize(x_NH, scale_H, offset_H)
+
+
+@tf.custom_gradient
+def gelu_tanh(x: tf.Tensor):
+    """google-research/bert's GELU, `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, with a gradient in closed form.
+
+    Computed as the identical `x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))`, which takes fewer passes.
+    """
+    linear = 2 * math.sqrt(2 / math.pi)
+    cubic = 0.044715 * linear
+    square = x * x
+    gate = tf.sigmoid(x * (linear + cubic * square))
+
+    def gradient(d):
+        return d * (gate + x * gate * (1 - gate) * (linear + 3 * cubic * square))
+
+    return x * gate, gradient
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """Exact GELU, `x/2 (1 + erf(x / sqrt 2))`."""
+    return tf.nn.gelu(x, approximate=False)
+
+
+def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
+    """Dropout as a pure function of `seed` (int32 [2]): the same seed drops the same elements.
+
+    Each element is decided by 16 random bits, two elements per generated word; the rate is therefore rounded to a
+    multiple of 2^-16, and the scale is that of the rounded rate, so that the expectation is exact.
+    """
+    if rate == 0:
+        return x
+    threshold = round(rate * 65536)
+    shape = tf.shape(x)
+    words = (tf.reduce_prod(shape) + 1) // 2
+    bits = tf.random.stateless_uniform([words], seed, None, None, tf.uint32, alg="philox")
+    bits = tf.reshape(tf.bitcast(bits, tf.uint16), [-1])[: tf.reduce_prod(shape)]
+    keep = tf.reshape(bits >= tf.constant(threshold, tf.uint16), shape)
+    return x * (tf.cast(keep, x.dtype) * tf.cast(65536 / (65536 - threshold), x.dtype))
