@@ -1,0 +1,74 @@
+"""An encoder over weights stored, and multiplied, as an export asks for."""
+
+import keras
+import tensorflow as tf
+
+from model.encoder import BertEncoder
+from preprocessing.features import INPUT_IDS
+from serving.settings import ExportSettings
+
+
+class StoredEncoder:
+    """Calls like BertEncoder, without dropout. `variables` are the tf.Variables it reads, and nothing else.
+
+    Matrices may be stored as bfloat16; LayerNorm's and the biases' vectors stay float32, and so do logits, softmax and
+    LayerNorm's arithmetic (see BertEncoder).
+    """
+
+    def __init__(self, encoder: BertEncoder, settings: ExportSettings):
+        if settings.compute == "bfloat16":
+            encoder = _copy(encoder, "mixed_bfloat16")
+        self.settings, self.heads = encoder.settings, encoder.heads
+        self._encoder = encoder
+        self._stored: dict[int, tf.Variable] = {}  # by the id of the Keras variable
+        if settings.weights == "bfloat16":
+            matrices = [variable for variable in encoder.variables if len(variable.shape) > 1]
+            self._stored = {id(variable): tf.Variable(tf.cast(variable.value, tf.bfloat16)) for variable in matrices}
+        self.variables = [self._stored.get(id(variable), variable.value) for variable in encoder.variables]
+
+    def __call__(self, inputs, **asked):
+        word = self._stored.get(id(self._encoder.embeddings.word))
+        # Rows are looked up before they are widened: widening the whole table would cost more than the encoder.
+        words = None if word is None else tf.gather(word, inputs[INPUT_IDS])
+        with self._scope():
+            return self._encoder(inputs, words=words, **asked)
+
+    @property
+    def masked_lm(self):
+        if self._encoder.masked_lm is None:
+            return None
+
+        def logits(sequence_output, positions):
+            table = self._stored.get(id(self._encoder.embeddings.word))
+            with self._scope():
+                return self._encoder.masked_lm(sequence_output, positions, table=table)
+
+        return logits
+
+    @property
+    def next_sentence(self):
+        if self._encoder.next_sentence is None:
+            return None
+
+        def logits(pooled_output):
+            with self._scope():
+                return self._encoder.next_sentence(pooled_output)
+
+        return logits
+
+    def _scope(self):
+        """Within it, the Keras variables have the stored values."""
+        scope = keras.StatelessScope()
+        for variable in self._encoder.variables:
+            if (stored := self._stored.get(id(variable))) is not None:
+                # A product under the bfloat16 policy takes the value as it is; anything else wants float32.
+                kept = variable._autocast and self._encoder.compute_dtype == "bfloat16"
+                scope.state_mapping[id(variable)] = stored.value() if kept else tf.cast(stored, tf.float32)
+        return scope
+
+
+def _copy(encoder: BertEncoder, dtype: str) -> BertEncoder:
+    copy = BertEncoder(encoder.settings, encoder.heads, dtype=dtype)
+    for target, source in zip(copy.variables, encoder.variables, strict=True):
+        target.assign(source)
+    return copy

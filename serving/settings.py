@@ -1,0 +1,51 @@
+"""What an exported model can do and how it is stored. Frozen, validated; written into the export."""
+
+import dataclasses
+from typing import Literal
+
+from preprocessing.settings import require
+
+Pooling = Literal["mean", "pooler"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportSettings:
+    """How a checkpoint becomes a SavedModel."""
+
+    max_seq_length: int = (
+        512  # tokens with [CLS] and [SEP]; longer texts are cut. Never more than the model's positions
+    )
+    # A batch is padded to the smallest of these that holds its longest text (max_seq_length is always one of them).
+    # Few, so that a server meets only shapes that its warm-up has seen.
+    lengths: tuple[int, ...] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+    embedding: Pooling = "mean"  # of the last layer over the real tokens, or the pooler's output
+    unit_length: bool = False  # whether embeddings are divided by their Euclidean length
+    top_k: int = 10  # candidates per [MASK]
+    max_predictions: int = 20  # [MASK]s answered per text; bounds the memory one request can ask for
+    weights: Precision = "float32"  # how matrices are stored
+    compute: Precision = "float32"  # how matrices are multiplied
+    warmup_lengths: tuple[int, ...] = (16, 32, 64, 128)  # of the warm-up records
+    warmup_batches: tuple[int, ...] = (1, 8)
+
+    def __post_init__(self):
+        require(self.max_seq_length >= 8, "max_seq_length must be at least 8", self.max_seq_length)
+        require(
+            self.lengths == tuple(sorted(set(self.lengths))) and all(length >= 8 for length in self.lengths),
+            "lengths must be ascending, each at least 8",
+            self.lengths,
+        )
+        require(self.embedding in ("mean", "pooler"), 'embedding must be "mean" or "pooler"', self.embedding)
+        require(self.top_k > 0, "top_k must be positive", self.top_k)
+        require(self.max_predictions > 0, "max_predictions must be positive", self.max_predictions)
+        for name in ("weights", "compute"):
+            value = getattr(self, name)
+            require(value in ("float32", "bfloat16"), f'{name} must be "float32" or "bfloat16"', value)
+        for name in ("warmup_lengths", "warmup_batches"):
+            value = getattr(self, name)
+            require(all(number > 0 for number in value), f"{name} must be positive", value)
+
+    def padded_lengths(self, max_positions: int) -> tuple[int, ...]:
+        """Ascending lengths that batches are padded to; the last is where texts are cut."""
+        longest = min(self.max_seq_length, max_positions)
+        return (*(length for length in self.lengths if length < longest), longest)
