@@ -58,8 +58,9 @@ class NextSentenceHead(BertLayer):
     """Two logits from the pooled output [B, H], float32 [B, 2]: 0 = B follows A, 1 = B is random."""
 
     def add_weights(self):
-        self.kernel = self.matrix("kernel", self.settings.hidden_size, 2)
+        self.kernel = self.matrix("kernel", 2, self.settings.hidden_size)
         self.bias = self.vector("bias", 2)
 
     def call(self, pooled_output):
-        return tf.cast(self.dense(pooled_output, self.kernel, self.bias), tf.float32)
+        logits = tf.matmul(pooled_output, tf.cast(self.kernel.value, pooled_output.dtype), transpose_b=True)
+        return tf.nn.bias_add(tf.cast(logits, tf.float32), self.bias.value)

@@ -1,0 +1,215 @@
+"""Checkpoints in every format that BERT comes in, read and written without loss, heads included.
+
+encoder = load("uncased_L-12_H-768_A-12")              # google's, Hugging Face's, keras-hub's or ours: recognised
+save_huggingface(encoder, "out", vocab="uncased_L-12_H-768_A-12/vocab.txt", lower_case=True)
+"""
+
+import dataclasses
+import fnmatch
+import logging
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from model import formats, formats_google, formats_huggingface, formats_keras_hub, formats_ours
+from model.encoder import BertEncoder
+from model.formats import PARTS, POOLER, Checkpoint
+from model.heads import ALL_HEADS
+from preprocessing.errors import InputError
+from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
+
+Format = Literal["google", "huggingface", "keras-hub", "ours"]
+# Each has `read`, `write`, `vocab_file` and `lower_case`.
+_MODULES: dict[Format, Any] = {
+    "google": formats_google,
+    "huggingface": formats_huggingface,
+    "keras-hub": formats_keras_hub,
+    "ours": formats_ours,
+}
+FORMATS = tuple(_MODULES)
+PathLike = str | os.PathLike
+Vocab = PathLike | Sequence[str] | None
+
+log = logging.getLogger(__name__)
+
+
+def recognise(path: PathLike) -> Format:
+    """The format of the checkpoint at `path` (a folder, a file of it, or google's prefix)."""
+    return _locate(pathlib.Path(path))[0]
+
+
+def _locate(path: pathlib.Path) -> tuple[Format, pathlib.Path]:
+    if path.suffix == ".keras" and path.is_file():
+        return "keras-hub", path
+    if path.is_dir():
+        if formats_ours.is_folder(path):
+            return "ours", path
+        if formats_keras_hub.is_preset(path):
+            return "keras-hub", path
+        if formats_huggingface.is_folder(path):
+            return "huggingface", path
+    prefix = formats_google.find_prefix(path)
+    if prefix is not None:
+        return "google", prefix
+    if path.is_file():
+        return _locate(path.parent)
+    if not path.exists():
+        raise InputError(f"{path}: no such checkpoint")
+    raise InputError(
+        f"{path}: not a checkpoint: no *.index (google), no config.json with model.safetensors or pytorch_model.bin "
+        "(Hugging Face, ours) or model.weights.h5 (keras-hub)"
+    )
+
+
+def read(path: PathLike) -> Checkpoint:
+    """The checkpoint's settings and arrays, not yet checked against each other."""
+    kind, place = _locate(pathlib.Path(path))
+    return _MODULES[kind].read(place)
+
+
+def load(
+    path: PathLike,
+    heads: Sequence[str] | None = None,
+    dtype: str | None = None,
+    ignore: Sequence[str] = (),
+    report: Callable[[str], None] = log.warning,
+) -> BertEncoder:
+    """An encoder with the checkpoint's weights.
+
+    Args:
+        path: a folder, one of its files, or google's prefix; the format is recognised.
+        heads: the heads wanted, those of the checkpoint by default. A wanted head (or a pooler) that the checkpoint
+            lacks is initialised, and `report` is told so.
+        dtype: Keras's dtype policy, for example "mixed_bfloat16".
+        ignore: patterns (`classifier.*`) of arrays to leave out, by the names that the checkpoint gives them.
+
+    Raises InputError, which names the arrays, for missing, unexpected or misshapen ones and for unreadable files.
+    """
+    return build(read(path), heads, dtype, ignore, report)
+
+
+def build(
+    checkpoint: Checkpoint,
+    heads: Sequence[str] | None = None,
+    dtype: str | None = None,
+    ignore: Sequence[str] = (),
+    report: Callable[[str], None] = log.warning,
+) -> BertEncoder:
+    """`load` of a checkpoint that has been read."""
+    arrays = {
+        name: array
+        for name, array in checkpoint.arrays.items()
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
+    }
+    present = _check(dataclasses.replace(checkpoint, arrays=arrays))
+    heads = tuple(head for head in ALL_HEADS if head in (present if heads is None else heads))
+    encoder = BertEncoder(checkpoint.settings, heads, dtype=dtype)
+    formats.assign(encoder, arrays)
+    absent = [part for part in (POOLER, *heads) if part not in present]
+    if absent:
+        report(f"{checkpoint.source}: has no {', no '.join(absent)}: initialised at random")
+    return encoder
+
+
+def _check(checkpoint: Checkpoint) -> set[str]:
+    """The parts that are wholly there. Raises InputError for anything else that is not as the settings say."""
+    source, arrays, expected = checkpoint.source, checkpoint.arrays, formats.shapes(checkpoint.settings)
+    unexpected = sorted(set(arrays) - set(expected))
+    if unexpected:
+        raise InputError(
+            f"{source}: {len(unexpected)} unexpected arrays: {_some(unexpected)}. Ignore them by pattern, "
+            f"or correct the configuration ({checkpoint.settings.num_layers} layers)"
+        )
+    misshapen = [
+        f"{name} must be {list(expected[name])}, received {list(array.shape)}"
+        for name, array in arrays.items()
+        if tuple(array.shape) != expected[name]
+    ]
+    if misshapen:
+        raise InputError(f"{source}: {len(misshapen)} misshapen arrays: {_some(misshapen)}")
+    present = set()
+    for part in PARTS:
+        names = [name for name in expected if formats.part_of(name) == part]
+        missing = [name for name in names if name not in arrays]
+        if missing and (part == formats.ENCODER or len(missing) < len(names)):
+            raise InputError(f"{source}: {len(missing)} of the {part}'s arrays are missing: {_some(missing)}")
+        if not missing:
+            present.add(part)
+    return present
+
+
+def _some(items: Sequence[str], count: int = 5) -> str:
+    return ", ".join(items[:count]) + (f" and {len(items) - count} more" if len(items) > count else "")
+
+
+def vocab_file(path: PathLike) -> pathlib.Path | None:
+    """The vocabulary of the checkpoint at `path`, or None."""
+    kind, place = _locate(pathlib.Path(path))
+    return _MODULES[kind].vocab_file(place)
+
+
+def lower_case(path: PathLike) -> bool | None:
+    """Whether the checkpoint's text is lower-cased: as its configuration says, else by its vocabulary, else None."""
+    kind, place = _locate(pathlib.Path(path))
+    return _MODULES[kind].lower_case(place)
+
+
+def save(encoder: BertEncoder, folder: PathLike, vocab: Vocab = None, lower_case: bool | None = None) -> None:
+    """Writes our format.
+
+    Args:
+        vocab: the vocabulary to put beside it: a file, or the tokens.
+        lower_case: whether its text is lower-cased; a reader goes by the vocabulary if None.
+    """
+    save_as("ours", encoder, folder, vocab, lower_case)
+
+
+def save_huggingface(
+    encoder: BertEncoder, folder: PathLike, vocab: Vocab = None, lower_case: bool | None = None
+) -> None:
+    """Writes what transformers' `from_pretrained` loads."""
+    save_as("huggingface", encoder, folder, vocab, lower_case)
+
+
+def save_google(encoder: BertEncoder, prefix: PathLike, vocab: Vocab = None, lower_case: bool | None = None) -> None:
+    """Writes google's TF1 checkpoint `prefix.*` and, beside it, bert_config.json and vocab.txt."""
+    tokens = formats.tokens_of(vocab, encoder.settings.vocab_size)
+    formats_google.write(encoder, pathlib.Path(prefix), tokens, lower_case)
+
+
+def save_as(
+    kind: Format, encoder: BertEncoder, folder: PathLike, vocab: Vocab = None, lower_case: bool | None = None
+) -> None:
+    """Writes a checkpoint of the given format into `folder`."""
+    place = pathlib.Path(folder) / formats_google.PREFIX if kind == "google" else pathlib.Path(folder)
+    tokens = formats.tokens_of(vocab, encoder.settings.vocab_size)
+    _MODULES[kind].write(encoder, place, tokens, lower_case)
+
+
+def largest_difference(first: BertEncoder, second: BertEncoder) -> float:
+    """The largest absolute difference of any output, heads included, on one batch of random ids."""
+    settings, random = first.settings, np.random.default_rng(0)
+    length = min(settings.max_positions, 32)
+    inputs = {
+        INPUT_IDS: random.integers(settings.vocab_size, size=(2, length), dtype=np.int32),
+        INPUT_MASK: (np.arange(length) < [[length], [length // 2 + 1]]).astype(np.int32),
+        SEGMENT_IDS: random.integers(settings.type_vocab_size, size=(2, length), dtype=np.int32),
+    }
+    difference = 0.0
+    for a, b in zip(_outputs(first, inputs), _outputs(second, inputs), strict=True):
+        difference = max(difference, float(np.max(np.abs(a - b))))
+    return difference
+
+
+def _outputs(encoder: BertEncoder, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    outputs = encoder(inputs, hidden_states=True)
+    tensors = [*outputs["hidden_states"], outputs["pooled_output"]]
+    if encoder.masked_lm is not None:
+        positions = np.zeros((len(inputs[INPUT_IDS]), 1), np.int32)
+        tensors.append(encoder.masked_lm(outputs["sequence_output"], positions))
+    if encoder.next_sentence is not None:
+        tensors.append(encoder.next_sentence(outputs["pooled_output"]))
+    return [np.asarray(tensor, np.float32) for tensor in tensors]

@@ -1,0 +1,240 @@
+"""What every checkpoint format is read into and written from: settings, named arrays, vocabulary.
+
+The common names and layouts are those of google-research/bert's checkpoints (206 arrays for BERT-base with both heads):
+dense kernels are [in, out], query, key and value are apart, `cls/seq_relationship/output_weights` is [2, H].
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from model.encoder import BertEncoder
+from model.heads import ALL_HEADS, MASKED_LM, NEXT_SENTENCE
+from model.settings import EncoderSettings
+from preprocessing.errors import InputError
+
+ENCODER, POOLER = "encoder", "pooler"
+PARTS = (ENCODER, POOLER, *ALL_HEADS)
+VOCAB = "vocab.txt"
+
+# Our setting -> the name that google's bert_config.json and Hugging Face's config.json share.
+CONFIG_NAMES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "type_vocab_size": "type_vocab_size",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "initializer_range": "initializer_range",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory; `arrays` are by google's names."""
+
+    source: pathlib.Path
+    settings: EncoderSettings
+    arrays: Mapping[str, np.ndarray]
+
+
+def part_of(name: str) -> str:
+    """The part of the model that an array of google's name belongs to."""
+    for prefix, part in (
+        ("bert/pooler/", POOLER),
+        ("cls/predictions/", MASKED_LM),
+        ("cls/seq_relationship/", NEXT_SENTENCE),
+    ):
+        if name.startswith(prefix):
+            return part
+    return ENCODER
+
+
+def shapes(settings: EncoderSettings) -> dict[str, tuple[int, ...]]:
+    """Google's names and shapes of all arrays of a model with pooler and both heads."""
+    hidden, inner = settings.hidden_size, settings.intermediate_size
+
+    def dense(name, rows, columns):
+        return {f"{name}/kernel": (rows, columns), f"{name}/bias": (columns,)}
+
+    def norm(name):
+        return {f"{name}/LayerNorm/gamma": (hidden,), f"{name}/LayerNorm/beta": (hidden,)}
+
+    result = {
+        "bert/embeddings/word_embeddings": (settings.vocab_size, hidden),
+        "bert/embeddings/token_type_embeddings": (settings.type_vocab_size, hidden),
+        "bert/embeddings/position_embeddings": (settings.max_positions, hidden),
+        **norm("bert/embeddings"),
+    }
+    for i in range(settings.num_layers):
+        layer = f"bert/encoder/layer_{i}"
+        for name in ("query", "key", "value"):
+            result |= dense(f"{layer}/attention/self/{name}", hidden, hidden)
+        result |= dense(f"{layer}/attention/output/dense", hidden, hidden) | norm(f"{layer}/attention/output")
+        result |= dense(f"{layer}/intermediate/dense", hidden, inner)
+        result |= dense(f"{layer}/output/dense", inner, hidden) | norm(f"{layer}/output")
+    result |= dense("bert/pooler/dense", hidden, hidden)
+    result |= dense("cls/predictions/transform/dense", hidden, hidden) | norm("cls/predictions/transform")
+    result |= {
+        "cls/predictions/output_bias": (settings.vocab_size,),
+        "cls/seq_relationship/output_weights": (2, hidden),
+        "cls/seq_relationship/output_bias": (2,),
+    }
+    return result
+
+
+def variables(encoder: BertEncoder) -> Iterator[tuple[tuple[str, ...], keras.Variable]]:
+    """(google's names, variable) of every weight; several names where the variable holds their arrays side by side."""
+    embeddings = encoder.embeddings
+    yield ("bert/embeddings/word_embeddings",), embeddings.word
+    yield ("bert/embeddings/token_type_embeddings",), embeddings.segment
+    yield ("bert/embeddings/position_embeddings",), embeddings.position
+    yield ("bert/embeddings/LayerNorm/gamma",), embeddings.norm_scale
+    yield ("bert/embeddings/LayerNorm/beta",), embeddings.norm_offset
+    for i, layer in enumerate(encoder.transformer_layers):
+        prefix = f"bert/encoder/layer_{i}"
+        qkv = [f"{prefix}/attention/self/{name}" for name in ("query", "key", "value")]
+        yield tuple(f"{name}/kernel" for name in qkv), layer.qkv_kernel
+        yield tuple(f"{name}/bias" for name in qkv), layer.qkv_bias
+        yield (f"{prefix}/attention/output/dense/kernel",), layer.attention_kernel
+        yield (f"{prefix}/attention/output/dense/bias",), layer.attention_bias
+        yield (f"{prefix}/attention/output/LayerNorm/gamma",), layer.attention_norm_scale
+        yield (f"{prefix}/attention/output/LayerNorm/beta",), layer.attention_norm_offset
+        yield (f"{prefix}/intermediate/dense/kernel",), layer.inner_kernel
+        yield (f"{prefix}/intermediate/dense/bias",), layer.inner_bias
+        yield (f"{prefix}/output/dense/kernel",), layer.output_kernel
+        yield (f"{prefix}/output/dense/bias",), layer.output_bias
+        yield (f"{prefix}/output/LayerNorm/gamma",), layer.output_norm_scale
+        yield (f"{prefix}/output/LayerNorm/beta",), layer.output_norm_offset
+    yield ("bert/pooler/dense/kernel",), encoder.pooler.kernel
+    yield ("bert/pooler/dense/bias",), encoder.pooler.bias
+    if encoder.masked_lm is not None:
+        head = encoder.masked_lm
+        yield ("cls/predictions/transform/dense/kernel",), head.kernel
+        yield ("cls/predictions/transform/dense/bias",), head.bias
+        yield ("cls/predictions/transform/LayerNorm/gamma",), head.norm_scale
+        yield ("cls/predictions/transform/LayerNorm/beta",), head.norm_offset
+        yield ("cls/predictions/output_bias",), head.output_bias
+    if encoder.next_sentence is not None:
+        yield ("cls/seq_relationship/output_weights",), encoder.next_sentence.kernel
+        yield ("cls/seq_relationship/output_bias",), encoder.next_sentence.bias
+
+
+def arrays_of(encoder: BertEncoder) -> dict[str, np.ndarray]:
+    """The encoder's weights as float32 arrays by google's names."""
+    result = {}
+    for names, variable in variables(encoder):
+        value = variable.numpy()
+        for name, array in zip(names, np.split(value, len(names), axis=-1), strict=True):
+            result[name] = np.ascontiguousarray(array, np.float32)
+    return result
+
+
+def assign(encoder: BertEncoder, arrays: Mapping[str, np.ndarray]) -> None:
+    """Gives the encoder's variables the arrays' values; variables whose arrays are absent keep theirs."""
+    for names, variable in variables(encoder):
+        if names[0] in arrays:
+            parts = [np.asarray(arrays[name], np.float32) for name in names]
+            variable.assign(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1))
+
+
+def read_json(path: pathlib.Path) -> dict:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: must hold a JSON object. Received: {type(value).__name__}")
+    return value
+
+
+def write_json(path: pathlib.Path, value: Mapping) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def settings_from(path: pathlib.Path, config: Mapping, **others) -> EncoderSettings:
+    """Settings from a config with google's names; absent entries keep their defaults, except the sizes."""
+    values: dict[str, Any] = {}
+    for ours, theirs in CONFIG_NAMES.items():
+        value = config.get(theirs)
+        if value is None and ours in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size"):
+            raise InputError(f"{path}: {theirs} is missing")
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{path}: {theirs} must be a number. Received: {value!r}")
+        values[ours] = value
+    try:
+        return EncoderSettings(**values, **others)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def settings_in(path: pathlib.Path) -> EncoderSettings:
+    """The EncoderSettings in a JSON file: our config.json, or one that holds nothing else."""
+    config = read_json(path)
+    try:
+        return EncoderSettings(**config.get("encoder", config))
+    except (TypeError, InputError) as error:
+        raise InputError(f"{path}: {error}".replace("EncoderSettings.__init__() ", "")) from error
+
+
+def config_of(settings: EncoderSettings) -> dict:
+    return {theirs: getattr(settings, ours) for ours, theirs in CONFIG_NAMES.items()}
+
+
+def read_vocab(path: pathlib.Path) -> list[str]:
+    """Tokens of a vocab.txt, one per line; only newline ends a line."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    return text.removesuffix("\n").split("\n")
+
+
+def infer_lower_case(tokens: Sequence[str] | None) -> bool | None:
+    """Whether a vocabulary is of lower-cased text: no ordinary token has a capital ASCII letter. None without one."""
+    if tokens is None:
+        return None
+    ordinary = (token for token in tokens if not (token.startswith("[") and token.endswith("]")))
+    return not any("A" <= letter <= "Z" for token in ordinary for letter in token)
+
+
+def tokens_of(vocab: str | os.PathLike | Sequence[str] | None, vocab_size: int) -> list[str] | None:
+    """The tokens of a vocabulary given as a file or as tokens, none more than the model has embeddings."""
+    if vocab is None:
+        return None
+    tokens = read_vocab(pathlib.Path(vocab)) if isinstance(vocab, str | os.PathLike) else list(vocab)
+    if len(tokens) > vocab_size:
+        rule = f"the vocabulary must not have more tokens than the model has embeddings ({vocab_size})"
+        raise InputError(f"{rule}. Received: {len(tokens)}")
+    return tokens
+
+
+def write_vocab(folder: pathlib.Path, tokens: Sequence[str] | None) -> None:
+    if tokens is not None:
+        (folder / VOCAB).write_bytes("".join(f"{token}\n" for token in tokens).encode("utf-8"))
+
+
+def vocab_in(folder: pathlib.Path) -> pathlib.Path | None:
+    """The vocab.txt of a folder, or None."""
+    path = folder / VOCAB
+    return path if path.is_file() else None
+
+
+def stated_or_inferred(lower_case: object, vocab_file: pathlib.Path | None) -> bool | None:
+    """`lower_case` where a configuration states it, else what the vocabulary tells."""
+    if isinstance(lower_case, bool):
+        return lower_case
+    return infer_lower_case(read_vocab(vocab_file)) if vocab_file else None
