@@ -1,0 +1,56 @@
+"""How good an encoder is on held-out examples, beside what needs no model."""
+
+import numpy as np
+import tensorflow as tf
+
+from model import metrics
+from model.encoder import BertEncoder
+from model.training_records import filled_masks
+from preprocessing import batches, features
+
+
+class Evaluation:
+    """`evaluation(limit)` -> figures by name; compiled once for as many calls as there are.
+
+    The figures: `masked_lm_loss` and `next_sentence_loss` in nats, `masked_lm_accuracy`, `next_sentence_accuracy`, and
+    `unigram_loss` and `commonest_token_accuracy` on the same examples (see `metrics.baselines`).
+    """
+
+    def __init__(self, encoder: BertEncoder, examples: batches.Examples, batch_size: int):
+        self._encoder, self._examples, self._batch_size = encoder, examples, batch_size
+        self._sums_of = tf.function(self._batch_sums)
+
+    def __call__(self, limit: int | None = None) -> dict[str, float]:
+        """On the first `limit` examples, rounded down to whole batches but one; None: on all."""
+        dataset = self._examples.batches(self._batch_size, shuffle=False)
+        if limit is not None:
+            dataset = dataset.take(max(1, limit // self._batch_size))
+        sums, counts = np.zeros(len(metrics.SUMS)), np.zeros(self._encoder.settings.vocab_size)
+        for batch in dataset:
+            batch_sums, batch_counts = self._sums_of(batch)
+            sums += batch_sums.numpy()
+            counts += batch_counts.numpy()
+        return metrics.figures(sums, self._encoder.next_sentence is not None) | metrics.baselines(counts)
+
+    def samples(self, tokens: list[str], count: int = 4) -> str:
+        """Markdown of the first examples with the model's choices at the masked positions."""
+        batch = next(iter(self._examples.batches(count, shuffle=False)))
+        outputs = self._encoder(batch)
+        logits = self._encoder.masked_lm(outputs["sequence_output"], batch[features.MASKED_LM_POSITIONS])
+        arrays = {name: value.numpy() for name, value in batch.items()}
+        return filled_masks(arrays, tf.argmax(logits, -1).numpy(), tokens)
+
+    def _batch_sums(self, batch):
+        encoder = self._encoder
+        outputs = encoder(batch)
+        logits = encoder.masked_lm(outputs["sequence_output"], batch[features.MASKED_LM_POSITIONS])
+        labels = tf.reshape(batch[features.MASKED_LM_IDS], [-1])
+        weights = tf.reshape(batch[features.MASKED_LM_WEIGHTS], [-1])
+        counts = tf.math.unsorted_segment_sum(weights, labels, encoder.settings.vocab_size)
+        return metrics.batch_sums(encoder, outputs, logits, batch), counts
+
+
+def evaluate(encoder: BertEncoder, files: list[str], batch_size: int = 32) -> dict[str, float]:
+    """The figures of an `Evaluation` over all examples of these files."""
+    examples = batches.open_examples(files, vocab_size=encoder.settings.vocab_size)
+    return Evaluation(encoder, examples, batch_size)()

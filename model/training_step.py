@@ -1,0 +1,85 @@
+"""One update of the weights, on one device or many.
+
+Every device computes gradients of its part of the batch, already divided by what belongs to the whole batch; one sum
+over devices then gives the gradient of the whole batch, which is clipped and applied everywhere alike.
+"""
+
+import tensorflow as tf
+
+from model import losses, metrics
+from model.encoder import BertEncoder
+from model.optimizer import Optimizer
+from model.training_settings import TrainingSettings
+from preprocessing import features
+
+# What a step tells beside the sums of `metrics`.
+EXTRA = ("gradient_norm", "good")
+
+
+class TrainingStep:
+    """A callable `(batch, step) -> [len(metrics.SUMS) + len(EXTRA)] float32` that updates the encoder.
+
+    To be called in the strategy's replica context with this replica's part of the batch.
+    """
+
+    def __init__(self, settings: TrainingSettings, encoder: BertEncoder, optimizer: Optimizer, replicas: int):
+        self.settings, self.encoder, self.optimizer, self.replicas = settings, encoder, optimizer, replicas
+        self._variables = [variable.value for variable in encoder.trainable_variables]
+        self._word = [variable.path for variable in encoder.trainable_variables].index(encoder.embeddings.word.path)
+
+    def __call__(self, batch, step: tf.Tensor) -> tf.Tensor:
+        settings, context = self.settings, tf.distribute.get_replica_context()
+        totals = tf.stack(
+            [tf.reduce_sum(batch[features.MASKED_LM_WEIGHTS]), tf.reduce_sum(losses.real_examples(batch))]
+        )
+        if self.replicas > 1:
+            totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
+        replica = context.replica_id_in_sync_group if self.replicas > 1 else 0
+        seed = tf.random.experimental.stateless_fold_in(tf.constant([settings.seed, 0], tf.int32), step)
+        seed = tf.random.experimental.stateless_fold_in(seed, replica)
+        if settings.accumulate == 1:
+            sums, gradients = self._gradients(batch, totals, seed)
+        else:
+            sums, gradients = self._accumulated(batch, totals, seed)
+        if self.replicas > 1:
+            sums, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, [sums, *gradients])
+
+        norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients]))
+        good = tf.math.is_finite(norm) & tf.reduce_all(tf.math.is_finite(sums))
+        scale = tf.minimum(1.0, settings.clip_norm / norm) if settings.clip_norm else tf.constant(1.0)
+        self.optimizer.apply(gradients, step, scale, good)
+        return tf.concat([sums, [norm, tf.cast(good, tf.float32)]], 0)
+
+    def _accumulated(self, batch, totals, seed):
+        """The same as `_gradients`, over parts of the batch one after the other."""
+        parts = self.settings.accumulate
+        batch = {name: tf.reshape(value, [parts, -1, *value.shape[1:]]) for name, value in batch.items()}
+        sums = tf.zeros([len(metrics.SUMS)])
+        gradients = [tf.zeros_like(variable) for variable in self._variables]
+        for part in tf.range(parts):
+            part_seed = tf.random.experimental.stateless_fold_in(seed, part)
+            part_sums, part_gradients = self._gradients({k: v[part] for k, v in batch.items()}, totals, part_seed)
+            sums += part_sums
+            gradients = [total + gradient for total, gradient in zip(gradients, part_gradients, strict=True)]
+        return sums, gradients
+
+    def _gradients(self, batch, totals, seed):
+        """(sums of `metrics`, dense gradients) of a part of the batch whose `totals` are [predictions, examples]."""
+        encoder = self.encoder
+        ids = batch[features.INPUT_IDS]
+        # The word embedding is used twice. Its gradient from the logits is dense, that from the lookup touches a row
+        # for each token: taking the two apart saves a dense gradient of zeros and a sum over the whole table.
+        words = encoder.embeddings.lookup(ids)
+        with tf.GradientTape() as tape:
+            tape.watch(words)
+            outputs = encoder(batch, training=True, seed=seed, words=words)
+            logits = encoder.masked_lm(outputs["sequence_output"], batch[features.MASKED_LM_POSITIONS])
+            sums = metrics.batch_sums(encoder, outputs, logits, batch)
+            loss = sums[0] / (totals[0] + losses.NO_PREDICTIONS)
+            if self.settings.next_sentence and encoder.next_sentence is not None:
+                loss += sums[3] / tf.maximum(totals[1], 1.0)
+        *gradients, lookup = tape.gradient(
+            loss, [*self._variables, words], unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        gradients[self._word] = tf.tensor_scatter_nd_add(gradients[self._word], ids[..., None], lookup)
+        return sums, gradients

@@ -1,0 +1,96 @@
+"""`bert train`: pretraining outside TFX, on the examples that `bert examples` wrote."""
+
+import dataclasses
+import pathlib
+
+import click
+
+from pipeline import terminal
+from preprocessing.errors import InputError
+
+
+@click.command("train")
+@click.option("--examples", required=True, metavar="DIR", help="Folder or glob of example files.")
+@click.option("--vocab", required=True, metavar="FILE", help="The vocabulary that they were made with.")
+@click.option(
+    "--config",
+    default="tiny",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="tiny, mini, small, medium, base, large or a config.json.",
+)
+@click.option("--steps", type=int, default=1000, show_default=True, help="Updates of the weights.")
+@click.option("--output", required=True, metavar="DIR", help="Gets model/, checkpoints/, logs/, curves.png.")
+@click.option("--held-out", metavar="DIR", help="Folder or glob of held-out examples.")
+@click.option("--init", metavar="CHECKPOINT", help="Weights to begin with, in any format that `bert convert` reads.")
+@click.option("--batch-size", type=int, default=32, show_default=True, help="Examples an update.")
+@click.option("--accumulate", type=int, default=1, show_default=True, help="Parts in which each batch is computed.")
+@click.option("--learning-rate", type=float, default=1e-4, show_default=True)
+@click.option("--warmup-steps", type=int, help="By default a tenth of the steps.")
+@click.option("--optimizer", type=click.Choice(["adamw", "lamb", "sgd"]), default="adamw", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True
+)
+@click.option("--gpus", type=int, help="By default all there are.")
+@click.option("--seed", type=int, default=12345, show_default=True)
+@click.option("--evaluate-every", type=int, help="Steps; by default ten times a run.")
+@click.option("--checkpoint-every", type=int, help="Steps; by default ten times a run.")
+def command(examples, vocab, config, steps, output, held_out, init, **options):
+    """Pretrains an encoder. The same command in the same folder goes on with an interrupted run."""
+    from model import training
+    from model.training_settings import TrainingSettings
+    from preprocessing import batches
+
+    settings = TrainingSettings(steps=steps, **options)
+    vocab_size = _vocabulary_size(vocab)
+    encoder_settings = _encoder_settings(config, vocab_size)
+    train_files = batches.find_files(examples)
+    eval_files = batches.find_files(held_out) if held_out else []
+    with terminal.Progress("Training", total=steps, unit="steps") as progress:
+        result = training.train(
+            encoder_settings,
+            settings,
+            train_files=train_files,
+            eval_files=eval_files,
+            output=output,
+            vocab_path=vocab,
+            init=init,
+            report=lambda step, total, figures: progress.update(step, **_shown(figures)),
+        )
+    for name, value in result.metrics.items():
+        click.echo(f"{name.replace('_', ' '):26} {value:.4f}")
+    click.echo(f"Model: {pathlib.Path(output, 'model')}   curves: {pathlib.Path(output, 'curves.png')}")
+
+
+def _vocabulary_size(path: str) -> int:
+    from preprocessing import vocabulary
+
+    return len(vocabulary.load(path))
+
+
+def _encoder_settings(config: str, vocab_size: int):
+    """A named size with the vocabulary's number of tokens, or the settings of a file."""
+    from model import settings
+    from model.checkpoints import read_settings
+
+    if config in settings.NAMED:
+        return settings.NAMED[config](vocab_size=vocab_size)
+    path = pathlib.Path(config)
+    if not path.is_file():
+        raise InputError(f"config must be {', '.join(settings.NAMED)} or a JSON file. Received: {config!r}")
+    found = read_settings(path)
+    if found.vocab_size != vocab_size:
+        raise InputError(f"{config}: vocab_size must be the vocabulary's ({vocab_size}). Received: {found.vocab_size}")
+    return dataclasses.replace(found, vocab_size=vocab_size)
+
+
+def _shown(figures: dict[str, float]) -> dict[str, float]:
+    """What fits on a line."""
+    names = {
+        "loss": "loss",
+        "masked_lm_accuracy": "masked_accuracy",
+        "next_sentence_accuracy": "next_accuracy",
+        "learning_rate": "learning_rate",
+        "tokens_per_second": "tokens/s",
+    }
+    return {shown: figures[name] for name, shown in names.items() if name in figures}
