@@ -1,0 +1,44 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup run serve test test-long test-runners lint format prism clean
+
+# Everything that the pipeline keeps: artifacts, metadata, pushed models, reports.
+export BERT_HOME ?= $(CURDIR)/.bert
+export BERT_CORPUS = $(CORPUS)
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+BEAM_VERSION = $(shell sed -n '/^name = "apache-beam"/{n;s/version = "\(.*\)"/\1/p;}' uv.lock)
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: ## install what is missing: uv, Python 3.10, the locked packages
+	@.ci/setup
+
+run: setup ## the main job: text -> trained, evaluated, pushed model, which then answers (CORPUS='files or globs' for your own text)
+	@$(BIN)/python -m pipeline.main_job
+
+serve: setup ## serve the pushed models until Ctrl-C
+	@$(BIN)/bert serve --model-base-path $(BERT_HOME)/serving/bert --model-name bert
+
+test: setup ## the tests, under ten minutes
+	@$(BIN)/python -m pytest -m "not long and not runners"
+
+test-long: setup ## the tests that take minutes
+	@$(BIN)/python -m pytest -m long
+
+test-runners: setup prism ## the same examples from a portable Beam runner with workers of its own
+	@$(BIN)/python -m pytest -m runners
+
+lint: setup ## formatting, lint and types
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+format: setup ## format and mend what ruff can
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+prism: setup ## build Beam's portable runner (needs Go)
+	@if command -v go >/dev/null; then [ -x .uv/prism ] || { mkdir -p .uv && \
+	  GOBIN=$(CURDIR)/.uv go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM_VERSION); }; \
+	  else echo "prism: no Go here; the tests that need it will say that they are skipped"; fi
+
+clean: ## remove what was installed and what the pipeline keeps
+	rm -rf .venv .uv .bert .pytest_cache .ruff_cache .mypy_cache .hypothesis

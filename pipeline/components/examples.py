@@ -1,0 +1,83 @@
+"""Step 3: documents and vocabulary -> masked sentence pairs, with the schema that they must obey."""
+
+import dataclasses
+import json
+import os
+
+import apache_beam as beam
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx.dsl.component.experimental.annotations import (
+    BeamComponentParameter,
+    InputArtifact,
+    OutputArtifact,
+    Parameter,
+)
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import io_utils
+
+from pipeline import settings as pipeline_settings
+from pipeline import split
+from pipeline.components.documents import decode
+from pipeline.components.vocabulary import FILE, Vocabulary
+from preprocessing import beam_transforms, features, vocabulary
+from preprocessing.settings import ExampleSettings
+
+
+def schema(settings: ExampleSettings, vocab_size: int) -> schema_pb2.Schema:
+    """Fixed length and value range of every feature of a masked example (see preprocessing.features)."""
+    highest = {
+        features.INPUT_IDS: vocab_size - 1,
+        features.MASKED_LM_IDS: vocab_size - 1,
+        features.MASKED_LM_POSITIONS: settings.max_seq_length - 2,  # the last is [SEP] or padding
+    }
+    result = schema_pb2.Schema()
+    for name, length in features.lengths(settings.max_seq_length, settings.max_predictions).items():
+        feature = result.feature.add(name=name)
+        feature.presence.min_fraction = 1.0
+        feature.presence.min_count = 1
+        feature.value_count.min = feature.value_count.max = length
+        if name == features.MASKED_LM_WEIGHTS:
+            feature.type = schema_pb2.FLOAT
+            feature.float_domain.min, feature.float_domain.max = 0.0, 1.0
+        else:
+            feature.type = schema_pb2.INT
+            feature.int_domain.min, feature.int_domain.max = 0, highest.get(name, 1)
+    return result
+
+
+@component(use_beam=True)
+def MaskedExamplesGen(
+    documents: InputArtifact[standard_artifacts.Examples],
+    vocabulary_artifact: InputArtifact[Vocabulary],
+    examples: OutputArtifact[standard_artifacts.Examples],
+    example_schema: OutputArtifact[standard_artifacts.Schema],
+    settings: Parameter[str],
+    code: Parameter[str],
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
+) -> None:
+    """Writes the examples of both splits and, beside them, the vocabulary that their ids are of and a report.
+
+    The train split holds `dupe_factor` copies of the text, differently masked; the eval split one.
+    """
+    run = pipeline_settings.from_json(settings)
+    vocab_path = os.path.join(vocabulary_artifact.uri, FILE)
+    with beam_pipeline as root:
+        for name in split.NAMES:
+            split_settings = run.examples if name == "train" else dataclasses.replace(run.examples, dupe_factor=1)
+            (
+                root
+                | f"Read{name}"
+                >> beam.io.ReadFromTFRecord(os.path.join(artifact_utils.get_split_uri([documents], name), "*.gz"))
+                | f"Decode{name}" >> beam.Map(decode)
+                | f"MakeExamples{name}" >> beam_transforms.MakeExamples(split_settings, vocab_path)
+                | f"Write{name}"
+                >> beam.io.WriteToTFRecord(
+                    os.path.join(artifact_utils.get_split_uri([examples], name), "examples"), file_name_suffix=".gz"
+                )
+            )
+    report = beam_transforms.report(beam_pipeline.result.metrics())
+    io_utils.copy_file(vocab_path, os.path.join(examples.uri, FILE), overwrite=True)
+    io_utils.write_string_file(os.path.join(examples.uri, "report.json"), json.dumps(report, indent=2))
+    vocab_size = len(vocabulary.load(vocab_path))
+    io_utils.write_pbtxt_file(os.path.join(example_schema.uri, "schema.pbtxt"), schema(run.examples, vocab_size))

@@ -1,0 +1,148 @@
+"""The pipeline as TFX sees it. Knows no orchestrator: the runner files beside it do."""
+
+import dataclasses
+import json
+import os
+
+import tensorflow_data_validation as tfdv
+from tfx.components.evaluator.component import Evaluator
+from tfx.components.example_validator.component import ExampleValidator
+from tfx.components.pusher.component import Pusher
+from tfx.components.schema_gen.component import SchemaGen
+from tfx.components.statistics_gen.component import StatisticsGen
+from tfx.components.trainer.component import Trainer
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2
+from tfx.types import BaseChannel, Channel
+from tfx.types.standard_artifacts import Model, ModelBlessing
+
+from pipeline import evaluation, fingerprint
+from pipeline.components.documents import CorpusGen
+from pipeline.components.examples import MaskedExamplesGen
+from pipeline.components.gates import AnomalyGate, ServingCheck
+from pipeline.components.vocabulary import VocabularyGen
+from pipeline.settings import PipelineSettings
+
+
+class LatestOtherBlessedModel(LatestBlessedModelStrategy):
+    """The latest blessed model but the newest one, which is the candidate: a model is not its own baseline, and a run
+    that repeats another finds the same baseline and so its cached result."""
+
+    def resolve_artifacts(self, store, input_dict):
+        newest = max((artifact.id for artifact in input_dict["model"]), default=None)
+        others = [artifact for artifact in input_dict["model"] if artifact.id != newest]
+        return super().resolve_artifacts(store, {**input_dict, "model": others})
+
+
+def create_pipeline(
+    settings: PipelineSettings,
+    home: str,
+    baseline_strategy: type[LatestBlessedModelStrategy] = LatestOtherBlessedModel,
+) -> Pipeline:
+    """Text in, pushed model out.
+
+    Args:
+      settings: what to do.
+      home: folder (or bucket path) of all that the pipeline keeps: `artifacts/`, `metadata.sqlite`, `training/`
+        (checkpoints of a run that has not finished) and `serving/<name>/<version>/`.
+      baseline_strategy: how the Resolver finds the model to compare with.
+    """
+    settings.check()
+
+    def part(*names: str) -> str:
+        """The settings that one step depends on, so that a change re-runs no other."""
+        values = dataclasses.asdict(settings)
+        return json.dumps({name: values[name] for name in names}, sort_keys=True)
+
+    data_code = fingerprint.of_code("preprocessing")
+    corpus = CorpusGen(
+        settings=part("corpus", "embedded_bytes", "eval_share"),
+        input_fingerprint=f"{data_code}-{fingerprint.of_files(settings.corpus.input)}",
+    )
+    # The text itself is left out of the statistics: counting the distinct values of it would be a copy of the corpus.
+    sizes = tfdv.StatsOptions(feature_allowlist=["num_sentences", "num_bytes", "num_words"])
+    corpus_statistics = StatisticsGen(examples=corpus.outputs["documents"], stats_options=sizes).with_id(
+        "CorpusStatistics"
+    )
+    corpus_schema = SchemaGen(statistics=corpus_statistics.outputs["statistics"]).with_id("CorpusSchema")
+    corpus_validation = _validate("Corpus", corpus_statistics, corpus_schema.outputs["schema"])
+
+    vocabulary = VocabularyGen(documents=corpus.outputs["documents"], settings=part("vocabulary"), code=data_code)
+    vocabulary.add_upstream_node(corpus_validation[-1])
+    examples = MaskedExamplesGen(
+        documents=corpus.outputs["documents"],
+        vocabulary_artifact=vocabulary.outputs["vocabulary_artifact"],
+        settings=part("examples"),
+        code=data_code,
+    )
+    example_statistics = StatisticsGen(examples=examples.outputs["examples"]).with_id("ExampleStatistics")
+    example_validation = _validate("Example", example_statistics, examples.outputs["example_schema"])
+
+    training = part("encoder", "training", "vocabulary", "export", "init")
+    trainer = Trainer(
+        run_fn="pipeline.trainer.run_fn",
+        examples=examples.outputs["examples"],
+        custom_config={
+            "settings": training,
+            "fingerprint": fingerprint.of_text(training, fingerprint.of_code("model", "serving", "preprocessing")),
+            "work_folder": os.path.join(home, "training"),
+        },
+    )
+    trainer.add_upstream_node(example_validation[-1])
+    baseline = Resolver(
+        strategy_class=baseline_strategy, model=Channel(type=Model), model_blessing=Channel(type=ModelBlessing)
+    ).with_id("Baseline")
+    baseline.add_upstream_node(trainer)
+    evaluator = Evaluator(
+        examples=examples.outputs["examples"],
+        schema=examples.outputs["example_schema"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        example_splits=["eval"],
+        eval_config=evaluation.eval_config(settings.gate),
+    )
+    serving_check = ServingCheck(model=trainer.outputs["model"])
+    pusher = Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_check.outputs["blessing"],
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(
+                base_directory=os.path.join(home, "serving", settings.name)
+            )
+        ),
+    )
+    return Pipeline(
+        pipeline_name=settings.name,
+        pipeline_root=os.path.join(home, "artifacts"),
+        components=[
+            corpus,
+            corpus_statistics,
+            corpus_schema,
+            *corpus_validation,
+            vocabulary,
+            examples,
+            example_statistics,
+            *example_validation,
+            trainer,
+            baseline,
+            evaluator,
+            serving_check,
+            pusher,
+        ],
+        enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(os.path.join(home, "metadata.sqlite")),
+        beam_pipeline_args=list(settings.beam_args),
+    )
+
+
+def _validate(prefix: str, statistics: StatisticsGen, schema: BaseChannel) -> tuple[BaseComponent, BaseComponent]:
+    """ExampleValidator, which writes anomalies down, and the gate that stops at them."""
+    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema).with_id(
+        f"{prefix}Validator"
+    )
+    return validator, AnomalyGate(anomalies=validator.outputs["anomalies"]).with_id(f"{prefix}Gate")

@@ -1,0 +1,87 @@
+"""The pipeline on this machine: the file that `tfx ... --engine local --pipeline_path` is given.
+
+BERT_SETTINGS  demo (default), smoke, base or a JSON file
+BERT_CORPUS    files or globs of your own text, separated by blanks; none: the embedded corpus
+BERT_HOME      folder for everything that the pipeline keeps; default `.bert` in the current folder
+"""
+
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Mapping
+
+import click
+
+from pipeline import terminal
+
+terminal.quiet()  # before TensorFlow is imported
+
+from pipeline import settings as pipeline_settings  # noqa: E402
+from preprocessing.errors import InputError  # noqa: E402
+
+
+def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.PipelineSettings, pathlib.Path]:
+    """Settings and home folder that the environment variables above ask for."""
+    settings = pipeline_settings.load(environment.get("BERT_SETTINGS") or "demo")
+    patterns = tuple(shlex.split(environment.get("BERT_CORPUS") or ""))
+    if patterns:
+        settings = settings.replace(corpus=pipeline_settings.dataclasses.replace(settings.corpus, input=patterns))
+    home = pathlib.Path(environment.get("BERT_HOME") or ".bert").absolute()
+    return settings, home
+
+
+def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> None:
+    """Runs the pipeline once. Raises InputError for bad input; what else goes wrong is in the log."""
+    from preprocessing import corpus
+
+    if settings.corpus.input:
+        corpus.check_input(settings.corpus)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "settings.json").write_text(settings.to_json())
+    except OSError as error:
+        raise InputError(f"{home}: cannot be written: {error.strerror}. Set BERT_HOME to another folder") from error
+
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+
+    from pipeline import graph, steps, summary
+
+    pipeline = graph.create_pipeline(settings, str(home))
+    lines = steps.watch(home / "logs" / "pipeline.log", len(pipeline.components))
+    try:
+        LocalDagRunner().run(pipeline)
+    except Exception as error:
+        cause = input_error(error)
+        if cause is None:
+            raise
+        raise InputError(f"{lines.running}: {cause}") from error
+    if lines.done:  # `tfx pipeline create` only looks at the pipeline
+        report = summary.collect(home, settings.name)
+        summary.write(report, home / "reports")
+        summary.show(report)
+
+
+def input_error(error: BaseException | None) -> str | None:
+    """The message for a person in an exception or its causes; Beam and TFX wrap what a step raises."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return str(error)
+        if isinstance(error, OSError) and error.filename:
+            return f"{error.filename}: {error.strerror}"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def main() -> None:
+    try:
+        run(*from_environment(os.environ))
+    except InputError as error:
+        if os.environ.get("BERT_DEBUG"):
+            raise
+        click.echo(f"bert: error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""`make run`: the pipeline through the `tfx` command, then the pushed model asked over REST and gRPC."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+
+from pipeline import terminal
+from preprocessing.errors import InputError
+from serving.client import Client
+
+RUNNER = pathlib.Path(__file__).parent / "local_runner.py"
+QUESTIONS = (
+    ("fill_mask", {"text": "The function returns the [MASK] of the array."}),
+    (
+        "next_sentence",
+        {
+            "first": "Exceptions are a means of breaking out of the normal flow of control of a code block.",
+            "second": "An exception is raised at the point where the error is detected.",
+        },
+    ),
+    ("serving_default", {"text": "The length of the string in bytes."}),
+)
+
+
+def main() -> None:
+    terminal.quiet()
+    try:
+        run(pathlib.Path(os.environ.get("BERT_HOME") or ".bert").absolute())
+    except InputError as error:
+        click.echo(f"bert: error: {error}", err=True)
+        sys.exit(1)
+
+
+def run(home: pathlib.Path) -> None:
+    name = _pipeline_name()
+    registered = _tfx_folder() / name / "pipeline_args.json"
+    tfx("pipeline", "update" if registered.exists() else "create", "--engine", "local", "--pipeline_path", str(RUNNER))
+    tfx("run", "create", "--engine", "local", "--pipeline_name", name)
+    report = json.loads((home / "reports" / "report.json").read_text())
+    if not report["blessed"]:
+        raise InputError(f"the model did not pass the gate: see {home / 'reports' / 'report.json'}")
+    with server(report["serving_folder"], name) as (grpc_address, rest_address):
+        for protocol, address in (("rest", rest_address), ("grpc", grpc_address)):
+            click.echo(f"\nThe pushed model answers over {protocol.upper()} ({address}):")
+            client = Client(address, protocol=protocol, model=name)
+            for signature, inputs in QUESTIONS:
+                _show(signature, inputs, client.predict(signature, inputs))
+    click.echo(
+        f"""
+Model        {report["pushed_to"]}
+Reports      {home / "reports"} (report.json, curves.png)
+Checkpoint   {report["model_run"]}/model
+TensorBoard  tensorboard --logdir {report["model_run"]}/logs
+Serve it     bert serve --model-base-path {report["serving_folder"]} --model-name {name}"""
+    )
+
+
+def tfx(*arguments: str) -> None:
+    """Runs `tfx ...`, shown as a person would type it. Raises InputError where it fails; it has said why."""
+    click.secho(f"$ tfx {' '.join(arguments)}", bold=True)
+    status = subprocess.run([str(pathlib.Path(sys.executable).parent / "tfx"), *arguments], check=False).returncode
+    if status:
+        raise InputError(f"tfx {arguments[0]} {arguments[1]} ended with exit status {status}; its message stands above")
+
+
+@contextlib.contextmanager
+def server(folder: str, name: str) -> Iterator[tuple[str, str]]:
+    """Starts `bert serve` on free ports, gives its gRPC and REST addresses and stops it in the end."""
+    command = [sys.executable, "-m", "pipeline.cli", "serve", "--model-base-path", folder, "--model-name", name]
+    process = subprocess.Popen([*command, "--port", "0", "--rest-api-port", "0"], stdout=subprocess.PIPE, text=True)
+    try:
+        for line in process.stdout:
+            if match := re.search(r"gRPC (\S+:\d+).* REST (?:http://)?(\S+:\d+)", line):
+                break
+        else:
+            raise InputError(f"the server did not start: exit status {process.wait()}")
+        yield match[1], match[2]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def _pipeline_name() -> str:
+    return pipeline_settings.load(os.environ.get("BERT_SETTINGS") or "demo").name
+
+
+def _tfx_folder() -> pathlib.Path:
+    """Where `tfx --engine local` keeps what it knows of pipelines."""
+    return pathlib.Path(os.environ.get("LOCAL_HOME") or pathlib.Path.home() / "tfx" / "local")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""One run is one settings object, written beside its artifacts."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from model import settings as encoders
+from model.settings import EncoderSettings
+from model.training_settings import TrainingSettings
+from preprocessing.errors import InputError
+from preprocessing.settings import CorpusSettings, ExampleSettings, VocabularySettings, require
+from serving.settings import ExportSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class GateSettings:
+    """What a model must show on held-out documents before it is pushed."""
+
+    min_loss_gain: float = 1e-6  # nats by which its masked loss beats the held-out unigram distribution's
+    min_accuracy_gain: float = 1e-6  # by which its masked accuracy beats always saying the commonest token
+    max_loss_increase: float = 0.1  # nats by which its masked loss may exceed that of the model pushed before
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineSettings:
+    """Everything a run depends on."""
+
+    name: str = "bert"
+    corpus: CorpusSettings = CorpusSettings()  # no input: the embedded corpus
+    embedded_bytes: int = 5_000_000  # of the embedded corpus, when no input is given
+    vocabulary: VocabularySettings = VocabularySettings()
+    examples: ExampleSettings = ExampleSettings()
+    encoder: EncoderSettings = EncoderSettings()  # its vocab_size is set to the learned vocabulary's
+    training: TrainingSettings = TrainingSettings()
+    export: ExportSettings = ExportSettings()
+    gate: GateSettings = GateSettings()
+    eval_share: float = 0.1  # of the documents, chosen by hash of their content, held out
+    init: str | None = None  # checkpoint to start from
+    beam_args: tuple[str, ...] = (
+        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+        "--direct_running_mode=in_memory",
+    )
+
+    def __post_init__(self):
+        require(bool(self.name.strip("/.")) and "/" not in self.name, "name must be a folder name", self.name)
+        require(self.embedded_bytes > 0, "embedded_bytes must be positive", self.embedded_bytes)
+        require(0 < self.eval_share < 1, "eval_share must be between 0 and 1", self.eval_share)
+
+    def check(self) -> None:
+        """Raises InputError where parts contradict each other (a step is given only the parts that it needs)."""
+        require(
+            self.examples.max_seq_length <= self.encoder.max_positions,
+            f"max_seq_length must not exceed the model's max_positions ({self.encoder.max_positions})",
+            self.examples.max_seq_length,
+        )
+        require(
+            self.vocabulary.lower_case == self.examples.lower_case,
+            f"examples.lower_case must be the vocabulary's ({self.vocabulary.lower_case})",
+            self.examples.lower_case,
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    def replace(self, **changes: Any) -> "PipelineSettings":
+        return dataclasses.replace(self, **changes)
+
+
+def from_json(text: str, origin: str = "settings") -> PipelineSettings:
+    """Reads what `to_json` wrote; parts that are left out have their defaults. Raises InputError for unknown names."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{origin}:{error.lineno}: not JSON: {error.msg}") from error
+    return _build(PipelineSettings, values, origin)
+
+
+def _build(cls: type, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise InputError(f"{where} must be a JSON object. Received: {values!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise InputError(f"{where} has no setting {unknown[0]!r}. There are: {', '.join(fields)}")
+    arguments = {}
+    for name, value in values.items():
+        default = fields[name].default
+        if dataclasses.is_dataclass(default):
+            value = _build(type(default), value, f"{where}.{name}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        arguments[name] = value
+    return cls(**arguments)
+
+
+def demo() -> PipelineSettings:
+    """`make run`: 5 MB of text, BERT-tiny, some five minutes of training on two cores."""
+    return PipelineSettings(
+        vocabulary=VocabularySettings(size=8000),
+        examples=ExampleSettings(dupe_factor=8),
+        encoder=encoders.tiny(vocab_size=8000, max_positions=512),
+        training=TrainingSettings(steps=2200, batch_size=32, learning_rate=1e-3, warmup_steps=200),
+        export=ExportSettings(max_seq_length=512),
+    )
+
+
+def smoke() -> PipelineSettings:
+    """Every step in seconds, for the end-to-end test: nothing worth keeping is learned, so the gate is open."""
+    return PipelineSettings(
+        embedded_bytes=200_000,
+        vocabulary=VocabularySettings(size=1000),
+        examples=ExampleSettings(max_seq_length=64, max_predictions=10, dupe_factor=1),
+        encoder=encoders.tiny(vocab_size=1000, max_positions=64, num_layers=1, hidden_size=32, intermediate_size=64),
+        training=TrainingSettings(steps=20, batch_size=16, learning_rate=1e-3, warmup_steps=2, steps_per_call=5),
+        export=ExportSettings(max_seq_length=64, warmup_lengths=(16,), warmup_batches=(1,)),
+        gate=GateSettings(min_loss_gain=-100.0, min_accuracy_gain=-1.0, max_loss_increase=100.0),
+    )
+
+
+def base() -> PipelineSettings:
+    """BERT-base as in the paper (appendix A.2), for several GPUs and a corpus of its size."""
+    return PipelineSettings(
+        encoder=encoders.base(),
+        training=TrainingSettings(
+            steps=1_000_000, batch_size=256, learning_rate=1e-4, warmup_steps=10_000, precision="bfloat16"
+        ),
+    )
+
+
+PRESETS = {"demo": demo, "smoke": smoke, "base": base}
+
+
+def load(name_or_file: str) -> PipelineSettings:
+    """A preset by name, or a JSON file. Raises InputError where it is neither."""
+    if name_or_file in PRESETS:
+        return PRESETS[name_or_file]()
+    path = pathlib.Path(name_or_file)
+    if not path.is_file():
+        raise InputError(f"settings must be {', '.join(PRESETS)} or a JSON file. Received: {name_or_file!r}")
+    return from_json(path.read_text(), str(path))

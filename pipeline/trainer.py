@@ -1,0 +1,58 @@
+"""What TFX's Trainer calls: train, export, and leave the run's records beside the model."""
+
+import os
+import pathlib
+import shutil
+
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.dsl.io import fileio
+
+from model import training
+from pipeline import settings as pipeline_settings
+from pipeline import terminal
+from pipeline.components.vocabulary import FILE
+from preprocessing import vocabulary
+from serving import export
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Trains on the train split, evaluates on the eval split and exports a SavedModel to `fn_args.serving_model_dir`.
+
+    While it trains, checkpoints live in a folder that depends on settings and data alone, so that a killed run goes on
+    where it stopped, although TFX gives it another output folder. Log, curves and final checkpoint are then moved to
+    `fn_args.model_run_dir`.
+    """
+    run = pipeline_settings.from_json(fn_args.custom_config["settings"])
+    examples = _examples_folder(fn_args.train_files)
+    vocab_path = os.path.join(examples, FILE)
+    tokens = vocabulary.load(vocab_path)
+    work = pathlib.Path(fn_args.custom_config["work_folder"], _fingerprint(fn_args))
+    encoder_settings = pipeline_settings.dataclasses.replace(run.encoder, vocab_size=len(tokens))
+    with terminal.Progress("  training", total=run.training.steps, unit="steps") as progress:
+        result = training.train(
+            encoder_settings,
+            run.training,
+            train_files=fileio.glob(os.path.join(examples, "Split-train", "*")),
+            eval_files=fileio.glob(os.path.join(examples, "Split-eval", "*")),
+            output=str(work),
+            vocab_path=vocab_path,
+            init=run.init,
+            report=lambda step, total, figures: progress.update(step, **figures),
+        )
+    export.export(
+        result.encoder, vocab_path, fn_args.serving_model_dir, run.export, lower_case=run.vocabulary.lower_case
+    )
+    for name in ("model", "logs", "curves.png"):
+        if (work / name).exists():
+            shutil.move(work / name, os.path.join(fn_args.model_run_dir, name))
+    shutil.rmtree(work)
+
+
+def _examples_folder(patterns: list[str]) -> str:
+    """`<examples>/Split-train/*` -> `<examples>`."""
+    return os.path.dirname(os.path.dirname(patterns[0]))
+
+
+def _fingerprint(fn_args: FnArgs) -> str:
+    """Settings, code and data in a folder name; the examples' URI ends in the execution that wrote them."""
+    return f"{fn_args.custom_config['fingerprint']}-{os.path.basename(_examples_folder(fn_args.train_files))}"

@@ -1,0 +1,44 @@
+import io
+import warnings
+
+import pytest
+
+from pipeline import terminal
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_plain_lines_where_there_is_no_terminal():
+    stream = io.StringIO()
+    with terminal.Progress("Training", total=200, unit="steps", interval=0, stream=stream) as progress:
+        progress.update(50, loss=5.25, tokens_per_second=81_000)
+        progress.update(200, loss=4.0)
+    first, last = stream.getvalue().splitlines()
+    assert first.startswith("Training   25%  50/200 steps  loss 5.25  tokens per second 81,000  0:00  0:00 left")
+    assert last.startswith("Training  100%  200/200 steps  loss 4")
+
+
+def test_one_line_is_rewritten_on_a_terminal_and_the_last_state_is_shown():
+    stream = Terminal()
+    with terminal.Progress("Reading", unit="documents", stream=stream) as progress:
+        for done in range(1000):
+            progress.update(done)
+    assert "\n" not in stream.getvalue()[:-1]
+    assert stream.getvalue().count("\r") <= 3
+    assert "999 documents" in stream.getvalue().split("\r")[-1]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (67.9, "1:07"), (3723, "1:02:03")])
+def test_clock(seconds, text):
+    assert terminal.clock(seconds) == text
+
+
+def test_third_party_warnings_are_silent_and_ours_are_not():
+    with warnings.catch_warnings(record=True) as caught:
+        terminal.quiet()
+        warnings.warn_explicit("theirs", UserWarning, "x.py", 1, module="tensorflow.python")
+        warnings.warn_explicit("ours", UserWarning, "y.py", 1, module="model.training")
+    assert [str(warning.message) for warning in caught] == ["ours"]
