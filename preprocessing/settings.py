@@ -1,13 +1,14 @@
 """What a run reads and how it turns text into examples. Frozen, validated; written beside the artifacts."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from preprocessing.errors import InputError
 
 Format = Literal["auto", "sentences", "paragraphs", "document", "jsonl", "parquet", "tfrecord"]
 Masking = Literal["token", "whole-word", "ngram", "none"]
 Pairs = Literal["next-sentence", "sentence-order", "none"]
+Names = Literal["google", "model-garden"]
 
 
 def require(condition: bool, rule: str, received: object) -> None:
@@ -31,6 +32,7 @@ class CorpusSettings:
     def __post_init__(self):
         require(self.max_line_bytes > 0, "max_line_bytes must be positive", self.max_line_bytes)
         require(self.max_document_bytes > 0, "max_document_bytes must be positive", self.max_document_bytes)
+        require(self.format in get_args(Format), f"format must be one of {', '.join(get_args(Format))}", self.format)
         require(0 <= self.max_bad_share <= 1, "max_bad_share must be between 0 and 1", self.max_bad_share)
 
 
@@ -47,7 +49,13 @@ class VocabularySettings:
 
 @dataclasses.dataclass(frozen=True)
 class ExampleSettings:
-    """Masked-pair generation; defaults are google-research/bert's `create_pretraining_data.py`."""
+    """Masked-pair generation; defaults are google-research/bert's `create_pretraining_data.py`.
+
+    masking: `token` (BERT), `whole-word` (all pieces of a word together), `ngram` (one to three whole words together),
+    `none` (stored unmasked, for `masking.mask_batch` at training time). pairs: `next-sentence` (BERT), `sentence-order`
+    (ALBERT: label 1 = the two halves are swapped), `none` (RoBERTa: sentences of one document packed to the full
+    length, one segment, label 0).
+    """
 
     max_seq_length: int = 128
     max_predictions: int = 20
@@ -58,6 +66,7 @@ class ExampleSettings:
     pairs: Pairs = "next-sentence"
     lower_case: bool = True
     seed: int = 12345
+    names: Names = "google"  # or TF Model Garden's feature names
 
     def __post_init__(self):
         require(self.max_seq_length >= 5, "max_seq_length must be at least 5", self.max_seq_length)
@@ -65,3 +74,6 @@ class ExampleSettings:
         require(self.dupe_factor > 0, "dupe_factor must be positive", self.dupe_factor)
         require(0 < self.masked_lm_prob <= 1, "masked_lm_prob must be in (0, 1]", self.masked_lm_prob)
         require(0 <= self.short_seq_prob <= 1, "short_seq_prob must be between 0 and 1", self.short_seq_prob)
+        for name, choices in (("masking", Masking), ("pairs", Pairs), ("names", Names)):
+            value = getattr(self, name)
+            require(value in get_args(choices), f"{name} must be one of {', '.join(get_args(choices))}", value)

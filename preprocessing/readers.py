@@ -1,0 +1,354 @@
+"""Documents out of files: one function for each format, reading one chunk of one file.
+
+A chunk is a byte range of an uncompressed text file, a range of row groups of a Parquet file, or a whole file. A document
+belongs to the chunk in which it begins, so cutting a file into chunks never changes the documents. Memory is bounded by
+the longest line and document of the settings, not by the file.
+"""
+
+import dataclasses
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
+
+import google_crc32c
+import pyarrow as pa
+import pyarrow.parquet
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from tfx_bsl.coders.example_coder import ExampleToNumpyDict
+
+from preprocessing.errors import InputError
+from preprocessing.settings import CorpusSettings
+
+SPLITTABLE = ("sentences", "paragraphs", "jsonl")  # by byte ranges, where not compressed
+COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd"}
+
+_BLOCK = 1 << 20
+_BLANKS = b" \t\r\x0b\x0c"
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """`start` and `end` are bytes (text), row groups (Parquet), or 0 and None for a whole file. `size`: bytes."""
+
+    index: int
+    path: str
+    format: str
+    start: int = 0
+    end: int | None = None
+    size: int = 0
+
+    @property
+    def limit(self) -> float:
+        """Offset at which the chunk ends."""
+        return float("inf") if self.end is None else self.end
+
+
+@dataclasses.dataclass
+class Tally:
+    """What reading a chunk found. `newlines`: line ends in [start, end), to number lines across chunks."""
+
+    lines: int = 0  # not blank; records where the format has no lines
+    bad: int = 0
+    split: int = 0  # documents over the bound, split
+    documents: int = 0
+    newlines: int = 0
+
+
+BadLine = Callable[[int, str, bytes], None]  # line or record from the chunk's start (0-based), reason, its beginning
+
+
+def read_texts(chunk: Chunk, settings: CorpusSettings, tally: Tally, set_aside: BadLine) -> Iterator[str]:
+    """Texts of the documents that begin in `chunk`: lines stripped, none blank, joined by line ends.
+
+    Bad lines (not UTF-8, NUL, oversized, broken JSON) go to `set_aside` and are left out. Raises InputError for a file
+    that cannot be read.
+    """
+
+    def refuse(line: int, reason: str, data: bytes) -> None:
+        tally.bad += 1
+        set_aside(line, reason, data)
+
+    try:
+        with open_file(chunk.path) as handle:
+            for text in _READERS[chunk.format](handle, chunk, settings, tally, refuse):
+                tally.documents += 1
+                yield text
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise InputError(
+            f"{chunk.path}: cannot be read as {chunk.format}: {reason}. Replace or remove the file, or name its format"
+        ) from error
+
+
+def open_file(path: str) -> BinaryIO:
+    """Opens a file on any filesystem of Beam's, decompressed by its ending; a truncated one raises OSError."""
+    raw = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    compression = compression_of(path)
+    # Arrow's stream complains of a truncated file, which Beam's own reader takes for whole.
+    return pa.CompressedInputStream(pa.PythonFile(raw), compression) if compression else raw
+
+
+def compression_of(path: str) -> str | None:
+    return next((name for ending, name in COMPRESSIONS.items() if path.endswith(ending)), None)
+
+
+def _lines(handle: BinaryIO, limit: int) -> Iterator[tuple[bytes, int, bool]]:
+    """(line, bytes it takes with its line end, whether it is complete); of one over `limit` bytes, its beginning."""
+    carry, dropped = b"", 0
+    while block := handle.read(_BLOCK):
+        *lines, rest = block.split(b"\n")
+        if lines:
+            lines[0] = carry + lines[0]
+            for line in lines:
+                yield line[:limit], len(line) + dropped + 1, len(line) + dropped <= limit
+                dropped = 0
+            carry = rest
+        else:
+            carry += rest
+        if len(carry) > limit:
+            dropped += len(carry) - limit
+            carry = carry[:limit]
+    if carry:
+        yield carry, len(carry) + dropped, not dropped
+
+
+def _decode(line: bytes) -> tuple[str, str]:
+    """(text, ""), or ("", the reason why the line is set aside)."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        return "", f"not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1})"
+    return ("", "contains a NUL character") if "\0" in text else (text, "")
+
+
+class _Document:
+    """Gathers the lines of one document; gives its texts, several where it exceeds the bound."""
+
+    def __init__(self, settings: CorpusSettings, tally: Tally, refuse: BadLine):
+        self._settings, self._tally, self._refuse = settings, tally, refuse
+        self._lines: list[tuple[int, bytes]] = []
+        self._size = 0
+        self._parts = 0
+
+    def add(self, number: int, line: bytes, complete: bool) -> Iterator[str]:
+        self._tally.lines += 1
+        if not complete:
+            limit = self._settings.max_line_bytes
+            self._refuse(number, f"longer than {limit:,} bytes (max_line_bytes)", line)
+            return
+        if self._lines and self._size + len(line) > self._settings.max_document_bytes:
+            yield from self._flush()
+        self._lines.append((number, line))
+        self._size += len(line) + 1
+
+    def close(self) -> Iterator[str]:
+        yield from self._flush()
+        self._tally.split += self._parts > 1
+        self._parts = 0
+
+    def _flush(self) -> Iterator[str]:
+        text, reason = _decode(b"\n".join(line for _, line in self._lines))
+        if reason:
+            good = []
+            for number, line in self._lines:
+                text, reason = _decode(line)
+                if reason:
+                    self._refuse(number, reason, line)
+                else:
+                    good.append(text)
+            text = "\n".join(good)
+        self._lines, self._size = [], 0
+        if text and not text.isspace():
+            self._parts += 1
+            yield text
+
+
+def _read_text(handle, chunk, settings, tally, refuse) -> Iterator[str]:
+    """Plain text: blank lines (nothing but ASCII white space) part documents. A document begins at its first character
+    that is not blank."""
+    whole_file = chunk.format == "document"
+    fresh, at_line_start = _before(handle, chunk.start)  # may a document begin here
+    if chunk.start:
+        handle.seek(chunk.start)
+    document = None
+    for number, offset, line, complete in _lines_of(handle, chunk, settings, tally):
+        stripped = line.strip(_BLANKS)
+        if document is None and offset >= chunk.limit:
+            break
+        if not number and not at_line_start:
+            continue  # the rest of a line that begins in an earlier chunk
+        if not stripped:
+            fresh = True
+            if document is not None and not whole_file:
+                yield from document.close()
+                document = None
+        elif document is not None or fresh:
+            if document is None:
+                if offset + len(line) - len(line.lstrip(_BLANKS)) >= chunk.limit:
+                    break
+                document = _Document(settings, tally, refuse)
+                fresh = False
+            yield from document.add(number, stripped, complete)
+    if document is not None:
+        yield from document.close()
+
+
+def _lines_of(handle, chunk, settings, tally) -> Iterator[tuple[int, int, bytes, bool]]:
+    """(number from 0, offset in the file, line, whether complete), counting the line ends within the chunk."""
+    offset = chunk.start
+    for number, (line, size, complete) in enumerate(_lines(handle, settings.max_line_bytes)):
+        yield number, offset, line.removeprefix(_BOM) if not offset else line, complete
+        offset += size
+        tally.newlines += offset <= chunk.limit
+
+
+def _before(handle, start: int) -> tuple[bool, bool]:
+    """Whether a blank line or nothing at all stands before `start` of a plain text, and whether nothing but blanks stands
+    before it on its line."""
+    newlines = 0
+    while start:
+        step = min(start, 4096)
+        handle.seek(start - step)
+        before = handle.read(step)
+        kept = before.rstrip(_BLANKS + b"\n")
+        newlines += before.count(b"\n", len(kept))
+        if kept:
+            return newlines >= 2, newlines >= 1
+        start -= step
+    return True, True
+
+
+def _read_jsonl(handle, chunk, settings, tally, refuse) -> Iterator[str]:
+    """A JSON object on each line, its text in the field `text_field`."""
+    at_line_start = True
+    if chunk.start:
+        handle.seek(chunk.start - 1)
+        at_line_start = handle.read(1) == b"\n"
+    for number, offset, line, complete in _lines_of(handle, chunk, settings, tally):
+        if offset >= chunk.limit:
+            break
+        if (not number and not at_line_start) or not line.strip():
+            continue
+        tally.lines += 1
+        text, reason = "", ""
+        if not complete:
+            reason = f"longer than {settings.max_line_bytes:,} bytes (max_line_bytes)"
+        else:
+            try:
+                record = json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+                reason = f"not JSON ({error})" if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+            else:
+                value = record.get(settings.text_field) if isinstance(record, dict) else None
+                text = value if isinstance(value, str) else ""
+                reason = "" if isinstance(value, str) else f"no text in a field {settings.text_field!r}"
+        yield from _record(text, reason, line, number, settings, tally, refuse)
+
+
+def _read_parquet(handle, chunk, settings, tally, refuse) -> Iterator[str]:
+    """A text in each row of the column `text_field`."""
+    file = pyarrow.parquet.ParquetFile(handle)
+    check_column(file, chunk.path, settings.text_field)
+    groups = range(chunk.start, file.num_row_groups if chunk.end is None else chunk.end)
+    rows: Iterable = (
+        value.as_py()
+        for batch in file.iter_batches(1000, row_groups=list(groups), columns=[settings.text_field])
+        for value in batch.column(0)
+    )
+    for number, value in enumerate(rows):
+        tally.newlines += 1
+        if value is not None:
+            tally.lines += 1
+            text, reason = _decode(value) if isinstance(value, bytes) else (value, "")
+            yield from _record(text, reason, b"", number, settings, tally, refuse)
+
+
+def check_column(file: pyarrow.parquet.ParquetFile, path: str, name: str) -> None:
+    """Raises InputError unless the Parquet file has a column of text of that name."""
+    columns = file.schema_arrow.names
+    if name not in columns:
+        raise InputError(f"{path}: no column {name!r}. Its columns: {', '.join(columns)}. Name one with --text-field")
+    kind = file.schema_arrow.field(name).type
+    if not any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary)):
+        raise InputError(f"{path}: column {name!r} must hold text. Received: {kind}")
+
+
+def _read_tfrecord(handle, chunk, settings, tally, refuse) -> Iterator[str]:
+    """A tf.Example in each record, its text in the bytes feature `text_field`."""
+    for number, record in enumerate(tf_records(handle)):
+        tally.lines += 1
+        tally.newlines += 1
+        text, reason = "", ""
+        try:
+            values = ExampleToNumpyDict(record).get(settings.text_field)
+        except (ValueError, RuntimeError):
+            reason = "not a tf.Example"
+        else:
+            if values is None or not len(values) or not isinstance(values[0], bytes):
+                reason = f"no text in a feature {settings.text_field!r}"
+            else:
+                text, reason = _decode(values[0])
+        yield from _record(text, reason, record, number, settings, tally, refuse)
+
+
+def tf_records(handle: BinaryIO) -> Iterator[bytes]:
+    """Records of a TFRecord file. Raises OSError for one that is broken or cut short."""
+    while header := handle.read(12):
+        length, checksum = struct.unpack("<QI", header) if len(header) == 12 else (0, None)
+        if checksum != masked_crc(header[:8]):
+            raise OSError("not a TFRecord, or a truncated one")
+        record = handle.read(length)
+        if len(record) != length or handle.read(4) != struct.pack("<I", masked_crc(record)):
+            raise OSError("a truncated or corrupt TFRecord")
+        yield record
+
+
+def masked_crc(data: bytes) -> int:
+    """The checksum of TFRecord files."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _record(text, reason, raw, number, settings, tally, refuse) -> Iterator[str]:
+    """The texts of one record: in pieces, cut at white space, where it exceeds the bound."""
+    if not reason and "\0" in text:
+        reason = "contains a NUL character"
+    if not reason and not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            reason = "not Unicode (a lone surrogate)"
+    if reason:
+        refuse(number, reason, raw)
+        return
+    bound = settings.max_document_bytes
+    parts = 0
+    while text:
+        # A character takes up to four bytes: measure only where it may matter.
+        stop = len(text)
+        if stop * (1 if text.isascii() else 4) > bound:
+            stop = len(text.encode()[:bound].decode(errors="ignore")) or 1
+            if stop < len(text):
+                blank = max(text.rfind("\n", 0, stop), text.rfind(" ", 0, stop))
+                stop = blank + 1 if blank > 0 else stop
+        lines = [line for piece in text[:stop].split("\n") if (line := piece.strip())]
+        text = text[stop:]
+        if lines:
+            parts += 1
+            yield "\n".join(lines)
+    tally.split += parts > 1
+
+
+_READERS = {
+    "sentences": _read_text,
+    "paragraphs": _read_text,
+    "document": _read_text,
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+    "tfrecord": _read_tfrecord,
+}
