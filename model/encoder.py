@@ -60,7 +60,9 @@ class BertEncoder(keras.Model):
         """Names of the heads that are there."""
         return tuple(name for name in ALL_HEADS if getattr(self, name) is not None)
 
-    def call(self, inputs, training=False, hidden_states=False, attentions=False, seed=None, words=None):
+    def call(
+        self, inputs, training=False, hidden_states=False, attentions=False, seed=None, words=None, positions=None
+    ):
         """Encodes.
 
         Args:
@@ -73,6 +75,9 @@ class BertEncoder(keras.Model):
                 generator.
             words: float [B, L, H], instead of looking up `input_ids` in the word embedding
                 (`encoder.embeddings.lookup(ids)`); lets a training step take the sparse gradient by itself.
+            positions: int32 [B, Q], the first of each row 0 (the pooler's): `sequence_output` is then [B, Q, H], the
+                same values at these positions only. The last layer then leaves out most of its work; with few layers
+                that is much of the whole.
 
         Returns: dict of
             `sequence_output` [B, L, H] and `pooled_output` [B, H], of the compute type;
@@ -92,7 +97,7 @@ class BertEncoder(keras.Model):
         embedding_seed, layer_seeds = None, [None] * settings.num_layers
         if training and (settings.dropout or settings.attention_dropout):
             if seed is None:
-                seed = tf.random.uniform([2], minval=None, maxval=None, dtype=tf.int32)
+                seed = tf.random.uniform([2], tf.int32.min, tf.int32.max, tf.int32)
             seeds = tf.random.experimental.stateless_split(seed, 1 + SEEDS_PER_LAYER * settings.num_layers)
             embedding_seed, *seeds = tf.unstack(seeds)
             layer_seeds = [seeds[i : i + SEEDS_PER_LAYER] for i in range(0, len(seeds), SEEDS_PER_LAYER)]
@@ -100,11 +105,12 @@ class BertEncoder(keras.Model):
         x_RH = self.embeddings(input_ids, inputs[SEGMENT_IDS], words=words, seed=embedding_seed)
         states_RH, probabilities_BNLL = [x_RH], []
         for layer, seeds in zip(self.transformer_layers, layer_seeds, strict=True):
-            x_RH, layer_probabilities_BNLL = layer(x_RH, mask_B11L, seeds=seeds)
+            chosen = positions if layer is self.transformer_layers[-1] else None
+            x_RH, layer_probabilities_BNLL = layer(x_RH, mask_B11L, seeds=seeds, positions=chosen)
             states_RH.append(x_RH)
             probabilities_BNLL.append(layer_probabilities_BNLL)
 
-        shape = tf.concat([tf.shape(input_ids), [settings.hidden_size]], 0)
+        shape = tf.concat([tf.shape(input_ids if positions is None else positions), [settings.hidden_size]], 0)
         sequence_output = tf.reshape(x_RH, shape)
         outputs = {"sequence_output": sequence_output, "pooled_output": self.pooler(sequence_output[:, 0])}
         if hidden_states:

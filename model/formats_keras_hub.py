@@ -16,6 +16,7 @@ from model.formats import VOCAB, Checkpoint, arrays_of, read_json, settings_in, 
 from model.settings import EncoderSettings
 from model.tensor_files import read_safetensors, write_safetensors
 from preprocessing.errors import InputError
+from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.weights.h5", "tokenizer.json"
 ASSETS = pathlib.Path("assets/tokenizer/vocabulary.txt")
@@ -136,3 +137,14 @@ def write(
     if heads:
         write_safetensors(folder / HEADS, heads)
     write_json(folder / SETTINGS, dataclasses.asdict(settings))
+
+
+def backbone_difference(encoder: BertEncoder, folder: pathlib.Path) -> float:
+    """The largest difference between the encoder's outputs and those that keras-hub's own layers give for a preset."""
+    ids = np.random.default_rng(0).integers(
+        encoder.settings.vocab_size, size=(2, min(32, encoder.settings.max_positions))
+    )
+    ones, zeros = np.ones_like(ids), np.zeros_like(ids)
+    ours = encoder({INPUT_IDS: ids, INPUT_MASK: ones, SEGMENT_IDS: zeros})
+    theirs = load_backbone(folder)({"token_ids": ids, "padding_mask": ones, "segment_ids": zeros})
+    return max(float(np.max(np.abs(np.asarray(ours[name]) - np.asarray(theirs[name])))) for name in ours)

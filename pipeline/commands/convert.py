@@ -1,0 +1,67 @@
+"""`bert convert`: a checkpoint from one format into another, read back and compared."""
+
+import pathlib
+import shutil
+import tempfile
+
+import click
+
+from preprocessing.errors import InputError
+
+
+@click.command()
+@click.option("--input", "source", required=True, metavar="PATH", help="A folder, a file of it, or google's prefix.")
+@click.option("--output", required=True, metavar="DIR", help="Folder to write; must be new or empty.")
+@click.option("--to", required=True, type=click.Choice(["google", "huggingface", "keras-hub", "ours"]))
+@click.option("--ignore", multiple=True, metavar="PATTERN", help="Arrays to leave out, for example 'classifier.*'.")
+def command(source, output, to, ignore):
+    """Convert a checkpoint; the input's format is recognised.
+
+    Weights, pretraining heads, vocabulary and lower-casing are carried along without loss. What was written is read
+    back, and the largest difference of any output is shown.
+    """
+    target = pathlib.Path(output)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"--output must be a new or empty folder. Received: {output}")
+
+    from model import checkpoints, formats_keras_hub
+
+    kind = checkpoints.recognise(source)
+    encoder = checkpoints.load(source, ignore=ignore, report=click.echo)
+    settings, vocab = encoder.settings, checkpoints.vocab_file(source)
+    click.echo(
+        f"{source}: {kind}, {settings.num_layers} layers, {settings.hidden_size} hidden, "
+        f"{encoder.count_params():,} parameters, heads: {', '.join(encoder.heads) or 'none'}"
+    )
+    if vocab is None:
+        click.echo("no vocabulary beside it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, so that the move is one rename: the target is whole or absent.
+        partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise InputError(f"--output must be writable: {error}") from error
+    try:
+        checkpoints.save_as(to, encoder, partial, vocab, checkpoints.lower_case(source))
+        difference = checkpoints.largest_difference(encoder, checkpoints.load(partial))
+        if difference != 0:
+            raise InputError(f"what was written does not give the same outputs: they differ by up to {difference:.3g}")
+        if to == "keras-hub":
+            difference = formats_keras_hub.backbone_difference(encoder, partial)
+            click.echo(f"keras-hub's own BertBackbone differs by up to {difference:.3g}" + _reason(settings.activation))
+            difference = 0.0
+        partial.chmod(0o755)
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    files = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
+    click.echo(f"{target}: {to}: {', '.join(files)}")
+    click.echo(f"largest difference of outputs after reading it back: {difference:.3g}")
+
+
+def _reason(activation: str) -> str:
+    return ": it computes GELU by the tanh approximation only" if activation == "gelu" else ""
