@@ -25,11 +25,12 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from model import checkpoints, formats
 from model.encoder import BertEncoder
 from preprocessing import features
 from preprocessing.errors import InputError
 from preprocessing.tokenizer import BertTokenizer
-from serving import golden, serving_ops
+from serving import golden, serving_ops, warmup
 from serving.settings import ExportSettings
 from serving.signatures import INPUTS, Signatures
 
@@ -95,18 +96,20 @@ def export_version(
     `vocab_path` and `lower_case` are those of the checkpoint where it has them; without either, vocabularies are taken
     to be uncased. Returns the version folder. Raises InputError as `export`, and for a checkpoint without vocabulary.
     """
-    from model import checkpoints
-
     vocab_path = vocab_path or checkpoints.vocab_file(checkpoint)
     if vocab_path is None:
         raise InputError(f"{checkpoint}: no vocabulary beside the checkpoint; name one with --vocab")
     if lower_case is None:
         lower_case = checkpoints.lower_case(checkpoint)
+    settings = settings or ExportSettings()
     report(f"loading {checkpoint}")
-    encoder = checkpoints.load(checkpoint)
+    read = checkpoints.read(checkpoint)
+    if settings.embedding == "pooler" and not any(formats.part_of(name) == formats.POOLER for name in read.arrays):
+        raise InputError(f'{checkpoint}: has no pooler; export it with the embedding "mean"')
+    encoder = checkpoints.build(read, report=report)
     model = pathlib.Path(base) / name
     with _partial(model) as partial:
-        _write(encoder, vocab_path, partial, settings or ExportSettings(), lower_case is not False, report)
+        _write(encoder, vocab_path, partial, settings, lower_case is not False, report)
         while True:
             version = model / str(max(_versions(model), default=0) + 1)
             try:
@@ -192,6 +195,8 @@ def _write(encoder, vocab_path, folder, settings, lower_case, report) -> dict:
     (folder / REPORT).parent.mkdir(exist_ok=True)
     (folder / REPORT).write_text(json.dumps(figures, indent=2))
     (folder / golden.REQUESTS).write_text(json.dumps(_golden_requests(signatures), ensure_ascii=False))
+    inputs = {name: [spec.name for spec in INPUTS[name]] for name in functions}
+    figures["warmup_records"] = warmup.write(folder, inputs, tokenizer, signatures.lengths, settings)
     report("answering the golden requests in a fresh process")
     figures |= verify(folder)
     figures |= {
@@ -258,7 +263,7 @@ def _example(signatures: Signatures, text: str) -> bytes:
 
 @contextlib.contextmanager
 def _partial(parent: pathlib.Path):
-    """A new folder in `parent`, removed if it still has its name at the end. No server takes such a name for a version."""
+    """A new folder in `parent`, removed if it still has its name at the end. Its name is none of a version."""
     parent.mkdir(parents=True, exist_ok=True)
     partial = pathlib.Path(tempfile.mkdtemp(prefix=".export-", dir=parent))
     partial.chmod(0o755)

@@ -51,7 +51,8 @@ def difference(expected, actual) -> float:
     return float(gap) if np.isfinite(gap) else float("inf")
 
 
-def main(folder: str) -> None:
+def answer(folder: str) -> dict:
+    """Loads the model, answers its golden requests, and gives the report."""
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers its operations
 
@@ -69,11 +70,11 @@ def main(folder: str) -> None:
         gaps |= dict.fromkeys(expected.keys() ^ outputs.keys(), float("inf"))
         worst = max(gaps, key=gaps.get)
         report["requests"].append({"signature_name": name, "difference": gaps[worst], "output": worst})
-    imported = sorted(set(PROJECT) & set(sys.modules))
-    if imported:
-        sys.exit(f"the model needs the project's modules {imported}")
-    print(json.dumps(report))
+    return report
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    answered = answer(sys.argv[1])
+    if imported := sorted(set(PROJECT) & set(sys.modules)):
+        sys.exit(f"the model needs the project's modules {imported}")
+    print(json.dumps(answered))

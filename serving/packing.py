@@ -1,7 +1,8 @@
 """From strings to the encoder's inputs, inside the graph, with core TensorFlow operations only.
 
-TensorFlow Serving links tf.text's tokenizers but not its trimmers, so cutting and joining is index arithmetic here: the
-tokens of all texts lie in one flat vector, and one gather puts each of them, the special tokens and the padding in place.
+TensorFlow Serving links tf.text's tokenizers but not its trimmers, so cutting and joining is index arithmetic here:
+the tokens of all texts lie in one flat vector, and one gather puts each of them, the special tokens and the padding in
+place.
 
 Shapes: B batch, L padded length, N tokens in the batch.
 """

@@ -1,7 +1,7 @@
 """Which operations TensorFlow Serving can run.
 
-`tensorflow_model_server` of version N has all core operations of TensorFlow N, and those of tf.text that its build links:
-the target `//tensorflow_text:ops_lib` of the tf.text release named in its `workspace.bzl`. That is 2.12.1 for
+`tensorflow_model_server` of version N has all core operations of TensorFlow N, and those of tf.text that its build
+links: the target `//tensorflow_text:ops_lib` of the tf.text release named in its `workspace.bzl`. That is 2.12.1 for
 TensorFlow Serving 2.14 to 2.19 and 2.20.0 for 2.20. In 2.12.1 that target holds neither the trimmers nor
 `Utf8Binarize`.
 """
@@ -34,7 +34,7 @@ _TEXT_2_20 = _TEXT_2_12 | {"TFText>RoundRobinGenerateMasks", "TFText>RoundRobinT
 
 # Linked operations outside TensorFlow's core, as far as an encoder may want them, by TensorFlow Serving version.
 ALLOWED: dict[str, frozenset[str]] = {
-    **{version: _TEXT_2_12 for version in ("2.16", "2.17", "2.18", "2.19")},
+    **dict.fromkeys(("2.16", "2.17", "2.18", "2.19"), _TEXT_2_12),
     "2.20": _TEXT_2_20,
 }
 

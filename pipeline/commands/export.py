@@ -1,0 +1,46 @@
+"""`bert export`: any checkpoint becomes the next version of a served model."""
+
+import click
+
+
+@click.command()
+@click.option("--model", required=True, metavar="CHECKPOINT", help="google, Hugging Face, keras-hub or our format.")
+@click.option("--output", required=True, metavar="BASE", help="Folder of models; the version becomes BASE/NAME/N.")
+@click.option("--name", default="bert", show_default=True, help="The model's name.")
+@click.option("--vocab", metavar="FILE", help="The vocabulary, where the checkpoint has none.")
+@click.option("--lower-case/--cased", default=None, help="Kind of vocabulary, where the checkpoint does not say.")
+@click.option("--max-seq-length", default=512, show_default=True, help="Texts are cut to so many tokens.")
+@click.option("--embedding", type=click.Choice(["mean", "pooler"]), default="mean", show_default=True)
+@click.option("--unit-length", is_flag=True, help="Divide embeddings by their length.")
+@click.option("--top-k", default=10, show_default=True, help="Candidates per [MASK].")
+@click.option("--weights", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--compute", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def command(model, output, name, vocab, lower_case, as_json, **settings):
+    """Write BASE/NAME/N, the next version of a SavedModel that takes raw text.
+
+    It is loaded in a fresh process and must answer as the checkpoint does before it gets its number.
+    """
+    import json
+
+    from serving.export import REPORT, export_version
+    from serving.settings import ExportSettings
+
+    version = export_version(
+        model,
+        output,
+        name,
+        settings=ExportSettings(**settings),
+        vocab_path=vocab,
+        lower_case=lower_case,
+        report=lambda line: click.echo(line, err=True),
+    )
+    report = json.loads((version / REPORT).read_text())
+    if as_json:
+        click.echo(json.dumps({"version": str(version), **report}))
+        return
+    click.echo(f"{version}  {report['bytes'] / 1e6:.1f} MB, loads in {report['load_seconds']:.1f} s")
+    click.echo(f"  answers {', '.join(report['signatures'])}")
+    for signature, reason in report["left_out"].items():
+        click.echo(f"  left out {signature}: {reason}")
+    click.echo(f"  within {report['largest_difference']:.1g} of the checkpoint")

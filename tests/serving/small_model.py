@@ -1,0 +1,33 @@
+"""A model small enough to build in a moment, with four layers, both heads and a vocabulary of its own."""
+
+import functools
+import pathlib
+
+import keras
+import numpy as np
+
+from model.encoder import BertEncoder
+from model.heads import ALL_HEADS
+from model.settings import EncoderSettings
+from preprocessing import vocabulary
+
+VOCAB = """[PAD] [UNK] [CLS] [SEP] [MASK] paris is the capital of france it lies on a river run runner no mask here
+    , . ? ! é ##s ##ning ##er 東 京""".split()
+
+
+@functools.cache
+def encoder(heads=ALL_HEADS, layers=4) -> BertEncoder:
+    keras.utils.set_random_seed(7)
+    # A large initializer: differences would be too small to see otherwise.
+    settings = EncoderSettings(len(VOCAB), 16, layers, 2, 32, max_positions=48, initializer_range=0.5)
+    small = BertEncoder(settings, heads)
+    for variable in small.variables:
+        if len(variable.shape) == 1:
+            variable.assign(variable + np.random.default_rng(3).normal(0, 0.2, variable.shape))
+    return small
+
+
+def write_vocab(folder: pathlib.Path, name: str = "vocab.txt") -> pathlib.Path:
+    path = folder / name
+    vocabulary.save(VOCAB, path)
+    return path

@@ -1,0 +1,378 @@
+"""Signatures, called as functions, against the encoder called by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.heads import ALL_HEADS
+from preprocessing.errors import InputError
+from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
+from preprocessing.tokenizer import BertTokenizer
+from serving import packing
+from serving.settings import ExportSettings
+from serving.signatures import CHOICES, INPUTS, Signatures
+from tests.serving import small_model
+from tests.serving.small_model import VOCAB
+
+PAD, UNK, CLS, SEP, MASK = range(5)
+LENGTHS = (8, 16, 48)
+SETTINGS = ExportSettings(lengths=LENGTHS, top_k=3)
+TEXTS = [
+    "Paris is the capital of France.",
+    "",
+    " \t\n ",
+    "[CLS] [SEP] [PAD]",
+    "run" * 300,
+    "the " * 100,
+    "It lies on a river, runnings 東京!",
+    b"no\xff\xfe mask\xc3 here",
+    "\x00\u200b\ufffd",
+]
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return small_model.encoder()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return BertTokenizer(VOCAB)
+
+
+@pytest.fixture(scope="module")
+def signatures(encoder, tokenizer):
+    return Signatures(encoder, tokenizer, SETTINGS)
+
+
+def numpy_of(outputs):
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def encode(encoder, *segments, **asked):
+    """The encoder on one unpadded sequence, whose segments are lists of ids."""
+    ids = [number for segment in segments for number in segment]
+    kinds = [index for index, segment in enumerate(segments) for _ in segment]
+    inputs = {INPUT_IDS: [ids], INPUT_MASK: [[1] * len(ids)], SEGMENT_IDS: [kinds]}
+    return encoder({name: tf.constant(value) for name, value in inputs.items()}, **asked)
+
+
+def ids_of(tokenizer, text, limit=46):
+    return tokenizer.tokenize([text]).to_list()[0][:limit]
+
+
+# ------------------------------------------------------------------------------------------------------------- packing
+
+
+def cut_by_hand(a, b, limit):
+    while a + b > limit:
+        if a > b:
+            a -= 1
+        else:
+            b -= 1
+    return a, b
+
+
+@pytest.mark.parametrize("limit", range(2, 12))
+def test_cutting_removes_from_the_longer(limit):
+    a, b = (axis.ravel() for axis in np.meshgrid(range(14), range(14)))
+    cut = packing.cut_longer(tf.constant(a, tf.int32), tf.constant(b, tf.int32), limit)
+    assert np.transpose(cut).tolist() == [list(cut_by_hand(*pair, limit)) for pair in zip(a, b, strict=True)]
+
+
+@pytest.mark.parametrize(("longest", "padded"), [(2, 8), (8, 8), (9, 16), (16, 16), (17, 48), (48, 48)])
+def test_a_batch_is_padded_to_the_next_length(longest, padded):
+    assert packing.padded_length(tf.constant(longest), LENGTHS) == padded
+
+
+def random_tokens(seed, longest):
+    rng = np.random.default_rng(seed)
+    return tf.ragged.constant([rng.integers(5, 30, rng.integers(0, longest)).tolist() for _ in range(40)], tf.int32)
+
+
+@pytest.mark.parametrize(("seed", "longest"), [(0, 6), (1, 14), (2, 90)])
+@pytest.mark.parametrize("optional", [True, False])
+def test_pairs_are_packed_as_by_hand(seed, longest, optional):
+    both = random_tokens(seed, longest)
+    a, b = packing.halves(packing.rows(both))
+    packed = packing.pack_pair(a, b, optional=optional, lengths=LENGTHS, cls_id=CLS, sep_id=SEP, pad_id=PAD)
+    rows = both.to_list()
+    for row, (first, second) in enumerate(zip(rows[:20], rows[20:], strict=True)):
+        given = bool(second) or not optional
+        kept = cut_by_hand(len(first), len(second), 45) if given else (min(len(first), 46), 0)
+        expected = [CLS, *first[: kept[0]], SEP, *second[: kept[1]], *([SEP] if given else [])]
+        real = len(expected)
+        width = packed.input_ids.shape[1]
+        assert packed.input_ids[row].numpy().tolist() == expected + [PAD] * (width - real)
+        assert packed.input_mask[row].numpy().tolist() == [1] * real + [0] * (width - real)
+        segments = [0] * (kept[0] + 2) + [1] * (real - kept[0] - 2)
+        assert packed.segment_ids[row].numpy().tolist() == segments + [0] * (width - real)
+        assert bool(packed.truncated[row]) == (kept != (len(first), len(second)))
+
+
+@pytest.mark.parametrize(("seed", "longest"), [(0, 6), (1, 14), (2, 90)])
+def test_single_texts_are_packed_as_by_hand(seed, longest):
+    tokens = random_tokens(seed, longest)
+    packed = packing.pack_single(packing.rows(tokens), lengths=LENGTHS, cls_id=CLS, sep_id=SEP, pad_id=PAD)
+    width = packed.input_ids.shape[1]
+    assert width == min(size for size in LENGTHS if size >= min(max(map(len, tokens.to_list())) + 2, 48))
+    for row, ids in enumerate(tokens.to_list()):
+        expected = [CLS, *ids[:46], SEP]
+        assert packed.input_ids[row].numpy().tolist() == expected + [PAD] * (width - len(expected))
+        assert packed.input_mask[row].numpy().tolist() == [1] * len(expected) + [0] * (width - len(expected))
+        assert bool(packed.truncated[row]) == (len(ids) > 46)
+    assert not packed.segment_ids.numpy().any()
+
+
+# ---------------------------------------------------------------------------------------------------------- signatures
+
+
+def requests(name, texts):
+    pairs = {"second": texts[1:] + texts[:1]} if len(INPUTS[name]) == 2 else {}
+    return {INPUTS[name][0].name: texts} | pairs
+
+
+@pytest.mark.parametrize("name", [name for name in INPUTS if name != "evaluate"])
+def test_a_text_has_the_same_answer_alone_and_among_others(signatures, name):
+    texts = [*TEXTS, "the [MASK] of [MASK]", "[MASK]" * 30]
+    inputs = requests(name, texts)
+    method = signatures.methods()[name]
+    together = numpy_of(method(*map(tf.constant, inputs.values())))
+    for row in range(len(texts)):
+        alone = numpy_of(method(*(tf.constant([values[row]]) for values in inputs.values())))
+        for key, value in alone.items():
+            among = together[key][row]
+            real = tuple(slice(0, size) for size in value[0].shape)
+            if value.dtype.kind == "f" and key not in ("embedding", "is_next", "scores"):
+                # What stands at padded positions is no answer.
+                mask = int(alone["mask"].sum())
+                cut = {"attention": (..., slice(mask), slice(mask))}.get(key, (..., slice(mask), slice(None)))
+                np.testing.assert_allclose(
+                    among[real][cut], value[0][cut], err_msg=f"{texts[row]!r} {key}", **TOLERANCE
+                )
+            elif value.dtype.kind == "f":
+                np.testing.assert_allclose(among[real], value[0], err_msg=f"{texts[row]!r} {key}", **TOLERANCE)
+            else:
+                np.testing.assert_array_equal(among[real], value[0], err_msg=f"{texts[row]!r} {key}")
+
+
+@pytest.mark.parametrize("name", [name for name in INPUTS if name != "evaluate"])
+def test_an_empty_batch_is_answered(signatures, name):
+    outputs = signatures.methods()[name](*[tf.constant([], tf.string)] * len(INPUTS[name]))
+    assert all(value.shape[0] == 0 for value in outputs.values())
+
+
+def test_embedding_is_the_mean_over_the_real_tokens(signatures, encoder, tokenizer):
+    outputs = signatures.serving_default(tf.constant(TEXTS))
+    for row, text in enumerate(TEXTS):
+        sequence = encode(encoder, [CLS, *ids_of(tokenizer, text), SEP])["sequence_output"][0]
+        np.testing.assert_allclose(outputs["embedding"][row], np.mean(sequence, 0), **TOLERANCE)
+    assert outputs["truncated"].numpy().tolist() == [len(ids_of(tokenizer, text, None)) > 46 for text in TEXTS]
+    assert outputs["truncated"].numpy().any()
+
+
+def test_embedding_by_the_pooler_and_of_unit_length(encoder, tokenizer):
+    text = tf.constant(TEXTS[:1])
+    pooled = Signatures(encoder, tokenizer, dataclasses.replace(SETTINGS, embedding="pooler")).serving_default(text)
+    expected = encode(encoder, [CLS, *ids_of(tokenizer, TEXTS[0]), SEP])["pooled_output"]
+    np.testing.assert_allclose(pooled["embedding"], expected, **TOLERANCE)
+    unit = Signatures(encoder, tokenizer, dataclasses.replace(SETTINGS, unit_length=True)).serving_default(text)
+    np.testing.assert_allclose(np.linalg.norm(unit["embedding"], axis=-1), 1, **TOLERANCE)
+
+
+def test_texts_are_cut_at_max_seq_length(encoder, tokenizer):
+    short = Signatures(encoder, tokenizer, dataclasses.replace(SETTINGS, max_seq_length=10))
+    outputs = numpy_of(short.tokenize(tf.constant([TEXTS[0], "the " * 8, "the " * 9])))
+    assert outputs["ids"].shape == (3, 10)
+    assert outputs["truncated"].tolist() == [False, False, True]
+    assert outputs["ids"][2].tolist() == [CLS, *[VOCAB.index("the")] * 8, SEP]
+
+
+def test_tokenize_gives_what_the_model_sees(signatures):
+    outputs = numpy_of(signatures.tokenize(tf.constant(["Paris, runs", "東京 xyz", ""])))
+    assert [[token.decode() for token in row] for row in outputs["tokens"]] == [
+        ["[CLS]", "paris", ",", "run", "##s", "[SEP]", "[PAD]", "[PAD]"],
+        ["[CLS]", "東", "京", "[UNK]", "[SEP]", "[PAD]", "[PAD]", "[PAD]"],
+        ["[CLS]", "[SEP]", *["[PAD]"] * 6],
+    ]
+    assert outputs["ids"].tolist() == [[VOCAB.index(token.decode()) for token in row] for row in outputs["tokens"]]
+    assert outputs["length"].tolist() == [6, 5, 2]
+
+
+def test_fill_mask_ranks_the_vocabulary(signatures, encoder, tokenizer):
+    outputs = numpy_of(signatures.fill_mask(tf.constant(["paris [MASK] the[MASK].", "no mask here"])))
+    ids = [CLS, VOCAB.index("paris"), MASK, VOCAB.index("the"), MASK, VOCAB.index("."), SEP]
+    sequence = encode(encoder, ids)["sequence_output"]
+    probabilities = tf.nn.softmax(encoder.masked_lm(sequence, tf.constant([[2, 4]])))[0].numpy()
+    best = np.argsort(-probabilities, -1)[:, :3]
+    assert outputs["tokens"][0].tolist() == [[VOCAB[index].encode() for index in row] for row in best]
+    np.testing.assert_allclose(outputs["scores"][0], np.take_along_axis(probabilities, best, -1), **TOLERANCE)
+    assert outputs["mask_count"].tolist() == [2, 0]
+    assert outputs["tokens"][1].tolist() == [[b""] * 3] * 2
+    assert not outputs["scores"][1].any()
+
+
+def test_fill_mask_writes_the_sentence(signatures, monkeypatch):
+    tokens = tf.constant([["river", "##ning"]] * 4)
+    text, rows = tf.constant(["A [MASK],[MASK]  B", "[MASK]é", "run [MASK]!"]), [0, 0, 1, 2]
+    from serving import signatures as module
+
+    sequences = module._sequences(tf.gather(text, rows), tf.constant([0, 1, 0, 0]), tokens).numpy()
+    assert [[text.decode() for text in row] for row in sequences] == [
+        ["A river,[MASK]  B", "Aning,[MASK]  B"],
+        ["A [MASK],river  B", "A [MASK],ning  B"],
+        ["riveré", "ningé"],
+        ["run river!", "running!"],
+    ]
+
+
+def test_fill_mask_bounds_its_answer(encoder, tokenizer):
+    few = Signatures(encoder, tokenizer, dataclasses.replace(SETTINGS, max_predictions=2))
+    texts = ["[MASK] " * 5, "[MASK]", "no mask", "[MASK]" + " " * 9000]
+    outputs = numpy_of(few.fill_mask(tf.constant(texts)))
+    assert outputs["mask_count"].tolist() == [2, 1, 0, 1]
+    assert outputs["tokens"].shape == (4, 2, 3)
+    assert all(outputs["sequence"][0].ravel())
+    assert not any(outputs["sequence"][3].ravel())
+    assert all(outputs["tokens"][3, 0])
+
+
+def test_fill_mask_without_any_mask(signatures):
+    outputs = numpy_of(signatures.fill_mask(tf.constant(["no mask", "[mask] [MAS K]"])))
+    assert outputs["mask_count"].tolist() == [0, 0]
+    assert outputs["tokens"].shape == (2, 0, 3)
+
+
+def test_next_sentence_is_the_first_of_two(signatures, encoder, tokenizer):
+    first, second = [TEXTS[0], TEXTS[5], ""], [TEXTS[6], TEXTS[0], "the"]
+    outputs = numpy_of(signatures.next_sentence(tf.constant(first), tf.constant(second)))
+    for row, texts in enumerate(zip(first, second, strict=True)):
+        a, b = (ids_of(tokenizer, text, None) for text in texts)
+        kept = cut_by_hand(len(a), len(b), 45)
+        pooled = encode(encoder, [CLS, *a[: kept[0]], SEP], [*b[: kept[1]], SEP])["pooled_output"]
+        probability = tf.nn.softmax(encoder.next_sentence(pooled))[0, 0]
+        np.testing.assert_allclose(outputs["is_next"][row], probability, **TOLERANCE)
+    assert outputs["truncated"].tolist() == [False, True, False]
+
+
+def test_features_by_name(signatures, encoder, tokenizer):
+    text, second = tf.constant([TEXTS[0]]), tf.constant([TEXTS[6]])
+    a, b = (ids_of(tokenizer, texts) for texts in (TEXTS[0], TEXTS[6]))
+    states = encode(encoder, [CLS, *a, SEP], [*b, SEP], hidden_states=True)["hidden_states"]
+    states = np.stack(states, 1)[0]
+    expected = {
+        "last": states[-1],
+        "second_to_last": states[-2],
+        "sum_last_four": states[1:].sum(0),
+        "concat_last_four": np.concatenate([states[4], states[3], states[2], states[1]], -1),
+        "all": states,
+    }
+    assert tuple(expected) == CHOICES
+    every = numpy_of(signatures.features(text, second))
+    real = int(every["mask"].sum())
+    assert real == len(a) + len(b) + 3
+    for choice, value in expected.items():
+        one = numpy_of(getattr(signatures, f"features_{choice}")(text, second))
+        np.testing.assert_allclose(every[choice][0][..., :real, :], value, **TOLERANCE)
+        np.testing.assert_allclose(one["features"][0][..., :real, :], value, **TOLERANCE)
+        assert [token.decode() for token in one["tokens"][0][:real]] == [VOCAB[i] for i in (CLS, *a, SEP, *b, SEP)]
+
+
+def test_attention_is_the_encoders(signatures, encoder, tokenizer):
+    texts = [TEXTS[0], "the"]
+    outputs = numpy_of(signatures.attention(tf.constant(texts), tf.constant(["", ""])))
+    assert outputs["attention"].shape == (2, 4, 2, 16, 16)
+    for row, text in enumerate(texts):
+        ids = [CLS, *ids_of(tokenizer, text), SEP]
+        expected = tf.stack(encode(encoder, ids, attentions=True)["attentions"], 1)[0]
+        real = outputs["attention"][row][..., : len(ids), :]
+        np.testing.assert_allclose(real[..., : len(ids)], expected, **TOLERANCE)
+        assert not real[..., len(ids) :].any()  # nothing looks at padding
+
+
+def serialized(ids, positions, labels, weights, label, length):
+    example = tf.train.Example()
+    values = {
+        INPUT_IDS: ids + [0] * (length - len(ids)),
+        INPUT_MASK: [1] * len(ids) + [0] * (length - len(ids)),
+        SEGMENT_IDS: [0] * length,
+        "masked_lm_positions": positions,
+        "masked_lm_ids": labels,
+        "next_sentence_labels": [label],
+    }
+    for name, numbers in values.items():
+        example.features.feature[name].int64_list.value.extend(numbers)
+    example.features.feature["masked_lm_weights"].float_list.value.extend(weights)
+    return example.SerializeToString()
+
+
+def test_evaluate_sums_over_each_example(signatures, encoder):
+    rows = [
+        ([CLS, MASK, 7, 8, MASK, SEP], [1, 4, 0], [6, 9, 0], [1.0, 1.0, 0.0], 0, 20),
+        ([CLS, 7, MASK, SEP], [2, 0, 0], [8, 0, 0], [1.0, 0.0, 0.0], 1, 20),
+        ([CLS, 7, SEP], [], [], [], 1, 3),
+    ]
+    outputs = numpy_of(signatures.evaluate(tf.constant([serialized(*row) for row in rows])))
+    for row, (ids, positions, labels, weights, label, _) in enumerate(rows):
+        encoded = encode(encoder, ids)
+        count = int(sum(weights))
+        logits = encoder.masked_lm(encoded["sequence_output"], tf.constant([positions[:count]], tf.int32))[0]
+        nll = -tf.nn.log_softmax(logits).numpy()[range(count), labels[:count]]
+        np.testing.assert_allclose(outputs["mlm_loss"][row], nll.sum(), **TOLERANCE)
+        correct = np.argmax(logits, -1) == labels[:count] if count else np.zeros(0)
+        assert outputs["mlm_correct"][row] == correct.sum()
+        assert outputs["mlm_weight"][row] == count
+        nsp = encoder.next_sentence(encoded["pooled_output"])[0]
+        np.testing.assert_allclose(outputs["nsp_loss"][row], -tf.nn.log_softmax(nsp)[label], **TOLERANCE)
+        assert outputs["nsp_correct"][row] == float(np.argmax(nsp) == label)
+    assert outputs["nsp_weight"].tolist() == [1, 1, 1]
+    assert {value.dtype for value in outputs.values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("heads", "missing"),
+    [
+        (ALL_HEADS, set()),
+        (("masked_lm",), {"next_sentence"}),
+        (("next_sentence",), {"fill_mask"}),
+        ((), {"fill_mask", "next_sentence", "evaluate"}),
+    ],
+)
+def test_missing_heads_leave_out_their_signatures(tokenizer, heads, missing):
+    signatures = Signatures(small_model.encoder(heads, 4), tokenizer, SETTINGS)
+    assert set(signatures.left_out()) == missing
+    assert set(signatures.methods()) == set(INPUTS) - missing
+    if heads == ("masked_lm",):
+        outputs = signatures.evaluate(tf.constant([serialized([CLS, MASK, SEP], [1], [7], [1.0], 0, 3)]))
+        assert set(outputs) == {"mlm_correct", "mlm_loss", "mlm_weight"}
+
+
+def test_few_layers_leave_out_the_features_of_four(tokenizer):
+    signatures = Signatures(small_model.encoder(ALL_HEADS, 2), tokenizer, SETTINGS)
+    assert set(signatures.left_out()) == {"features_sum_last_four", "features_concat_last_four"}
+    outputs = signatures.features(tf.constant(["the"]), tf.constant([""]))
+    assert set(outputs) == {"last", "second_to_last", "all", "tokens", "mask", "truncated"}
+
+
+def test_the_vocabulary_must_fit_the_model(encoder):
+    with pytest.raises(InputError, match=r"word embedding \(\d+ rows\)\. Received: \d+ tokens"):
+        Signatures(encoder, BertTokenizer([*VOCAB, "more"]), SETTINGS)
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_bfloat16_is_close(signatures, encoder, tokenizer, weights, compute):
+    settings = dataclasses.replace(SETTINGS, weights=weights, compute=compute)
+    lower = Signatures(encoder, tokenizer, settings)
+    stored = [variable.dtype for variable in lower.variables if len(variable.shape) > 1]
+    assert set(stored) == {tf.as_dtype(weights)}
+    for name, texts in (("serving_default", TEXTS[:1]), ("fill_mask", ["the [MASK] of"])):
+        expected = numpy_of(signatures.methods()[name](tf.constant(texts)))
+        outputs = numpy_of(lower.methods()[name](tf.constant(texts)))
+        for key in {"embedding", "scores"} & set(outputs):
+            difference = np.abs(outputs[key] - expected[key]).max()
+            assert difference < 0.3
+            assert (difference == 0) == (weights == compute == "float32")
