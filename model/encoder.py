@@ -92,6 +92,7 @@ class BertEncoder(keras.Model):
                 f"the length must not exceed max_positions ({settings.max_positions})",
                 input_ids.shape[1],
             )
+        require(positions is None or not hidden_states, "hidden_states must be off with positions", hidden_states)
         mask_B11L = (1 - tf.cast(inputs[INPUT_MASK], tf.float32))[:, None, None, :] * MASKED_SCORE
 
         embedding_seed, layer_seeds = None, [None] * settings.num_layers

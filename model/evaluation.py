@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from model import metrics
+from model import losses, metrics
 from model.encoder import BertEncoder
 from model.training_records import filled_masks
 from preprocessing import batches, features
@@ -35,15 +35,13 @@ class Evaluation:
     def samples(self, tokens: list[str], count: int = 4) -> str:
         """Markdown of the first examples with the model's choices at the masked positions."""
         batch = next(iter(self._examples.batches(count, shuffle=False)))
-        outputs = self._encoder(batch)
-        logits = self._encoder.masked_lm(outputs["sequence_output"], batch[features.MASKED_LM_POSITIONS])
+        _, logits = losses.outputs_and_logits(self._encoder, batch)
         arrays = {name: value.numpy() for name, value in batch.items()}
         return filled_masks(arrays, tf.argmax(logits, -1).numpy(), tokens)
 
     def _batch_sums(self, batch):
         encoder = self._encoder
-        outputs = encoder(batch)
-        logits = encoder.masked_lm(outputs["sequence_output"], batch[features.MASKED_LM_POSITIONS])
+        outputs, logits = losses.outputs_and_logits(encoder, batch)
         labels = tf.reshape(batch[features.MASKED_LM_IDS], [-1])
         weights = tf.reshape(batch[features.MASKED_LM_WEIGHTS], [-1])
         counts = tf.math.unsorted_segment_sum(weights, labels, encoder.settings.vocab_size)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from model import operations
 from model.layers import BertLayer
 from model.settings import EncoderSettings
 
@@ -50,7 +51,7 @@ class MaskedLMHead(BertLayer):
         x_MH = self.norm(x_MH, self.norm_scale, self.norm_offset)
         table = tf.cast(self._table() if table is None else table, x_MH.dtype)
         logits_MV = tf.cast(tf.matmul(x_MH, table, transpose_b=True), tf.float32)
-        logits_MV = tf.nn.bias_add(logits_MV, self.output_bias.value)
+        logits_MV = operations.bias_add(logits_MV, self.output_bias.value)
         return tf.reshape(logits_MV, [batch, tf.shape(positions)[1], settings.vocab_size])
 
 

@@ -3,7 +3,8 @@
 Keras casts neither their inputs nor their variables: every type is chosen where it matters. Under a mixed precision
 policy matmuls run in the layer's compute type; LayerNorm, softmax and all variables stay float32.
 
-Shape legend: B batch, L length, R = B * L rows, H hidden, F inner, N attention heads, D = H / N head size.
+Shape legend: B batch, L length, Q queries, R = B * L or B * Q rows, H hidden, F inner, N attention heads, D = H / N head
+size.
 """
 
 import math
@@ -43,7 +44,7 @@ class BertLayer(keras.layers.Layer):
 
     def dense(self, x: tf.Tensor, kernel: keras.Variable, bias: keras.Variable) -> tf.Tensor:
         """`x @ kernel + bias` in the type of `x` [rows, in]."""
-        return tf.nn.bias_add(tf.matmul(x, tf.cast(kernel.value, x.dtype)), tf.cast(bias.value, x.dtype))
+        return operations.bias_add(tf.matmul(x, tf.cast(kernel.value, x.dtype)), tf.cast(bias.value, x.dtype))
 
     def norm(self, x: tf.Tensor, scale: keras.Variable, offset: keras.Variable) -> tf.Tensor:
         return operations.layer_norm(x, scale.value, offset.value, self.settings.layer_norm_epsilon)
@@ -99,25 +100,34 @@ class TransformerLayer(BertLayer):
         self.output_norm_scale = self.vector("output_norm_scale", hidden, "ones")
         self.output_norm_offset = self.vector("output_norm_offset", hidden)
 
-    def call(self, x_RH, mask_B11L, seeds=None):
-        """`mask_B11L` is float32, added to the scores; `seeds` turn dropout on.
+    def call(self, x_RH, mask_B11L, seeds=None, positions=None):
+        """`mask_B11L` is float32, added to the scores; `seeds` turn dropout on; `positions` (int32 [B, Q]) limit the
+        output to these positions, which saves the work for all others: every token is then key and value still, but
+        only Q = positions.shape[1] of L are queries.
 
-        Returns (output [R, H], attention probabilities [B, N, L, L] before dropout)."""
+        Returns (output [B * Q, H], attention probabilities [B, N, Q, L] before dropout); Q = L without `positions`."""
         settings = self.settings
         on = seeds is not None
         seeds = seeds if on else [None] * SEEDS_PER_LAYER
         rate = settings.dropout if on else 0.0
         batch, length = tf.shape(mask_B11L)[0], tf.shape(mask_B11L)[3]
 
-        qkv_RX = self.dense(x_RH, self.qkv_kernel, self.qkv_bias)  # X = 3 * H
-        qkv_BL3ND = tf.reshape(qkv_RX, [batch, length, 3, settings.num_heads, settings.head_size])
-        q_BNLD, k_BNLD, v_BNLD = tf.unstack(tf.transpose(qkv_BL3ND, [2, 0, 3, 1, 4]), num=3)
-        scores_BNLL = tf.matmul(q_BNLD * (1 / math.sqrt(settings.head_size)), k_BNLD, transpose_b=True)
-        probabilities_BNLL = tf.nn.softmax(tf.cast(scores_BNLL, tf.float32) + mask_B11L)
-        probabilities_BNLL = tf.cast(probabilities_BNLL, x_RH.dtype)
-        kept_BNLL = operations.dropout(probabilities_BNLL, settings.attention_dropout if on else 0.0, seeds[0])
-        context_BLND = tf.transpose(tf.matmul(kept_BNLL, v_BNLD), [0, 2, 1, 3])
-        context_RH = tf.reshape(context_BLND, [-1, settings.hidden_size])
+        if positions is None:
+            qkv_RX = self.dense(x_RH, self.qkv_kernel, self.qkv_bias)  # X = 3 * H
+            q_BNQD, k_BNLD, v_BNLD = self._split(qkv_RX, batch, 3)
+        else:
+            hidden = settings.hidden_size
+            kernel, bias = tf.cast(self.qkv_kernel.value, x_RH.dtype), tf.cast(self.qkv_bias.value, x_RH.dtype)
+            k_BNLD, v_BNLD = self._split(operations.bias_add(x_RH @ kernel[:, hidden:], bias[hidden:]), batch, 2)
+            rows = tf.reshape(positions + (tf.range(batch) * length)[:, None], [-1])
+            x_RH = tf.gather(x_RH, rows)
+            (q_BNQD,) = self._split(operations.bias_add(x_RH @ kernel[:, :hidden], bias[:hidden]), batch, 1)
+        scores_BNQL = tf.matmul(q_BNQD * (1 / math.sqrt(settings.head_size)), k_BNLD, transpose_b=True)
+        probabilities_BNQL = tf.nn.softmax(tf.cast(scores_BNQL, tf.float32) + mask_B11L)
+        probabilities_BNQL = tf.cast(probabilities_BNQL, x_RH.dtype)
+        kept_BNQL = operations.dropout(probabilities_BNQL, settings.attention_dropout if on else 0.0, seeds[0])
+        context_BQND = tf.transpose(tf.matmul(kept_BNQL, v_BNLD), [0, 2, 1, 3])
+        context_RH = tf.reshape(context_BQND, [-1, settings.hidden_size])
         attended_RH = operations.dropout(
             self.dense(context_RH, self.attention_kernel, self.attention_bias), rate, seeds[1]
         )
@@ -125,7 +135,13 @@ class TransformerLayer(BertLayer):
 
         inner_RF = self.activation(self.dense(x_RH, self.inner_kernel, self.inner_bias))
         output_RH = operations.dropout(self.dense(inner_RF, self.output_kernel, self.output_bias), rate, seeds[2])
-        return self.norm(x_RH + output_RH, self.output_norm_scale, self.output_norm_offset), probabilities_BNLL
+        return self.norm(x_RH + output_RH, self.output_norm_scale, self.output_norm_offset), probabilities_BNQL
+
+    def _split(self, x_RX, batch, parts):
+        """Rows of `parts` * H values -> that many tensors [B, N, L, D]."""
+        settings = self.settings
+        x_BLPND = tf.reshape(x_RX, [batch, -1, parts, settings.num_heads, settings.head_size])
+        return tf.unstack(tf.transpose(x_BLPND, [2, 0, 3, 1, 4]), num=parts)
 
 
 class Pooler(BertLayer):

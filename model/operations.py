@@ -11,6 +11,16 @@ import math
 import tensorflow as tf
 
 
+@tf.custom_gradient
+def bias_add(x_NH: tf.Tensor, bias_H: tf.Tensor):
+    """`x + bias`, with the bias's gradient as a product with ones: several times faster than TensorFlow's on a CPU."""
+
+    def gradient(d_NH):
+        return d_NH, tf.matmul(tf.ones([1, tf.shape(d_NH)[0]], d_NH.dtype), d_NH)[0]
+
+    return tf.nn.bias_add(x_NH, bias_H), gradient
+
+
 def layer_norm(x_NH: tf.Tensor, scale_H: tf.Tensor, offset_H: tf.Tensor, epsilon: float) -> tf.Tensor:
     """LayerNorm over the last axis, with a gradient in closed form.
 

@@ -72,8 +72,7 @@ class TrainingStep:
         words = encoder.embeddings.lookup(ids)
         with tf.GradientTape() as tape:
             tape.watch(words)
-            outputs = encoder(batch, training=True, seed=seed, words=words)
-            logits = encoder.masked_lm(outputs["sequence_output"], batch[features.MASKED_LM_POSITIONS])
+            outputs, logits = losses.outputs_and_logits(encoder, batch, training=True, seed=seed, words=words)
             sums = metrics.batch_sums(encoder, outputs, logits, batch)
             loss = sums[0] / (totals[0] + losses.NO_PREDICTIONS)
             if self.settings.next_sentence and encoder.next_sentence is not None:
