@@ -3,8 +3,7 @@
 Keras casts neither their inputs nor their variables: every type is chosen where it matters. Under a mixed precision
 policy matmuls run in the layer's compute type; LayerNorm, softmax and all variables stay float32.
 
-Shape legend: B batch, L length, Q queries, R = B * L or B * Q rows, H hidden, F inner, N attention heads, D = H / N head
-size.
+Shape legend: B batch, L length, Q queries, R = B * L or B * Q rows, H hidden, F inner, N attention heads, D = H / N.
 """
 
 import math
