@@ -1,0 +1,271 @@
+"""Text cleaning before WordPiece, exactly as google-research/bert's `BasicTokenizer` does it, as TensorFlow ops.
+
+The specification, for a text as a string of characters: drop invalid bytes, NUL, U+FFFD and the categories Cc and Cf
+except tab, line feed and carriage return; put blanks around Chinese characters; split at white space; lower each word,
+decompose it (NFD) and drop the category Mn (uncased models only); split off every punctuation character; a word of more
+than 200 characters is unknown. Splitting at white space, punctuation and Chinese characters is done by
+`tf_text.FastWordpieceTokenizer` itself, so what remains is one string to one string.
+
+Three ways through, the cheapest that is exact for a string: `plain` strings need ASCII lower-casing only; `ordinary` ones
+pass through ICU (lower, NFD, drop Mn); the rest (controls, invalid bytes, possibly long words, characters that the C++
+ops do not know) is taken apart into code points, which also gives the alignment with the original text.
+
+Shapes: N strings, C code points of all of them, U different ones among them.
+"""
+
+import functools
+import unicodedata
+from typing import NamedTuple
+
+import tensorflow as tf
+import tensorflow_text as text
+
+MAX_WORD_CHARACTERS = 200
+# Characters that Unicode has not assigned, so that no vocabulary knows a word with one of them. The first two stand for
+# what has to be unknown (in three and in four bytes); the others are the tokenizer's.
+UNKNOWN, UNKNOWN_4_BYTES, MASK_SIGN, SEP_SIGN = RESERVED = "\u2fe0\U000efffd\u2fe1\u2fe2"
+CHINESE = (  # google's list: CJK ideographs, without kana and Hangul
+    (0x4E00, 0x9FFF),
+    (0x3400, 0x4DBF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF),
+    (0xF900, 0xFAFF),
+    (0x2F800, 0x2FA1F),
+)
+ASCII_PUNCTUATION = ((33, 47), (58, 64), (91, 96), (123, 126))
+# Of Unicode 13, which Python 3.10 has, the C++ ops (Unicode 12) lack these.
+_PUNCTUATION_UNKNOWN_TO_OPS = "\u2e52\U00010ead\U0001145a\U00011944\U00011945\U00011946"
+_COMPOSED_UNKNOWN_TO_OPS, _ITS_DECOMPOSITION = "\U00011938", "\U00011935\U00011930"
+_PLANES = range(0x10000, 0x110000, 0x10000)
+_LARGEST_EXPANSION = 3  # characters that one character becomes under lower, NFD and drop Mn (Hangul syllables)
+
+
+class Aligned(NamedTuple):
+    """Normalized strings and where each of their bytes comes from."""
+
+    texts: tf.Tensor  # string [N]
+    row_starts: tf.Tensor  # int64 [N], where the bytes of string n begin in the two tensors below
+    starts: tf.Tensor  # int64 [bytes of all strings], first byte of the original character
+    ends: tf.Tensor  # int64 [bytes of all strings], the byte after it and after combining marks dropped behind it
+
+
+@functools.lru_cache(maxsize=1)
+def _categories() -> tuple[str, ...]:
+    return tuple(unicodedata.category(chr(code)) for code in range(0x110000))
+
+
+def _ranges(codes) -> list[tuple[int, int]]:
+    """Ascending code points as inclusive ranges."""
+    ranges: list[tuple[int, int]] = []
+    for code in codes:
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1] = (ranges[-1][0], code)
+        else:
+            ranges.append((code, code))
+    return ranges
+
+
+def _class(ranges, negated=False) -> str:
+    """RE2 character class."""
+    return ("[^" if negated else "[") + "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in ranges) + "]"
+
+
+def _category_ranges(*categories: str) -> list[tuple[int, int]]:
+    return _ranges(code for code, category in enumerate(_categories()) if category in categories)
+
+
+def _codes(string: str) -> list[tuple[int, int]]:
+    return [(ord(character), ord(character)) for character in string]
+
+
+@functools.lru_cache(maxsize=1)
+def _dropped() -> list[tuple[int, int]]:
+    return [r for r in _category_ranges("Cc", "Cf") if r[0] > 31] + [(0, 8), (11, 12), (14, 31), (0xFFFD, 0xFFFD)]
+
+
+@functools.lru_cache(maxsize=1)
+def _marks() -> str:
+    return _class(_category_ranges("Mn"))
+
+
+@functools.lru_cache(maxsize=1)
+def _breaks() -> str:
+    """Characters that end a word: white space, punctuation, Chinese characters."""
+    spaces = _ranges(code for code in range(0x110000) if chr(code).isspace())
+    punctuation = _category_ranges("Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po")
+    return _class([*spaces, *punctuation, *ASCII_PUNCTUATION, *CHINESE])
+
+
+def _bounded_words(words: str, breaks: str, bound: int) -> str:
+    """Pattern of strings whose runs of `words` are at most `bound` long. For RE2 as cheap as one class, if the classes
+    are of few ranges (the program grows with their product with the bound)."""
+    return rf"(?:{words}{{0,{bound}}}{breaks})*{words}{{0,{bound}}}"
+
+
+_BREAKS = [(9, 10), (13, 13), (32, 32), *ASCII_PUNCTUATION, (0x3001, 0x3002), (0x4E00, 0x9FFF)]
+# Besides letters and digits: Latin-1 signs, typographic quotes and dashes, currency, Chinese and full-width punctuation.
+_NOTHING_TO_FOLD = [(48, 57), (65, 90), (97, 122), (0xA1, 0xAC), (0xAE, 0xBF), (0x2010, 0x2027), (0x2030, 0x203E)]
+_NOTHING_TO_FOLD += [(0x20A0, 0x20BF), (0x3003, 0x3029), (0xFF01, 0xFF20)]
+_PLAIN = _bounded_words(_class(_NOTHING_TO_FOLD), _class(_BREAKS), MAX_WORD_CHARACTERS)
+
+
+@functools.lru_cache(maxsize=1)
+def _known() -> str:
+    """Pattern of strings without characters to drop or that the ops lack, and without invalid bytes."""
+    lacking = _codes(_PUNCTUATION_UNKNOWN_TO_OPS + _COMPOSED_UNKNOWN_TO_OPS)
+    return _class([*_dropped(), *lacking, (0xD800, 0xDFFF)], negated=True) + "*"
+
+
+class Normalizer:
+    """Cleans texts. Both methods are graph-compatible and give equal texts."""
+
+    def __init__(self, lower_case: bool):
+        self.lower_case = lower_case
+        bound = MAX_WORD_CHARACTERS // _LARGEST_EXPANSION if lower_case else MAX_WORD_CHARACTERS
+        self._short_words = _bounded_words(_class(_BREAKS, negated=True), _class(_BREAKS), bound)
+
+    def normalize(self, texts: tf.Tensor) -> tf.Tensor:
+        """String [N] -> string [N], to be split at white space, punctuation and Chinese characters."""
+        if self.lower_case:
+            return self._replace_where(~self.is_plain(texts), texts, tf.strings.lower(texts), self._fold)
+        return self._replace_where(~self.is_plain(texts), texts, texts, self._exact)
+
+    def is_plain(self, texts: tf.Tensor) -> tf.Tensor:
+        """Bool [N]: whether normalizing is ASCII lower-casing at most, which leaves every byte where it is."""
+        return tf.strings.regex_full_match(texts, _PLAIN) if self.lower_case else self._is_ordinary(texts)
+
+    def align(self, texts: tf.Tensor) -> Aligned:
+        """The same as `normalize`, with the alignment; several times slower."""
+        return _take_apart(texts, self.lower_case)
+
+    def _is_ordinary(self, texts):
+        has_short_words = tf.strings.regex_full_match(texts, self._short_words)
+        return has_short_words & tf.strings.regex_full_match(texts, _known())
+
+    def _exact(self, texts):
+        return _take_apart(texts, self.lower_case).texts
+
+    def _fold(self, texts):
+        is_ordinary = self._is_ordinary(texts)
+        # ICU refuses invalid bytes, so that strings which are not ordinary must not reach it.
+        folded = tf.strings.lower(tf.where(is_ordinary, texts, ""), encoding="utf-8")
+        folded = tf.strings.regex_replace(text.normalize_utf8(folded, "NFD"), _marks() + "+", "")
+        return self._replace_where(~is_ordinary, texts, folded, self._exact)
+
+    @staticmethod
+    def _replace_where(condition, texts, otherwise, function):
+        """`function(texts)` where the condition holds, else `otherwise`; the function sees only the texts it is for."""
+        rows = tf.where(condition)
+
+        def replace():
+            return tf.tensor_scatter_nd_update(otherwise, rows, function(tf.gather_nd(texts, rows)))
+
+        return tf.cond(tf.size(rows) > 0, replace, lambda: otherwise)
+
+
+def _take_apart(texts: tf.Tensor, lower_case: bool) -> Aligned:
+    """Normalizes by code points, each with the index of the original character that it comes from."""
+    # The op takes noncharacters for errors.
+    texts = tf.strings.regex_replace(texts, _class([(0xFDD0, 0xFDEF), (0xFFFE, 0xFFFF)]), UNKNOWN)
+    texts = tf.strings.regex_replace(texts, _class([(p + 0xFFFE, p + 0xFFFF) for p in _PLANES]), UNKNOWN_4_BYTES)
+    decoded, starts = tf.strings.unicode_decode_with_offsets(texts, "UTF-8", errors="ignore")
+    count = decoded.nrows()
+    code_C, row_C, start_C = decoded.values, row_ids(decoded.row_splits), starts.values
+    end_C = start_C + _utf8_length(code_C)
+    if lower_case:
+        end_C = _extend_over_marks(code_C, row_C, end_C)
+    kept = tf.where(~_matches(code_C, _class(_dropped())))[:, 0]
+    code_C, row_C, start_C, end_C = (tf.gather(values, kept) for values in (code_C, row_C, start_C, end_C))
+
+    if lower_case:
+        # Whole strings are lowered, since a final sigma depends on its neighbours; U+0130 alone becomes two characters.
+        becomes_C = _repeat(1 + tf.cast(code_C == 0x130, tf.int64))
+        code_C = tf.strings.unicode_decode(tf.strings.lower(_encode(code_C, row_C, count), "utf-8"), "UTF-8").values
+        row_C, start_C, end_C = (tf.gather(values, becomes_C) for values in (row_C, start_C, end_C))
+    different, index_C = tf.unique(code_C)
+    pieces = tf.strings.unicode_encode(different[:, tf.newaxis], "UTF-8")
+    if lower_case:
+        pieces = tf.strings.regex_replace(pieces, _COMPOSED_UNKNOWN_TO_OPS, _ITS_DECOMPOSITION)
+        pieces = tf.strings.regex_replace(text.normalize_utf8(pieces, "NFD"), _marks(), "")
+    pieces = tf.strings.regex_replace(pieces, f"([{_PUNCTUATION_UNKNOWN_TO_OPS}])", r" \1 ")
+    expanded = tf.gather(tf.strings.unicode_decode(pieces, "UTF-8"), index_C)
+    code_C = expanded.values
+    becomes_C = row_ids(expanded.row_splits)
+    row_C, start_C, end_C = (tf.gather(values, becomes_C) for values in (row_C, start_C, end_C))
+    if lower_case:
+        code_C = _reorder(code_C)
+    code_C = _mark_long_words(code_C, row_C)
+
+    length_C = _utf8_length(code_C)
+    row_lengths = tf.math.unsorted_segment_sum(length_C, row_C, count)
+    return Aligned(
+        texts=_encode(code_C, row_C, count),
+        row_starts=tf.cumsum(row_lengths, exclusive=True),
+        starts=tf.gather(start_C, _repeat(length_C)),
+        ends=tf.gather(end_C, _repeat(length_C)),
+    )
+
+
+def row_ids(row_splits):
+    """The row of each value of a ragged tensor. (`value_rowids` takes rows times longest row.)"""
+    ones = tf.ones_like(row_splits[1:])
+    return tf.cumsum(tf.scatter_nd(row_splits[1:, tf.newaxis], ones, tf.reshape(row_splits[-1] + 1, [1])))[:-1]
+
+
+def _repeat(counts_C):
+    """Index of each value after repeating the k-th one `counts_C[k]` times. (`tf.repeat` has the same trouble.)"""
+    return row_ids(tf.concat([[0], tf.cumsum(counts_C)], 0))
+
+
+def _encode(code_C, row_C, count):
+    return tf.strings.unicode_encode(tf.RaggedTensor.from_value_rowids(code_C, row_C, nrows=count), "UTF-8")
+
+
+def _utf8_length(code_C):
+    """Int64 [C], bytes of each character."""
+    return 1 + tf.add_n([tf.cast(code_C >= bound, tf.int64) for bound in (0x80, 0x800, 0x10000)])
+
+
+def _matches(code_C, pattern):
+    """Bool [C], by looking at each different character once."""
+    different, index_C = tf.unique(code_C)
+    found_U = tf.strings.regex_full_match(tf.strings.unicode_encode(different[:, tf.newaxis], "UTF-8"), pattern)
+    return tf.gather(found_U, index_C)
+
+
+def _begins_row(row_C):
+    return tf.concat([tf.ones_like(row_C[:1], tf.bool), row_C[1:] != row_C[:-1]], 0)
+
+
+def _extend_over_marks(code_C, row_C, end_C):
+    """End of each character, moved over the combining marks that follow it and that will be dropped."""
+    begins = ~_matches(code_C, _marks()) | _begins_row(row_C)
+    group_C = tf.cumsum(tf.cast(begins, tf.int32)) - 1
+    return tf.gather(tf.math.segment_max(end_C, group_C), group_C)
+
+
+def _reorder(code_C):
+    """Canonical order of combining characters that are no Mn (a few viramas and musical stems). Only the characters
+    move: the k-th place keeps the k-th origin, so that spans stay ascending."""
+    codes = [code for code in range(0x300, 0x20000) if unicodedata.combining(chr(code)) and _categories()[code] != "Mn"]
+    place_C = tf.minimum(tf.searchsorted(codes, code_C), len(codes) - 1)
+    classes = tf.constant([unicodedata.combining(chr(code)) for code in codes])
+    class_C = tf.where(tf.gather(codes, place_C) == code_C, tf.gather(classes, place_C), 0)
+
+    def sort():
+        run_C = tf.cumsum(tf.cast(class_C == 0, tf.int32))
+        return tf.gather(code_C, tf.argsort(run_C * 256 + class_C, stable=True))
+
+    return tf.cond(tf.reduce_any(class_C > 0), sort, lambda: code_C)
+
+
+def _mark_long_words(code_C, row_C):
+    """Makes words of more than 200 characters unknown by their first character."""
+    is_break_C = _matches(code_C, _breaks())
+    begins_row_C = _begins_row(row_C)
+    word_C = tf.cumsum(tf.cast(is_break_C | begins_row_C, tf.int32)) - 1
+    lengths = tf.math.segment_sum(tf.cast(~is_break_C, tf.int32), word_C)
+    is_first_C = ~is_break_C & (begins_row_C | tf.concat([[True], is_break_C[:-1]], 0)[: tf.size(code_C)])
+    return tf.where(is_first_C & (tf.gather(lengths, word_C) > MAX_WORD_CHARACTERS), ord(UNKNOWN), code_C)
