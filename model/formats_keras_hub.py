@@ -16,7 +16,7 @@ from model.formats import VOCAB, Checkpoint, arrays_of, read_json, settings_in, 
 from model.settings import EncoderSettings
 from model.tensor_files import read_safetensors, write_safetensors
 from preprocessing.errors import InputError
-from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
+from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS, SPECIAL_TOKENS
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.weights.h5", "tokenizer.json"
 ASSETS = pathlib.Path("assets/tokenizer/vocabulary.txt")
@@ -112,6 +112,9 @@ def write(
     encoder: BertEncoder, folder: pathlib.Path, vocab: Sequence[str] | None = None, lower_case: bool | None = None
 ) -> None:
     """Writes a preset folder; with a vocabulary, also keras-hub's BertTokenizer."""
+    if vocab is not None and not set(SPECIAL_TOKENS) <= set(vocab):
+        missing = ", ".join(token for token in SPECIAL_TOKENS if token not in vocab)
+        raise InputError(f"keras-hub's tokenizer needs all special tokens; the vocabulary has no {missing}")
     import keras_nlp
 
     settings = encoder.settings

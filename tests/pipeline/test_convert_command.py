@@ -1,0 +1,82 @@
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from model import checkpoints
+from model.encoder import BertEncoder
+from model.settings import EncoderSettings
+from pipeline.commands import convert
+from preprocessing.errors import InputError
+from preprocessing.features import SPECIAL_TOKENS
+
+SETTINGS = EncoderSettings(
+    vocab_size=30, hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, max_positions=16
+)
+
+
+@pytest.fixture
+def source(tmp_path):
+    checkpoints.save(BertEncoder(SETTINGS), tmp_path / "source", [*SPECIAL_TOKENS, "ab"], lower_case=True)
+    return tmp_path / "source"
+
+
+def run(source, output, to, *more):
+    arguments = ["--input", str(source), "--output", str(output), "--to", to, *more]
+    return CliRunner().invoke(convert.command, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("to", ["google", "huggingface", "keras-hub", "ours"])
+def test_converts_reads_back_and_reports(source, tmp_path, to):
+    result = run(source, tmp_path / "new" / "out", to)
+    assert result.exit_code == 0
+    assert "ours, 1 layers, 8 hidden" in result.output
+    assert "heads: masked_lm, next_sentence" in result.output
+    assert result.output.endswith("largest difference of outputs after reading it back: 0\n")
+    written = checkpoints.load(tmp_path / "new" / "out")
+    assert checkpoints.largest_difference(checkpoints.load(source), written) == 0
+    assert checkpoints.lower_case(tmp_path / "new" / "out") is True
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
+    if to == "keras-hub":
+        difference = re.search(r"BertBackbone differs by up to ([\d.e-]+)$", result.output, re.MULTILINE)
+        assert float(difference[1]) < 2e-5
+
+
+def test_keras_hub_needs_the_special_tokens(tmp_path):
+    checkpoints.save(BertEncoder(SETTINGS), tmp_path / "source", ["[PAD]", "[UNK]"])
+    with pytest.raises(InputError, match=r"has no \[CLS\], \[SEP\], \[MASK\]"):
+        run(tmp_path / "source", tmp_path / "out", "keras-hub")
+
+
+def test_output_must_be_new_or_empty(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert run(source, tmp_path / "out", "google").exit_code == 0
+    with pytest.raises(InputError, match="--output must be a new or empty folder"):
+        run(source, tmp_path / "out", "google")
+
+
+def test_nothing_is_left_when_reading_back_fails(source, tmp_path, monkeypatch):
+    differences = iter([0.5])
+    monkeypatch.setattr(checkpoints, "largest_difference", lambda *encoders: next(differences))
+    with pytest.raises(InputError, match=r"differ by up to 0\.5"):
+        run(source, tmp_path / "out", "huggingface")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_an_output_that_cannot_be_made(source, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="--output must be writable"):
+        run(source, tmp_path / "file" / "out", "ours")
+
+
+def test_arrays_can_be_ignored(source, tmp_path):
+    run(source, tmp_path / "hf", "huggingface")
+    from model import tensor_files
+
+    path = tmp_path / "hf" / "model.safetensors"
+    tensors = tensor_files.read_safetensors(path) | {"classifier.bias": np.zeros(2, np.float32)}
+    tensor_files.write_safetensors(path, tensors)
+    with pytest.raises(InputError, match=r"unexpected arrays: classifier\.bias"):
+        run(tmp_path / "hf", tmp_path / "out", "google")
+    assert run(tmp_path / "hf", tmp_path / "out", "google", "--ignore", "classifier.*").exit_code == 0
