@@ -1,11 +1,10 @@
 """Text files to documents: checked, cut into sentences, each once.
 
-A document's id is a hash of its text. The files are read twice: a first pass finds duplicates, bad lines and totals, and
-only hashes leave it; the second gives the documents. So a run stops early on bad input, and no runner has to hold the
-text.
+A document's id is a hash of its text. The files are read twice: a first pass finds duplicates, bad lines and totals,
+and only hashes leave it; the second gives the documents. So a run stops early on bad input, and no runner has to hold
+the text.
 """
 
-import dataclasses
 import hashlib
 import json
 from typing import NamedTuple
@@ -55,7 +54,9 @@ def find_chunks(settings: CorpusSettings) -> list[Chunk]:
         by_format.setdefault(settings.format if settings.format != "auto" else _format_of(path), path)
     if len(by_format) > 1:
         found = ", ".join(f"{name} ({path})" for name, path in sorted(by_format.items()))
-        raise InputError(f"all input files must have one format; name it with --format or run once for each. Received: {found}")
+        raise InputError(
+            f"all input files must have one format; name it with --format or run once for each. Received: {found}"
+        )
     (format_,) = by_format
     chunk_bytes = min(max(sum(size for _, size in files) // _CHUNKS, _MIN_CHUNK), _MAX_CHUNK)
     chunks: list[Chunk] = []
@@ -136,8 +137,10 @@ class ReadDocuments(beam.PTransform):
         first_bad = bad | "FirstBad" >> beam.CombineGlobally(_first_bad)
         checked = totals | "Check" >> beam.Map(_check, self._settings, AsSingleton(first_bad))
         if self._set_aside:
-            _ = bad | beam.Map(json.dumps, ensure_ascii=False) | beam.io.WriteToText(
-                self._set_aside, num_shards=1, shard_name_template="", skip_if_empty=True
+            _ = (
+                bad
+                | beam.Map(json.dumps, ensure_ascii=False)
+                | beam.io.WriteToText(self._set_aside, num_shards=1, shard_name_template="", skip_if_empty=True)
             )
         repeated = survey.ids | beam.GroupByKey() | "Repeated" >> beam.FlatMap(_repeated)
         return chunks | "Read" >> beam.ParDo(
@@ -155,7 +158,9 @@ class _Survey(beam.DoFn):
     def process(self, chunk):
         tally = Tally()
         bad = []
-        digests = [_digest(text) for text in readers.read_texts(chunk, self._settings, tally, lambda *line: bad.append(line))]
+        digests = [
+            _digest(text) for text in readers.read_texts(chunk, self._settings, tally, lambda *line: bad.append(line))
+        ]
         found = np.empty(len(digests), _ORDINAL)
         found["id"] = np.frombuffer(b"".join(digests), ID_TYPE)
         found["chunk"] = chunk.index
@@ -194,8 +199,8 @@ def _check(totals, settings, first_bad):
     lines, bad, documents, split = totals
     if bad > settings.max_bad_share * lines:
         raise InputError(
-            f"{first_bad['file']}:{first_bad['line']}: {first_bad['reason']}; {bad:,} of {lines:,} lines cannot be used, "
-            f"more than the {settings.max_bad_share:.4g} allowed. Correct them or raise --max-bad-share"
+            f"{first_bad['file']}:{first_bad['line']}: {first_bad['reason']}; {bad:,} of {lines:,} lines cannot be "
+            f"used, more than the {settings.max_bad_share:.4g} allowed. Correct them or raise --max-bad-share"
         )
     if not documents:
         raise InputError(f"no text in {', '.join(settings.input)}: nothing but blank lines")

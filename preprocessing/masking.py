@@ -89,7 +89,9 @@ def mask_batch(
     fate = counter_random.uniform(keys[:, None], _FATE + positions.astype(np.uint64))
     drawn = counter_random.uniform(keys[:, None], _TOKEN + positions.astype(np.uint64))
     random_ids = vocabulary.ordinary_ids[counter_random.below(drawn, len(vocabulary.ordinary_ids))]
-    written = np.where(fate < masked_share, vocabulary.mask_id, np.where(fate < masked_share + kept_share, ids, random_ids))
+    written = np.where(
+        fate < masked_share, vocabulary.mask_id, np.where(fate < masked_share + kept_share, ids, random_ids)
+    )
     masked = input_ids.copy()
     rows, columns = np.nonzero(chosen)
     masked[rows, positions[rows, columns]] = written[rows, columns]
@@ -163,9 +165,13 @@ def _choose_words(input_ids, candidates, keys, limit, max_predictions, vocabular
     where = np.nonzero(starts)
     segment[where[0], word[where]] = np.cumsum(~candidates, axis=1)[where]
     order = np.full((number, words), np.uint64(2**64 - 1))
-    order[where[0], word[where] - 1] = counter_random.bits(keys[where[0]], _ORDER + where[1].astype(np.uint64)) >> np.uint64(1)
+    order[where[0], word[where] - 1] = counter_random.bits(
+        keys[where[0]], _ORDER + where[1].astype(np.uint64)
+    ) >> np.uint64(1)
     ranked = np.argsort(order, axis=1, kind="stable") + 1
-    wanted = 1 + np.searchsorted(_NGRAM_SHARES[:-1], counter_random.uniform(keys[:, None], _LENGTH + ranked.astype(np.uint64)))
+    wanted = 1 + np.searchsorted(
+        _NGRAM_SHARES[:-1], counter_random.uniform(keys[:, None], _LENGTH + ranked.astype(np.uint64))
+    )
 
     covered = np.zeros(shape, bool)
     count = np.zeros(number, np.int64)

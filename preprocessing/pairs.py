@@ -174,7 +174,9 @@ def _truncate(pairs: SegmentPairs, room: int) -> SegmentPairs:
     rest = excess - from_a - from_b  # taken in turn once the sides are equal, beginning with B
     from_a, from_b = from_a + rest // 2, from_b + (rest + 1) // 2
     front_a, front_b = _heads(keys, _TRUNCATION, from_a), _heads(keys, 2 * _TRUNCATION, from_b)
-    shorter = dataclasses.replace(pairs, **{n: getattr(pairs, n).copy() for n in ("a_start", "a_end", "b_start", "b_end")})
+    shorter = dataclasses.replace(
+        pairs, **{n: getattr(pairs, n).copy() for n in ("a_start", "a_end", "b_start", "b_end")}
+    )
     shorter.a_start[long] += front_a
     shorter.a_end[long] -= from_a - front_a
     shorter.b_start[long] += front_b

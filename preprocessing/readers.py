@@ -1,8 +1,8 @@
 """Documents out of files: one function for each format, reading one chunk of one file.
 
-A chunk is a byte range of an uncompressed text file, a range of row groups of a Parquet file, or a whole file. A document
-belongs to the chunk in which it begins, so cutting a file into chunks never changes the documents. Memory is bounded by
-the longest line and document of the settings, not by the file.
+A chunk is a byte range of an uncompressed text file, a range of row groups of a Parquet file, or a whole file. A
+document belongs to the chunk in which it begins, so cutting a file into chunks never changes the documents. Memory is
+bounded by the longest line and document of the settings, not by the file.
 """
 
 import dataclasses
@@ -208,8 +208,8 @@ def _lines_of(handle, chunk, settings, tally) -> Iterator[tuple[int, int, bytes,
 
 
 def _before(handle, start: int) -> tuple[bool, bool]:
-    """Whether a blank line or nothing at all stands before `start` of a plain text, and whether nothing but blanks stands
-    before it on its line."""
+    """Whether a blank line or nothing at all stands before `start` of a plain text, and whether nothing but blanks
+    stands before it on its line."""
     newlines = 0
     while start:
         step = min(start, 4096)

@@ -51,11 +51,15 @@ class TokenizedDocuments:
         starts = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1)).tolist()
         for start, end in zip(starts, [*starts[1:], len(labels)], strict=True):
             first, last = sentence_ends[start], sentence_ends[end]
-            yield int(labels[start]), slice(start, end), TokenizedDocuments(
-                self.ids[start:end],
-                self.sentence_counts[start:end],
-                self.sentence_lengths[first:last],
-                self.tokens[token_ends[first] : token_ends[last]],
+            yield (
+                int(labels[start]),
+                slice(start, end),
+                TokenizedDocuments(
+                    self.ids[start:end],
+                    self.sentence_counts[start:end],
+                    self.sentence_lengths[first:last],
+                    self.tokens[token_ends[first] : token_ends[last]],
+                ),
             )
 
     def to_bytes(self) -> bytes:
