@@ -91,11 +91,14 @@ def _marks() -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _breaks() -> str:
-    """Characters that end a word: white space, punctuation, Chinese characters."""
-    spaces = _ranges(code for code in range(0x110000) if chr(code).isspace())
-    punctuation = _category_ranges("Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po")
-    return _class([*spaces, *punctuation, *ASCII_PUNCTUATION, *CHINESE])
+def _spaces() -> str:
+    return _class(_ranges(code for code in range(0x110000) if chr(code).isspace()))
+
+
+@functools.lru_cache(maxsize=1)
+def _separators() -> str:
+    """Characters that are words of their own: punctuation and Chinese characters."""
+    return _class([*_category_ranges("Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po"), *ASCII_PUNCTUATION, *CHINESE])
 
 
 def _bounded_words(words: str, breaks: str, bound: int) -> str:
@@ -139,6 +142,11 @@ class Normalizer:
     def align(self, texts: tf.Tensor) -> Aligned:
         """The same as `normalize`, with the alignment; several times slower."""
         return _take_apart(texts, self.lower_case)
+
+    def words(self, texts: tf.Tensor) -> tf.Tensor:
+        """String [N] -> string [N], the words that WordPiece gets, with blanks between them."""
+        texts = tf.strings.regex_replace(self.normalize(texts), _spaces(), " ")
+        return tf.strings.regex_replace(texts, _separators(), r" \0 ")
 
     def _is_ordinary(self, texts):
         has_short_words = tf.strings.regex_full_match(texts, self._short_words)
@@ -263,7 +271,7 @@ def _reorder(code_C):
 
 def _mark_long_words(code_C, row_C):
     """Makes words of more than 200 characters unknown by their first character."""
-    is_break_C = _matches(code_C, _breaks())
+    is_break_C = _matches(code_C, f"{_spaces()}|{_separators()}")
     begins_row_C = _begins_row(row_C)
     word_C = tf.cumsum(tf.cast(is_break_C | begins_row_C, tf.int32)) - 1
     lengths = tf.math.segment_sum(tf.cast(~is_break_C, tf.int32), word_C)

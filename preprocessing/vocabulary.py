@@ -1,12 +1,19 @@
-"""WordPiece vocabularies: the file and its checks."""
+"""WordPiece vocabularies: counting words, learning, the file and its checks."""
 
+import functools
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
+from preprocessing import normalization, wordpiece_learning
 from preprocessing.errors import InputError
 from preprocessing.features import SPECIAL_TOKENS
+from preprocessing.settings import VocabularySettings
+
+_RESERVED = re.compile(f"[{normalization.RESERVED}]")
 
 
 def check(tokens: Sequence[str], name: str = "the vocabulary") -> list[str]:
@@ -20,7 +27,9 @@ def check(tokens: Sequence[str], name: str = "the vocabulary") -> list[str]:
         lines[token] = number
     missing = [token for token in SPECIAL_TOKENS if token not in lines]
     if missing:
-        raise InputError(f"{name}: a vocabulary needs the special tokens. Missing: {', '.join(missing)}; add a line each")
+        raise InputError(
+            f"{name}: a vocabulary needs the special tokens. Missing: {', '.join(missing)}; add a line each"
+        )
     return list(tokens)
 
 
@@ -62,3 +71,32 @@ def save(tokens: Iterable[str], path: str | os.PathLike) -> None:
             tf.io.gfile.remove(scratch)
         reason = error.message if isinstance(error, tf.errors.OpError) else error.strerror
         raise InputError(f"{name}: the vocabulary cannot be written ({reason})") from error
+
+
+def count_words(texts: Sequence[str | bytes], lower_case: bool) -> dict[str, int]:
+    """Counts of the words of a batch of texts, cleaned and split as the tokenizer does it; words that it does not take
+    apart (over 200 characters) are left out."""
+    words = Counter(b" ".join(_splitter(lower_case)(tf.constant(texts, tf.string)).numpy().tolist()).split())
+    decoded = {word.decode(): count for word, count in words.items()}
+    return {word: count for word, count in decoded.items() if not _RESERVED.search(word)}
+
+
+@functools.lru_cache(maxsize=2)
+def _splitter(lower_case):
+    normalizer = normalization.Normalizer(lower_case)
+    return tf.function(normalizer.words, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+
+
+def learn(
+    counts: Mapping[str, int], settings: VocabularySettings, report: Callable[[int], None] = lambda _: None
+) -> list[str]:
+    """Vocabulary of exactly `settings.size` tokens: the special ones, the alphabet, merged pieces; and, where the words
+    give no more pieces, `[unused1]` and so on. The same for the same counts, in whatever order they come."""
+    room = settings.size - len(SPECIAL_TOKENS)
+    words = wordpiece_learning.choose_words(counts)
+    if not words:
+        raise InputError("a vocabulary needs words to learn from. Received: none; is the input text?")
+    alphabet = wordpiece_learning.choose_alphabet(words, room)
+    pieces = wordpiece_learning.merge_pairs(words, alphabet, room, report)
+    unused = [f"[unused{number}]" for number in range(1, room - len(pieces) + 1)]
+    return check([*SPECIAL_TOKENS, *pieces, *unused], "the learned vocabulary")

@@ -58,7 +58,9 @@ def fold(word):
     origins = [index for character, index in word for _ in character.lower()]
     assert len(lowered) == len(origins)
     decomposed = unicodedata.normalize("NFD", lowered)
-    origins = [i for c, i in zip(lowered, origins, strict=True) for d in unicodedata.normalize("NFD", c) if not is_mark(d)]
+    origins = [
+        i for c, i in zip(lowered, origins, strict=True) for d in unicodedata.normalize("NFD", c) if not is_mark(d)
+    ]
     return list(zip([c for c in decomposed if not is_mark(c)], origins, strict=True))
 
 
