@@ -65,6 +65,7 @@ class Signatures:
         self._special = {name: getattr(tokenizer, name) for name in ("cls_id", "sep_id", "pad_id")}
         self._encoder = StoredEncoder(encoder, settings)
         self.variables = self._encoder.variables
+        self._shared: dict[tuple, Callable] = {}
 
     def left_out(self) -> dict[str, str]:
         """Signatures that this encoder cannot answer, each with the reason."""
@@ -259,7 +260,18 @@ class Signatures:
         return packing.pack_single(rows, lengths=self.lengths, **self._special)
 
     def _encode(self, packed, **asked) -> dict:
-        return self._encoder(packed.features, **asked)
+        """The encoder's outputs. Signatures that ask for the same ones share one function of the SavedModel."""
+
+        def encode(features):
+            return self._encoder(features, **asked)
+
+        if tf.executing_eagerly():
+            return encode(packed.features)
+        key = tuple(asked)
+        if key not in self._shared:
+            specs = dict.fromkeys(packed.features, tf.TensorSpec([None, None], tf.int32))
+            self._shared[key] = tf.function(encode, input_signature=[specs], autograph=False)
+        return self._shared[key](packed.features)
 
     def _hidden_states(self, text, second):
         packed = self._pack_pair(text, second, optional=True)

@@ -1,0 +1,209 @@
+"""An exported folder, loaded again."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_text as text
+
+from model import checkpoints
+from preprocessing.errors import InputError
+from preprocessing.tokenizer import BertTokenizer
+from serving import export, golden, serving_ops, warmup
+from serving.settings import ExportSettings
+from serving.signatures import INPUTS, Signatures
+from tests.serving import small_model
+
+SETTINGS = ExportSettings(lengths=(8, 16, 48), top_k=3, warmup_lengths=(8, 48), warmup_batches=(1, 2))
+TEXTS = ["Paris is the capital of France.", "", "\x00 \xad", "run" * 400_000, "the [MASK] of [MASK]", b"no\xffmask"]
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory):
+    return small_model.write_vocab(tmp_path_factory.mktemp("vocab"), "words-of-france.txt")
+
+
+@pytest.fixture(scope="module")
+def exported(vocab, tmp_path_factory):
+    """(folder, report) of an export that was moved after it was checked in a fresh process."""
+    written = tmp_path_factory.mktemp("exports") / "written"
+    report = export.export(small_model.encoder(), vocab, written, SETTINGS)
+    assert [path.name for path in written.parent.iterdir()] == ["written"]
+    moved = shutil.move(written, tmp_path_factory.mktemp("moved") / "elsewhere")
+    return moved, report
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Answers golden requests in this process: a fresh one takes seconds."""
+    monkeypatch.setattr(export, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
+
+
+def test_the_folder_answers_as_the_functions_do(exported, vocab):
+    folder, _ = exported
+    loaded = tf.saved_model.load(folder).signatures
+    signatures = Signatures(small_model.encoder(), BertTokenizer.from_vocab(vocab), SETTINGS)
+    assert set(loaded) == set(INPUTS)
+    for name, method in signatures.methods().items():
+        if name == "evaluate":
+            continue  # its requests are among the golden ones
+        tensors = [tf.constant(texts) for texts in (TEXTS, TEXTS[::-1])[: len(INPUTS[name])]]
+        outputs = loaded[name](**{spec.name: value for spec, value in zip(INPUTS[name], tensors, strict=True)})
+        for key, expected in method(*tensors).items():
+            assert outputs[key].dtype == expected.dtype
+            if expected.dtype.is_floating:
+                np.testing.assert_allclose(outputs[key], expected, atol=1e-5, rtol=1e-5)
+            else:
+                np.testing.assert_array_equal(outputs[key], expected)
+
+
+def test_the_report_says_what_there_is(exported):
+    folder, report = exported
+    assert json.loads((folder / export.REPORT).read_text()) == json.loads(json.dumps(report))
+    assert report["signatures"]["fill_mask"]["outputs"]["tokens"] == ["string", [None, None, 3]]
+    assert report["signatures"]["features"]["inputs"] == {"text": ["string", [None]], "second": ["string", [None]]}
+    assert report["left_out"] == {}
+    assert report["parameters"] == sum(np.prod(v.shape) for v in small_model.encoder().variables)
+    assert report["largest_difference"] < 1e-5
+    assert report["load_seconds"] > 0
+    assert report["bytes"] == sum(
+        path.stat().st_size for path in folder.rglob("*") if path.is_file() and "assets.extra" not in str(path)
+    )
+
+
+def test_the_export_holds_the_vocabulary(exported, vocab):
+    assert (exported[0] / "assets/vocab.txt").read_bytes() == vocab.read_bytes()
+
+
+def test_no_variable_is_stored_that_no_signature_reads(exported):
+    stored = {name for name, _ in tf.train.list_variables(str(exported[0] / "variables/variables"))}
+    assert len([name for name in stored if "weights" in name]) == len(small_model.encoder().variables)
+    assert len(stored) == len(small_model.encoder().variables) + 1  # and the object graph
+
+
+@pytest.mark.parametrize("version", sorted(serving_ops.ALLOWED))
+def test_tensorflow_serving_links_every_operation(exported, version):
+    custom = serving_ops.custom_operations(exported[0])
+    assert custom == {"FastWordpieceTokenizeWithOffsets", "NormalizeUTF8"}
+    assert custom <= serving_ops.ALLOWED[version]
+
+
+def test_a_trimmer_is_refused_for_what_it_is(tmp_path):
+    module = tf.Module()
+    trimmer = text.RoundRobinTrimmer(4)
+    function = tf.function(lambda values: trimmer.trim([tf.strings.split(values)])[0].to_tensor())
+    signature = function.get_concrete_function(tf.TensorSpec([None], tf.string))
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": signature})
+    refused = serving_ops.refused_by(tmp_path)
+    assert set(refused) == {"2.16", "2.17", "2.18", "2.19"}
+    assert refused["2.19"] <= {"TFText>RoundRobinTrim", "TFText>RoundRobinGenerateMasks"}
+
+
+def test_the_fresh_process_imports_nothing_of_the_project(exported):
+    """Nor can it: -I keeps the working directory and PYTHONPATH out, and the script refuses if it had."""
+    command = [sys.executable, "-I", golden.__file__, str(exported[0])]
+    source = f"import sys, runpy; sys.modules['model'] = sys; sys.argv = {command[2:]}; "
+    source += f"runpy.run_path({golden.__file__!r}, run_name='__main__')"
+    process = subprocess.run([sys.executable, "-I", "-c", source], capture_output=True, text=True, check=False)
+    assert process.returncode
+    assert "needs the project's modules ['model']" in process.stderr
+
+
+def test_warmup_meets_every_signature_at_every_length(exported):
+    requests = list(warmup.read(exported[0]))
+    loaded = tf.saved_model.load(exported[0]).signatures
+    shapes = {name: set() for name in INPUTS}
+    for request in requests:
+        name = request.model_spec.signature_name
+        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+        outputs = loaded[name](**{key: tf.constant(value, tf.string) for key, value in inputs.items()})
+        batch = len(next(iter(inputs.values())))
+        tokens = outputs.get("tokens", outputs.get("ids"))
+        shapes[name].add(
+            (batch, tokens.shape[1] if name not in ("fill_mask", "evaluate") and tokens is not None else 0)
+        )
+        assert not np.any(outputs.get("truncated", False))
+        assert np.all(outputs.get("mask_count", 1))
+    assert shapes.pop("serving_default") == {(1, 0), (2, 0)}
+    assert shapes.pop("tokenize") == shapes.pop("attention") == shapes.pop("features_all") == {(1, 8), (1, 48)}
+    assert all(batch == 1 for batches in shapes.values() for batch, _ in batches)
+    assert len(requests) == 2 * (len(INPUTS) + 1) == exported[1]["warmup_records"]
+
+
+def change_expected(folder, by):
+    requests = json.loads((folder / golden.REQUESTS).read_text())
+    requests[0]["outputs"]["embedding"][0][0] += by
+    (folder / golden.REQUESTS).write_text(json.dumps(requests))
+
+
+def test_another_answer_than_the_python_paths_is_refused_with_its_size(exported, tmp_path, here):
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    assert export.verify(folder)["largest_difference"] < 1e-5
+    change_expected(folder, 0.25)
+    with pytest.raises(InputError, match=r"serving_default must .* within 1e-05\. Received: .* 0\.2\d* in embedding"):
+        export.verify(folder)
+
+
+def test_a_changed_weight_is_refused(exported, tmp_path, here):
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    data = folder / "variables/variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[::-1])
+    with pytest.raises(Exception, match=r"difference|corrupt|checksum|Checksum"):
+        export.verify(folder)
+
+
+def test_a_model_that_does_not_load_is_refused(exported, tmp_path):
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    shutil.rmtree(folder / "variables")
+    with pytest.raises(InputError, match="does not load and answer in a fresh process"):
+        export.verify(folder)
+
+
+def test_what_is_no_export_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"not an exported model, it has no saved_model\.pb"):
+        export.verify(tmp_path)
+
+
+def test_a_refused_export_leaves_nothing(vocab, tmp_path, monkeypatch):
+    def refuse(folder):
+        assert folder.parent == tmp_path
+        raise InputError("refused")
+
+    monkeypatch.setattr(export, "verify", refuse)
+    with pytest.raises(InputError, match="refused"):
+        export.export(small_model.encoder(), vocab, tmp_path / "model", SETTINGS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_taken_folder_is_left_alone(vocab, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="must not exist yet"):
+        export.export(small_model.encoder(), vocab, tmp_path, SETTINGS)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_versions_count_on(vocab, tmp_path, here):
+    checkpoints.save(small_model.encoder(("masked_lm",), 2), tmp_path / "checkpoint", vocab, lower_case=True)
+    (tmp_path / "base/bert/7").mkdir(parents=True)
+    (tmp_path / "base/bert/note.txt").write_text("no version")
+    lines = []
+    settings = dataclasses.replace(SETTINGS, weights="bfloat16", compute="bfloat16")
+    version = export.export_version(tmp_path / "checkpoint", tmp_path / "base", settings=settings, report=lines.append)
+    assert version == tmp_path / "base/bert/8"
+    assert sorted(path.name for path in version.parent.iterdir()) == ["7", "8", "note.txt"]
+    report = json.loads((version / export.REPORT).read_text())
+    assert report["left_out"]["next_sentence"] == "the checkpoint has no next-sentence head"
+    assert "next_sentence" not in report["signatures"]
+    assert report["lower_case"] is True
+    assert lines
+
+
+def test_a_checkpoint_without_vocabulary_needs_one(tmp_path):
+    checkpoints.save(small_model.encoder(), tmp_path / "checkpoint")
+    with pytest.raises(InputError, match="no vocabulary beside the checkpoint"):
+        export.export_version(tmp_path / "checkpoint", tmp_path / "base")
