@@ -14,7 +14,7 @@ import itertools
 import math
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import apache_beam as beam
 import numpy as np
@@ -26,7 +26,8 @@ from apache_beam.transforms.combiners import ToListCombineFn
 from apache_beam.transforms.window import GlobalWindows
 
 from preprocessing import counter_random, features, token_store
-from preprocessing.corpus import METRICS, Document
+from preprocessing.beam_runner import NAMESPACE
+from preprocessing.corpus import Document
 from preprocessing.errors import InputError
 from preprocessing.example_maker import ExampleMaker
 from preprocessing.settings import ExampleSettings
@@ -151,7 +152,7 @@ class _Spill(beam.DoFn):
     def __init__(self, settings, vocab_path, folder):
         self._settings, self._vocab_path, self._folder = settings, vocab_path, folder
         self._count = {
-            name: Metrics.counter(METRICS, name)
+            name: Metrics.counter(NAMESPACE, name)
             for name in ("documents", "sentences", "tokens", "unknown_tokens", "documents_empty")
         }
 
@@ -313,8 +314,8 @@ class _Generate(beam.DoFn):
 
     def __init__(self, settings, vocab_path):
         self._settings, self._vocab_path = settings, vocab_path
-        names = ("examples", "positions", "padding", "predictions", "random_next", "repeated_across_files")
-        self._count = {name: Metrics.counter(METRICS, name) for name in names}
+        names = ("examples", "positions", "padding", "predictions", "random_next")
+        self._count = {name: Metrics.counter(NAMESPACE, name) for name in names}
         self._maker = None
 
     def process(self, work):
@@ -343,6 +344,22 @@ class _Generate(beam.DoFn):
         self._count["random_next"].inc(int(columns[features.NEXT_SENTENCE_LABELS].sum()))
 
 
+def report(counters: Mapping[str, int]) -> dict[str, float]:
+    """What ReadDocuments and MakeExamples did, from `beam_runner.counters`: counts, and shares as fractions."""
+
+    def share(part: str, whole: str) -> float:
+        return round(counters.get(part, 0) / max(counters.get(whole, 0), 1), 6)
+
+    names = ("documents", "sentences", "tokens", "examples", "duplicates", "lines", "lines_set_aside")
+    real = counters.get("positions", 0) - counters.get("padding", 0)
+    return {name: counters.get(name, 0) for name in (*names, "documents_split", "documents_empty")} | {
+        "padding_share": share("padding", "positions"),
+        "masked_share": round(counters.get("predictions", 0) / max(real, 1), 6),
+        "random_next_share": share("random_next", "examples"),
+        "unknown_share": share("unknown_tokens", "tokens"),
+    }
+
+
 class CountWords(beam.PTransform):
     """Documents -> (word, count), the words as the tokenizer divides text (lower-cased and stripped of accents where
     `lower_case`), for vocabulary learning."""
@@ -366,7 +383,8 @@ class _CountWords(beam.DoFn):
         self._lower_case = lower_case
 
     def start_bundle(self):
-        self._texts, self._size, self._counts = [], 0, collections.Counter()
+        self._texts, self._size = [], 0
+        self._counts: collections.Counter[str] = collections.Counter()
 
     def process(self, document):
         self._texts.extend(document.sentences)

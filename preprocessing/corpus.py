@@ -19,12 +19,11 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsMultiMap, AsSingleton, TaggedOutput
 
 from preprocessing import readers, sentences
+from preprocessing.beam_runner import NAMESPACE
 from preprocessing.errors import InputError
 from preprocessing.readers import Chunk, Tally
 from preprocessing.settings import CorpusSettings
 from preprocessing.token_store import ID_BYTES, ID_TYPE
-
-METRICS = "bert"  # the namespace of this project's Beam counters
 
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".tfrecord": "tfrecord",
             ".tfrecords": "tfrecord"}  # fmt: skip
@@ -205,7 +204,7 @@ def _check(totals, settings, first_bad):
     if not documents:
         raise InputError(f"no text in {', '.join(settings.input)}: nothing but blank lines")
     for name, count in (("lines", lines), ("lines_set_aside", bad), ("documents_split", split)):
-        Metrics.counter(METRICS, name).inc(count)
+        Metrics.counter(NAMESPACE, name).inc(count)
     return totals
 
 
@@ -215,7 +214,7 @@ def _repeated(bucket):
     found = found[np.lexsort((found["document"], found["chunk"]))]
     _, first = np.unique(found["id"], return_index=True)
     again = np.delete(found, first)
-    Metrics.counter(METRICS, "duplicates").inc(len(again))
+    Metrics.counter(NAMESPACE, "duplicates").inc(len(again))
     for chunk in np.unique(again["chunk"]):
         yield int(chunk), again["document"][again["chunk"] == chunk].tobytes()
 

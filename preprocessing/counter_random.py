@@ -36,7 +36,7 @@ def uniform(keys: npt.ArrayLike, counters: npt.ArrayLike) -> npt.NDArray[np.floa
 
 def below(draws: npt.NDArray[np.float64], bound: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Integers in [0, bound) from uniform draws."""
-    return (draws * bound).astype(np.int64)
+    return (draws * np.asarray(bound)).astype(np.int64)
 
 
 def named_key(*parts: object) -> np.uint64:

@@ -69,12 +69,12 @@ def _varints(values: npt.NDArray[np.integer]) -> tuple[Bytes, Used]:
     if largest < 128:
         return _always(values.astype(np.uint8))
     width = -(-largest.bit_length() // 7)
-    values = values.astype(np.uint32)
+    left = values.astype(np.uint32)
     data = np.empty((rows, count, width), np.uint8)
     used = np.empty((rows, count, width), bool)
     for byte in range(width):
-        low = (values & 0x7F).astype(np.uint8)
-        used[:, :, byte] = values > 0 if byte else True
-        values >>= 7
-        data[:, :, byte] = low | ((values > 0).astype(np.uint8) << 7)
+        low = (left & np.uint32(0x7F)).astype(np.uint8)
+        used[:, :, byte] = left > 0 if byte else True
+        left >>= np.uint32(7)
+        data[:, :, byte] = low | ((left > 0).astype(np.uint8) << 7)
     return data.reshape(rows, -1), used.reshape(rows, -1)

@@ -199,7 +199,7 @@ def _heads(keys: Keys, purpose: np.uint64, tosses: Ints) -> Ints:
     return heads
 
 
-def assemble(tokens: npt.NDArray[np.int32], pairs: SegmentPairs, length: int, cls_id: int, sep_id: int, pad_id: int):
+def assemble(tokens: npt.NDArray[np.integer], pairs: SegmentPairs, length: int, cls_id: int, sep_id: int, pad_id: int):
     """`[CLS] A [SEP] B [SEP]`, or `[CLS] A [SEP]` where B is empty.
 
     Returns int32 input_ids [N, L], input_mask [N, L], segment_ids [N, L].
