@@ -6,9 +6,9 @@ decompose it (NFD) and drop the category Mn (uncased models only); split off eve
 than 200 characters is unknown. Splitting at white space, punctuation and Chinese characters is done by
 `tf_text.FastWordpieceTokenizer` itself, so what remains is one string to one string.
 
-Three ways through, the cheapest that is exact for a string: `plain` strings need ASCII lower-casing only; `ordinary` ones
-pass through ICU (lower, NFD, drop Mn); the rest (controls, invalid bytes, possibly long words, characters that the C++
-ops do not know) is taken apart into code points, which also gives the alignment with the original text.
+Three ways through, the cheapest that is exact for a string: `plain` strings need ASCII lower-casing only; `ordinary`
+ones pass through ICU (lower, NFD, drop Mn); the rest (controls, invalid bytes, possibly long words, characters that the
+C++ ops do not know) is taken apart into code points, which also gives the alignment with the original text.
 
 Shapes: N strings, C code points of all of them, U different ones among them.
 """
@@ -108,7 +108,7 @@ def _bounded_words(words: str, breaks: str, bound: int) -> str:
 
 
 _BREAKS = [(9, 10), (13, 13), (32, 32), *ASCII_PUNCTUATION, (0x3001, 0x3002), (0x4E00, 0x9FFF)]
-# Besides letters and digits: Latin-1 signs, typographic quotes and dashes, currency, Chinese and full-width punctuation.
+# Besides letters and digits: Latin-1 signs, quotes and dashes, currency, Chinese and full-width punctuation.
 _NOTHING_TO_FOLD = [(48, 57), (65, 90), (97, 122), (0xA1, 0xAC), (0xAE, 0xBF), (0x2010, 0x2027), (0x2030, 0x203E)]
 _NOTHING_TO_FOLD += [(0x20A0, 0x20BF), (0x3003, 0x3029), (0xFF01, 0xFF20)]
 _PLAIN = _bounded_words(_class(_NOTHING_TO_FOLD), _class(_BREAKS), MAX_WORD_CHARACTERS)
@@ -254,12 +254,20 @@ def _extend_over_marks(code_C, row_C, end_C):
     return tf.gather(tf.math.segment_max(end_C, group_C), group_C)
 
 
+@functools.lru_cache(maxsize=1)
+def _combining_classes() -> tuple[list[int], list[int]]:
+    """Combining characters that are no Mn, ascending, and their canonical combining classes."""
+    codes = [
+        code for code, category in enumerate(_categories()) if category != "Mn" and unicodedata.combining(chr(code))
+    ]
+    return codes, [unicodedata.combining(chr(code)) for code in codes]
+
+
 def _reorder(code_C):
     """Canonical order of combining characters that are no Mn (a few viramas and musical stems). Only the characters
     move: the k-th place keeps the k-th origin, so that spans stay ascending."""
-    codes = [code for code in range(0x300, 0x20000) if unicodedata.combining(chr(code)) and _categories()[code] != "Mn"]
+    codes, classes = _combining_classes()
     place_C = tf.minimum(tf.searchsorted(codes, code_C), len(codes) - 1)
-    classes = tf.constant([unicodedata.combining(chr(code)) for code in codes])
     class_C = tf.where(tf.gather(codes, place_C) == code_C, tf.gather(classes, place_C), 0)
 
     def sort():

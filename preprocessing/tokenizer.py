@@ -1,7 +1,7 @@
 """Text to WordPiece ids, exactly those of google-research/bert's `FullTokenizer`, as a TensorFlow graph.
 
-The only text-to-ids code of the project: the same object works eagerly (Beam), in `tf.data` and inside a SavedModel. Its
-custom ops (`NormalizeUTF8`, `FastWordpieceTokenizeWithOffsets`) are among those that TensorFlow Serving links.
+The only text-to-ids code of the project: the same object works eagerly (Beam), in `tf.data` and inside a SavedModel.
+Its custom ops (`NormalizeUTF8`, `FastWordpieceTokenizeWithOffsets`) are among those that TensorFlow Serving links.
 """
 
 import os

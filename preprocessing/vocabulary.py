@@ -1,19 +1,14 @@
-"""WordPiece vocabularies: counting words, learning, the file and its checks."""
+"""WordPiece vocabularies: learning, the file and its checks."""
 
-import functools
 import os
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
-from preprocessing import normalization, wordpiece_learning
+from preprocessing import wordpiece_learning
 from preprocessing.errors import InputError
 from preprocessing.features import SPECIAL_TOKENS
 from preprocessing.settings import VocabularySettings
-
-_RESERVED = re.compile(f"[{normalization.RESERVED}]")
 
 
 def check(tokens: Sequence[str], name: str = "the vocabulary") -> list[str]:
@@ -71,20 +66,6 @@ def save(tokens: Iterable[str], path: str | os.PathLike) -> None:
             tf.io.gfile.remove(scratch)
         reason = error.message if isinstance(error, tf.errors.OpError) else error.strerror
         raise InputError(f"{name}: the vocabulary cannot be written ({reason})") from error
-
-
-def count_words(texts: Sequence[str | bytes], lower_case: bool) -> dict[str, int]:
-    """Counts of the words of a batch of texts, cleaned and split as the tokenizer does it; words that it does not take
-    apart (over 200 characters) are left out."""
-    words = Counter(b" ".join(_splitter(lower_case)(tf.constant(texts, tf.string)).numpy().tolist()).split())
-    decoded = {word.decode(): count for word, count in words.items()}
-    return {word: count for word, count in decoded.items() if not _RESERVED.search(word)}
-
-
-@functools.lru_cache(maxsize=2)
-def _splitter(lower_case):
-    normalizer = normalization.Normalizer(lower_case)
-    return tf.function(normalizer.words, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
 
 def learn(

@@ -3,8 +3,8 @@
 Every word starts as its characters (`w ##o ##r ##d`); the commonest pair of neighbours, over all words with their
 counts, becomes one piece, until there are enough. (Sennrich et al. 2016, section 3; with `##` forms as Hugging Face's
 WordPiece trainer has it.) Nothing depends on the order of a dictionary or on threads: words are sorted, pieces numbered
-as they come, and **of equally common pairs the one with the smaller numbers (left, then right) goes first**, so that the
-same counts give the same pieces, byte for byte.
+as they come, and **of equally common pairs the one with the smaller numbers (left, then right) goes first**, so that
+the same counts give the same pieces, byte for byte.
 
 All words lie behind one another in arrays; a merge is a few array operations on the places where the pair stands, and
 changes the counts of the pairs around them only.
@@ -138,6 +138,7 @@ def _group(edges, symbol, following, weight):
     """(pair, total count, its places) for each different pair among those that begin at `edges`, ascending."""
     if not len(edges):
         return
+    # Pairs as one number: the left piece above the right one.
     keys = symbol[edges].astype(np.int64) << 32 | symbol[following[edges]]
     order = np.argsort(keys, kind="stable")
     keys, edges = keys[order], edges[order]
