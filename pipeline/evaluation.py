@@ -41,12 +41,17 @@ def _computations(
     )
     return [
         metric_types.MetricComputation(
-            keys=[metric_types.MetricKey(name=metric, model_name=model) for metric in METRICS],
+            keys=[_key(metric, model) for metric in METRICS],
             preprocessors=[wanted],
             combiner=PretrainingCombiner(model),
         )
         for model in model_names or [""]
     ]
+
+
+def _key(metric: str, model_name: str) -> metric_types.MetricKey:
+    # example_weighted None, and not its default False: so the keys of the thresholds are made.
+    return metric_types.MetricKey(name=metric, model_name=model_name, example_weighted=None)
 
 
 metric_types.register_metric(PretrainingMetrics)
@@ -82,7 +87,7 @@ class PretrainingCombiner(beam.CombineFn):
 
     def extract_output(self, accumulator):
         values = figures(*accumulator)
-        return {metric_types.MetricKey(name=name, model_name=self.model_name): values[name] for name in METRICS}
+        return {_key(name, self.model_name): values[name] for name in METRICS}
 
 
 def figures(counts: collections.Counter, sums: np.ndarray) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 
 import tensorflow_data_validation as tfdv
 from tfx.components.evaluator.component import Evaluator
@@ -11,7 +12,7 @@ from tfx.components.pusher.component import Pusher
 from tfx.components.schema_gen.component import SchemaGen
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
-from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.orchestration import metadata
@@ -52,16 +53,23 @@ def create_pipeline(
       baseline_strategy: how the Resolver finds the model to compare with.
     """
     settings.check()
+    data_nodes, examples = data_steps(settings)
+    return Pipeline(
+        pipeline_name=settings.name,
+        pipeline_root=os.path.join(home, "artifacts"),
+        components=[*data_nodes, *model_steps(settings, home, examples.outputs, data_nodes[-1], baseline_strategy)],
+        enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(os.path.join(home, "metadata.sqlite")),
+        beam_pipeline_args=list(settings.beam_args),
+    )
 
-    def part(*names: str) -> str:
-        """The settings that one step depends on, so that a change re-runs no other."""
-        values = dataclasses.asdict(settings)
-        return json.dumps({name: values[name] for name in names}, sort_keys=True)
 
-    data_code = fingerprint.of_code("preprocessing")
+def data_steps(settings: PipelineSettings) -> tuple[list[BaseNode], BaseNode]:
+    """Corpus to validated examples: the nodes, the gate last, and the one that makes the examples."""
+    code = fingerprint.of_code("preprocessing")
     corpus = CorpusGen(
-        settings=part("corpus", "embedded_bytes", "eval_share"),
-        input_fingerprint=f"{data_code}-{fingerprint.of_files(settings.corpus.input)}",
+        settings=_part(settings, "corpus", "embedded_bytes", "eval_share"),
+        input_fingerprint=f"{code}-{fingerprint.of_files(settings.corpus.input)}",
     )
     # The text itself is left out of the statistics: counting the distinct values of it would be a copy of the corpus.
     sizes = tfdv.StatsOptions(feature_allowlist=["num_sentences", "num_bytes", "num_words"])
@@ -69,78 +77,71 @@ def create_pipeline(
         "CorpusStatistics"
     )
     corpus_schema = SchemaGen(statistics=corpus_statistics.outputs["statistics"]).with_id("CorpusSchema")
-    corpus_validation = _validate("Corpus", corpus_statistics, corpus_schema.outputs["schema"])
+    corpus_validation = _validation("Corpus", corpus_statistics, corpus_schema.outputs["schema"])
 
-    vocabulary = VocabularyGen(documents=corpus.outputs["documents"], settings=part("vocabulary"), code=data_code)
+    vocabulary = VocabularyGen(documents=corpus.outputs["documents"], settings=_part(settings, "vocabulary"), code=code)
     vocabulary.add_upstream_node(corpus_validation[-1])
     examples = MaskedExamplesGen(
         documents=corpus.outputs["documents"],
         vocabulary_artifact=vocabulary.outputs["vocabulary_artifact"],
-        settings=part("examples"),
-        code=data_code,
+        settings=_part(settings, "examples"),
+        code=code,
     )
-    example_statistics = StatisticsGen(examples=examples.outputs["examples"]).with_id("ExampleStatistics")
-    example_validation = _validate("Example", example_statistics, examples.outputs["example_schema"])
+    statistics = StatisticsGen(examples=examples.outputs["examples"]).with_id("ExampleStatistics")
+    validation = _validation("Example", statistics, examples.outputs["example_schema"])
+    nodes = [corpus, corpus_statistics, corpus_schema, *corpus_validation, vocabulary, examples, statistics]
+    return [*nodes, *validation], examples
 
-    training = part("encoder", "training", "vocabulary", "export", "init")
+
+def model_steps(
+    settings: PipelineSettings,
+    home: str,
+    data: Mapping[str, BaseChannel],
+    data_gate: BaseNode,
+    baseline_strategy: type[LatestBlessedModelStrategy],
+) -> list[BaseNode]:
+    """Examples and their schema to the pushed model."""
+    training = _part(settings, "encoder", "training", "vocabulary", "export", "init")
     trainer = Trainer(
         run_fn="pipeline.trainer.run_fn",
-        examples=examples.outputs["examples"],
+        examples=data["examples"],
         custom_config={
             "settings": training,
             "fingerprint": fingerprint.of_text(training, fingerprint.of_code("model", "serving", "preprocessing")),
             "work_folder": os.path.join(home, "training"),
         },
     )
-    trainer.add_upstream_node(example_validation[-1])
+    trainer.add_upstream_node(data_gate)
     baseline = Resolver(
         strategy_class=baseline_strategy, model=Channel(type=Model), model_blessing=Channel(type=ModelBlessing)
     ).with_id("Baseline")
     baseline.add_upstream_node(trainer)
     evaluator = Evaluator(
-        examples=examples.outputs["examples"],
-        schema=examples.outputs["example_schema"],
+        examples=data["examples"],
+        schema=data["example_schema"],
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["model"],
         example_splits=["eval"],
         eval_config=evaluation.eval_config(settings.gate),
     )
     serving_check = ServingCheck(model=trainer.outputs["model"])
+    folder = pusher_pb2.PushDestination.Filesystem(base_directory=os.path.join(home, "serving", settings.name))
     pusher = Pusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
-        push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(
-                base_directory=os.path.join(home, "serving", settings.name)
-            )
-        ),
+        push_destination=pusher_pb2.PushDestination(filesystem=folder),
     )
-    return Pipeline(
-        pipeline_name=settings.name,
-        pipeline_root=os.path.join(home, "artifacts"),
-        components=[
-            corpus,
-            corpus_statistics,
-            corpus_schema,
-            *corpus_validation,
-            vocabulary,
-            examples,
-            example_statistics,
-            *example_validation,
-            trainer,
-            baseline,
-            evaluator,
-            serving_check,
-            pusher,
-        ],
-        enable_cache=True,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(os.path.join(home, "metadata.sqlite")),
-        beam_pipeline_args=list(settings.beam_args),
-    )
+    return [trainer, baseline, evaluator, serving_check, pusher]
 
 
-def _validate(prefix: str, statistics: StatisticsGen, schema: BaseChannel) -> tuple[BaseComponent, BaseComponent]:
+def _part(settings: PipelineSettings, *names: str) -> str:
+    """The settings that one step depends on, so that a change re-runs no other."""
+    values = dataclasses.asdict(settings)
+    return json.dumps({name: values[name] for name in names}, sort_keys=True)
+
+
+def _validation(prefix: str, statistics: BaseNode, schema: BaseChannel) -> tuple[BaseNode, BaseNode]:
     """ExampleValidator, which writes anomalies down, and the gate that stops at them."""
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema).with_id(
         f"{prefix}Validator"

@@ -8,13 +8,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import click
+from serving.client import Client
 
+from pipeline import settings as pipeline_settings
 from pipeline import terminal
 from preprocessing.errors import InputError
-from serving.client import Client
 
 RUNNER = pathlib.Path(__file__).parent / "local_runner.py"
 QUESTIONS = (
@@ -61,6 +63,20 @@ Checkpoint   {report["model_run"]}/model
 TensorBoard  tensorboard --logdir {report["model_run"]}/logs
 Serve it     bert serve --model-base-path {report["serving_folder"]} --model-name {name}"""
     )
+
+
+def _show(signature: str, inputs: Mapping[str, str], answer: Mapping[str, Any]) -> None:
+    """One question and its answer in two lines; `answer` is a batch of one."""
+    click.echo(f"  {signature}  " + "  |  ".join(repr(text) for text in inputs.values()))
+    if signature == "fill_mask":
+        tokens, scores = (answer[name][0][0] for name in ("tokens", "scores"))
+        said = "  ".join(f"{token} {score:.3f}" for token, score in list(zip(tokens, scores, strict=True))[:5])
+    elif signature == "next_sentence":
+        said = f"is_next {float(answer['is_next'][0]):.3f}"
+    else:
+        values = answer["embedding"][0]
+        said = f"{len(values)} numbers: " + " ".join(f"{value:.3f}" for value in values[:6]) + " ..."
+    click.secho(f"    {said}", fg="green")
 
 
 def tfx(*arguments: str) -> None:

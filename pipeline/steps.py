@@ -6,6 +6,7 @@ import re
 import time
 
 import click
+from absl import logging as absl_logging
 
 from pipeline import terminal
 
@@ -67,6 +68,7 @@ def watch(log: pathlib.Path, number_of_steps: int) -> StepLines:
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
         logger.setLevel(logging.INFO)
+    absl_logging.set_verbosity(absl_logging.INFO)  # saving a SavedModel goes back to what was set so
     root = logging.getLogger()
     root.addHandler(to_file)
     root.addHandler(lines)

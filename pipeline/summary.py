@@ -85,14 +85,12 @@ def _report(artifact: Any) -> dict[str, Any]:
 def _metrics(folder: str) -> dict[str, float]:
     """The candidate's figures over all held-out examples."""
     result = tfma.load_eval_result(folder)
-    found = result.get_metrics_for_slice(())[""][""]
+    found = result.get_metrics_for_slice(())
     return {name: found[name]["doubleValue"] for name in evaluation.METRICS}
 
 
 def _failures(validation: Any) -> list[Any]:
-    return [
-        failure for slice_ in validation.metric_validations_per_slice for failure in slice_.failures
-    ]
+    return [failure for slice_ in validation.metric_validations_per_slice for failure in slice_.failures]
 
 
 def _refusal(failure: Any) -> str:

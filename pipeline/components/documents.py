@@ -1,5 +1,6 @@
 """Step 1: text of any supported format -> documents with their sentences, split into train and eval by content."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,10 +11,11 @@ import tensorflow as tf
 from tfx.dsl.component.experimental.annotations import BeamComponentParameter, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import io_utils
 
 from pipeline import settings as pipeline_settings
 from pipeline import split
-from preprocessing import corpus, embedded
+from preprocessing import beam_runner, corpus, embedded
 
 
 def encode(document: corpus.Document) -> bytes:
@@ -42,31 +44,24 @@ def CorpusGen(
     input_fingerprint: Parameter[str],  # of the input's files, and of the code: another one means no cached result
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Reads the corpus, drops exact duplicates and writes documents; the report stands beside them."""
+    """Reads the corpus, drops exact duplicates and writes documents; the report and the lines set aside stand beside
+    them."""
+    documents.split_names = artifact_utils.encode_split_names(list(split.NAMES))
+    documents.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
     run = pipeline_settings.from_json(settings)
     with tempfile.TemporaryDirectory() as folder:
         corpus_settings = run.corpus
         if not corpus_settings.input:
             path = pathlib.Path(folder) / "embedded.txt"
             embedded.write(path, run.embedded_bytes)
-            corpus_settings = embedded.corpus_settings(path)
-        corpus.check_input(corpus_settings)
-        _write(beam_pipeline, corpus_settings, documents, run.eval_share)
-
-
-def _write(beam_pipeline, corpus_settings, documents, eval_share):
-    with beam_pipeline as root:
-        read = root | "Read" >> corpus.ReadDocuments(corpus_settings)
-        parts = read | "Split" >> beam.Partition(split.partition, 2, eval_share)
+            corpus_settings = dataclasses.replace(corpus_settings, input=(str(path),), format="paragraphs")
+        read = beam_pipeline | "Read" >> corpus.ReadDocuments(
+            corpus_settings, set_aside=os.path.join(documents.uri, "set_aside.jsonl")
+        )
+        parts = read | "Split" >> beam.Partition(split.partition, len(split.NAMES), run.eval_share)
         for name, part in zip(split.NAMES, parts, strict=True):
-            (
-                part
-                | f"Encode{name}" >> beam.Map(encode)
-                | f"Write{name}"
-                >> beam.io.WriteToTFRecord(
-                    os.path.join(artifact_utils.get_split_uri([documents], name), "documents"),
-                    file_name_suffix=".gz",
-                )
-            )
-    report = corpus.report(beam_pipeline.result.metrics(), corpus_settings)
-    pathlib.Path(documents.uri, "report.json").write_text(json.dumps(report, indent=2))
+            prefix = os.path.join(artifact_utils.get_split_uri([documents], name), "documents")
+            encoded = part | f"Encode-{name}" >> beam.Map(encode)
+            _ = encoded | f"Write-{name}" >> beam.io.WriteToTFRecord(prefix, file_name_suffix=".gz")
+        report = beam_runner.counters(beam_runner.run(beam_pipeline))
+    io_utils.write_string_file(os.path.join(documents.uri, "report.json"), json.dumps(report, indent=2))

@@ -13,6 +13,7 @@ from tfx.dsl.component.experimental.annotations import (
     Parameter,
 )
 from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
@@ -20,7 +21,7 @@ from pipeline import settings as pipeline_settings
 from pipeline import split
 from pipeline.components.documents import decode
 from pipeline.components.vocabulary import FILE, Vocabulary
-from preprocessing import beam_transforms, features, vocabulary
+from preprocessing import beam_runner, beam_transforms, corpus, features, vocabulary
 from preprocessing.settings import ExampleSettings
 
 
@@ -61,23 +62,27 @@ def MaskedExamplesGen(
     The train split holds `dupe_factor` copies of the text, differently masked; the eval split one.
     """
     run = pipeline_settings.from_json(settings)
+    examples.split_names = artifact_utils.encode_split_names(list(split.NAMES))
+    examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
     vocab_path = os.path.join(vocabulary_artifact.uri, FILE)
-    with beam_pipeline as root:
-        for name in split.NAMES:
-            split_settings = run.examples if name == "train" else dataclasses.replace(run.examples, dupe_factor=1)
-            (
-                root
-                | f"Read{name}"
-                >> beam.io.ReadFromTFRecord(os.path.join(artifact_utils.get_split_uri([documents], name), "*.gz"))
-                | f"Decode{name}" >> beam.Map(decode)
-                | f"MakeExamples{name}" >> beam_transforms.MakeExamples(split_settings, vocab_path)
-                | f"Write{name}"
-                >> beam.io.WriteToTFRecord(
-                    os.path.join(artifact_utils.get_split_uri([examples], name), "examples"), file_name_suffix=".gz"
-                )
+    tokens_folder = os.path.join(examples.uri, "tokens")
+    for name in split.NAMES:
+        split_settings = run.examples if name == "train" else dataclasses.replace(run.examples, dupe_factor=1)
+        _ = (
+            beam_pipeline
+            | f"Read-{name}"
+            >> beam.io.ReadFromTFRecord(os.path.join(artifact_utils.get_split_uri([documents], name), "*.gz"))
+            | f"Decode-{name}" >> beam.Map(decode).with_output_types(corpus.Document)
+            | f"MakeExamples-{name}"
+            >> beam_transforms.MakeExamples(split_settings, vocab_path, os.path.join(tokens_folder, name))
+            | f"Write-{name}"
+            >> beam.io.WriteToTFRecord(
+                os.path.join(artifact_utils.get_split_uri([examples], name), "examples"), file_name_suffix=".gz"
             )
-    report = beam_transforms.report(beam_pipeline.result.metrics())
-    io_utils.copy_file(vocab_path, os.path.join(examples.uri, FILE), overwrite=True)
+        )
+    report = beam_runner.counters(beam_runner.run(beam_pipeline))
+    fileio.rmtree(tokens_folder)
     io_utils.write_string_file(os.path.join(examples.uri, "report.json"), json.dumps(report, indent=2))
+    io_utils.copy_file(vocab_path, os.path.join(examples.uri, FILE), overwrite=True)
     vocab_size = len(vocabulary.load(vocab_path))
     io_utils.write_pbtxt_file(os.path.join(example_schema.uri, "schema.pbtxt"), schema(run.examples, vocab_size))

@@ -2,10 +2,10 @@
 
 import os
 
-import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact
 from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
@@ -18,7 +18,8 @@ def AnomalyGate(anomalies: InputArtifact[standard_artifacts.ExampleAnomalies]) -
     """Raises InputError that names every anomaly; ExampleValidator itself only writes them down."""
     for name in artifact_utils.decode_split_names(anomalies.split_names):
         path = os.path.join(artifact_utils.get_split_uri([anomalies], name), "SchemaDiff.pb")
-        found = tfdv.load_anomalies_binary(path)
+        with fileio.open(path, "rb") as file:
+            found = anomalies_pb2.Anomalies.FromString(file.read())
         problems = [describe(feature, info) for feature, info in sorted(found.anomaly_info.items())]
         if found.dataset_anomaly_info.reason:
             problems.append(found.dataset_anomaly_info.description)

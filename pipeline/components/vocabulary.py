@@ -17,7 +17,7 @@ from tfx.utils import io_utils
 
 from pipeline import settings as pipeline_settings
 from pipeline.components.documents import decode
-from preprocessing import beam_transforms, vocabulary
+from preprocessing import beam_runner, beam_transforms, vocabulary
 
 FILE = "vocab.txt"
 
@@ -41,18 +41,20 @@ def VocabularyGen(
     pattern = os.path.join(artifact_utils.get_split_uri([documents], "train"), "*.gz")
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "counts")
-        with beam_pipeline as root:
-            (
-                root
-                | "Read" >> beam.io.ReadFromTFRecord(pattern)
-                | "Decode" >> beam.Map(decode)
-                | "Count" >> beam_transforms.CountWords(run.vocabulary.lower_case)
-                | "Format" >> beam.MapTuple(lambda word, count: json.dumps([word, count]))
-                | "Write" >> beam.io.WriteToText(path)
-            )
+        _ = (
+            beam_pipeline
+            | "Read" >> beam.io.ReadFromTFRecord(pattern)
+            | "Decode" >> beam.Map(decode)
+            | "Count" >> beam_transforms.CountWords(run.vocabulary.lower_case)
+            | "Format" >> beam.MapTuple(lambda word, count: json.dumps([word, count]))
+            | "Write" >> beam.io.WriteToText(path)
+        )
+        beam_runner.run(beam_pipeline)
         counts = {}
         for name in os.listdir(folder):
             with open(os.path.join(folder, name), encoding="utf-8") as file:
                 counts |= dict(map(json.loads, file))
     tokens = vocabulary.learn(counts, run.vocabulary)
+    report = {"size": len(tokens), "words": sum(counts.values()), "different_words": len(counts)}
+    io_utils.write_string_file(os.path.join(vocabulary_artifact.uri, "report.json"), json.dumps(report, indent=2))
     io_utils.write_string_file(os.path.join(vocabulary_artifact.uri, FILE), "\n".join(tokens) + "\n")

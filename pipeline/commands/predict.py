@@ -1,0 +1,122 @@
+"""`bert predict`: one question to a served model, or to an exported folder."""
+
+import json
+import pathlib
+import shutil
+
+import click
+
+from preprocessing.errors import InputError
+
+# How many texts a signature takes for one answer.
+_PAIRS = {"next_sentence": ("first", "second")}
+_OPTIONAL_PAIRS = ("attention", "features")
+
+
+@click.command()
+@click.argument("texts", nargs=-1, required=True)
+@click.option(
+    "--signature", default="serving_default", show_default=True, help="fill_mask, next_sentence, tokenize, ..."
+)
+@click.option("--server", help="host:port of a server, by gRPC.  [default: 127.0.0.1:8500]")
+@click.option("--rest", help="http://host:port of a server, by REST.")
+@click.option("--model", "folder", help="An exported folder; no server is needed.")
+@click.option("--model-name", default="bert", show_default=True, help="Name of the model on the server.")
+@click.option("--version", type=int, help="Version of the model; else the newest.")
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(texts, signature, server, rest, folder, model_name, version, timeout, as_json):
+    """Ask a server, or an exported model, from the command line.
+
+    next_sentence takes its TEXTS in pairs.
+
+        bert predict --signature fill_mask 'Paris is the [MASK] of France.'
+    """
+    if sum(target is not None for target in (server, rest, folder)) > 1:
+        raise InputError("give one of --server, --rest and --model")
+    from serving.client import Client
+    from serving.request_error import RequestError
+
+    target = rest or (pathlib.Path(folder) if folder else server or "127.0.0.1:8500")
+    if rest and not rest.startswith(("http://", "https://")):
+        target = f"http://{rest}"
+    inputs = _inputs(signature, texts)
+    try:
+        with Client(target, model=model_name, version=version, timeout=timeout) as client:
+            outputs = client.predict(signature, **inputs)
+    except RequestError as error:
+        raise InputError(f"{target}: {error.message} ({error.code.name})") from None
+    if as_json:
+        click.echo(json.dumps(_plain(outputs), ensure_ascii=False))
+        return
+    for line in _table(signature, inputs, outputs):
+        click.echo(line)
+
+
+def _inputs(signature, texts):
+    if signature in _PAIRS:
+        if len(texts) % 2:
+            raise InputError(f"{signature} takes texts in pairs. Received: {len(texts)}")
+        return dict(zip(_PAIRS[signature], (texts[::2], texts[1::2]), strict=True))
+    if signature.startswith(_OPTIONAL_PAIRS):
+        return {"text": texts, "second": [""] * len(texts)}
+    return {"examples" if signature == "evaluate" else "text": texts}
+
+
+def _plain(outputs):
+    return {name: _text(array.tolist()) for name, array in outputs.items()}
+
+
+def _text(nested):
+    """Bytes as text, in lists of lists."""
+    if isinstance(nested, list):
+        return [_text(item) for item in nested]
+    return nested.decode("utf-8", "replace") if isinstance(nested, bytes) else nested
+
+
+def _table(signature, inputs, outputs):
+    """Lines for people: bars for fill_mask, rows for the rest."""
+    if signature == "fill_mask":
+        yield from _filled(inputs["text"], outputs)
+    elif signature == "next_sentence":
+        for first, second, share in zip(inputs["first"], inputs["second"], outputs["is_next"], strict=True):
+            yield f"{share:7.2%}  {first}  ->  {second}"
+    elif signature == "tokenize":
+        for text, ids, tokens, length in zip(*(inputs["text"], *(outputs[k] for k in ("ids", "tokens", "length")))):
+            yield text
+            tokens = [token.decode() for token in tokens[:length]]
+            widths = [max(len(token), len(str(number))) for token, number in zip(tokens, ids, strict=False)]
+            yield "  " + " ".join(token.ljust(width) for token, width in zip(tokens, widths, strict=True))
+            yield "  " + " ".join(str(number).ljust(width) for number, width in zip(ids, widths, strict=False))
+    else:
+        rows = len(next(iter(inputs.values())))
+        for row in range(rows):
+            yield str(next(iter(inputs.values()))[row])
+            longest = max(map(len, outputs))
+            for name, array in outputs.items():
+                yield f"  {name.ljust(longest)}  {_summary(array[row])}"
+
+
+def _filled(texts, outputs):
+    width = min(shutil.get_terminal_size().columns, 100)
+    for row, text in enumerate(texts):
+        yield text
+        count = int(outputs["mask_count"][row])
+        if not count:
+            yield "  there is no [MASK] in it"
+        for mask in range(count):
+            if count > 1:
+                yield f"  [MASK] {mask + 1}"
+            tokens = [token.decode() for token in outputs["tokens"][row, mask]]
+            longest = max(map(len, tokens))
+            for token, score in zip(tokens, outputs["scores"][row, mask], strict=True):
+                bar = "█" * round(score * (width - longest - 13))
+                yield f"  {token.ljust(longest)}  {score:6.2%}  {bar}".rstrip()
+
+
+def _summary(value):
+    """A number or text as it is; of an array its shape and first values."""
+    if getattr(value, "shape", ()) == ():
+        return f"{value:.6g}" if getattr(value, "dtype", None) == "float32" else str(_text(value))
+    first = [f"{item:.4f}" if isinstance(item, float) else str(item) for item in _text(value.ravel()[:6].tolist())]
+    return f"{list(value.shape)}  {', '.join(first)}{', ...' if value.size > 6 else ''}"

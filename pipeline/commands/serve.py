@@ -1,0 +1,126 @@
+"""`bert serve`: flags of TensorFlow Serving's `tensorflow_model_server`."""
+
+import os
+import shutil
+import sys
+
+import click
+
+from preprocessing.errors import InputError
+
+BINARY = "tensorflow_model_server"
+# Only for the embedded server; the binary knows none of them.
+OWN_FLAGS = ("--host", "--embedded", "--max-request-rows", "--max-text-bytes", "--max-message-bytes", "--drain-seconds")
+
+
+def _flag(name: str, **attributes):
+    """An option in both spellings: `--model-base-path` and TensorFlow Serving's `--model_base_path`."""
+    return click.option(f"--{name}", f"--{name.replace('-', '_')}", **attributes)
+
+
+@click.command(context_settings={"max_content_width": 110})
+@_flag("model-base-path", help="Folder that holds the version folders 1, 2, ...")
+@_flag("model-name", default="bert", show_default=True, help="Name of the model in requests.")
+@_flag("model-config-file", help="Several models: a ModelServerConfig as protobuf text.")
+@_flag("model-config-file-poll-wait-seconds", default=0.0, show_default=True, help="Read it again so often; 0: never.")
+@click.option("--port", default=8500, show_default=True, help="gRPC; 0: a free one, -1: none.")
+@_flag("rest-api-port", default=8501, show_default=True, help="REST and the page; 0: a free one, -1: none.")
+@_flag("rest-api-timeout-in-ms", default=30_000, show_default=True, help="A REST request is given up after that.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@_flag("file-system-poll-wait-seconds", default=1.0, show_default=True, help="Look for new versions so often.")
+@_flag(
+    "enable-batching", type=bool, default=True, show_default=True, help="Answer requests of several clients together."
+)
+@_flag("batching-parameters-file", help="BatchingParameters as protobuf text.")
+@_flag("monitoring-config-file", help="MonitoringConfig as protobuf text.")
+@_flag("ssl-config-file", help="SSLConfig as protobuf text; both ports then speak TLS.")
+@_flag("enable-model-warmup", type=bool, default=True, show_default=True, help="Answer the recorded requests first.")
+@_flag("num-load-retries", default=0, show_default=True, help="Try so often again to load a version.")
+@_flag("tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads per operation; 0: one per core.")
+@_flag("tensorflow-inter-op-parallelism", default=0, show_default=True, help="Operations at once; 0: one per core.")
+@_flag("max-request-rows", type=int, help="Texts that a request may have.")
+@_flag("max-text-bytes", type=int, help="Bytes that a text may have.")
+@_flag("max-message-bytes", type=int, help="Bytes that a request may have.")
+@_flag("drain-seconds", default=10.0, show_default=True, help="Running requests may take so long after SIGTERM.")
+@click.option("--embedded", is_flag=True, help=f"This server even where {BINARY} is on PATH.")
+def command(**flags):
+    """Serve exported models over gRPC and REST, as TensorFlow Serving does.
+
+    Where tensorflow_model_server is on PATH, that is run instead, with the same flags. New version folders are taken
+    over while the server runs. `Ready: ...` on standard output says where it answers.
+    """
+    if not flags["embedded"] and (binary := shutil.which(BINARY)):
+        arguments = handover(sys.argv[2:])
+        click.echo(f"bert: running {binary}; it listens on all addresses (--embedded: this server)", err=True)
+        os.execvp(binary, [BINARY, *arguments])
+    settings = _settings(flags)
+    _import_tensorflow_quickly()
+    from serving import server
+
+    server.serve(settings, report=lambda line: click.echo(f"bert: {line}", err=True), ready=server.print_ready)
+
+
+def handover(arguments: list[str]) -> list[str]:
+    """The flags as TensorFlow Serving spells them, without our own."""
+    kept, skip = [], False
+    for position, argument in enumerate(arguments):
+        if skip:
+            skip = False
+            continue
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--"):
+            raise InputError(f"flags begin with --. Received: {argument!r}")
+        separate = not equals and name != "--embedded"
+        if separate:
+            if position + 1 == len(arguments):
+                raise InputError(f"{name} needs a value")
+            value, skip = arguments[position + 1], True
+        if name.replace("_", "-") not in OWN_FLAGS:
+            kept.append(f"{name.replace('-', '_').replace('__', '--', 1)}={value}")
+    return kept
+
+
+def _settings(flags):
+    import dataclasses
+
+    from serving import server_settings as s
+
+    if flags["model_config_file"]:
+        if flags["model_base_path"]:
+            raise InputError("give --model-base-path or --model-config-file, not both")
+        models = s.read_models(flags["model_config_file"])
+    elif flags["model_base_path"]:
+        models = (s.ModelSettings(flags["model_name"], flags["model_base_path"]),)
+    else:
+        raise InputError("name the folder to serve with --model-base-path, or several with --model-config-file")
+    batching = s.read_batching(path) if (path := flags["batching_parameters_file"]) else s.BatchingSettings()
+    if not flags["enable_batching"]:
+        batching = dataclasses.replace(batching, max_batch_size=1)
+    limits = {"rows": "max_request_rows", "text_bytes": "max_text_bytes", "message_bytes": "max_message_bytes"}
+    limits = {field: flags[flag] for field, flag in limits.items() if flags[flag] is not None}
+    more = {}
+    if flags["ssl_config_file"]:
+        more["tls"] = s.read_tls(flags["ssl_config_file"])
+    if flags["monitoring_config_file"]:
+        more["prometheus_path"] = s.read_prometheus_path(flags["monitoring_config_file"])
+    same = (
+        "host", "port", "rest_api_port", "rest_api_timeout_in_ms", "file_system_poll_wait_seconds", "model_config_file",
+        "model_config_file_poll_wait_seconds", "num_load_retries", "enable_model_warmup", "drain_seconds",
+    )  # fmt: skip
+    return s.ServerSettings(
+        models=models,
+        batching=batching,
+        limits=s.Limits(**limits),
+        intra_op_parallelism=flags["tensorflow_intra_op_parallelism"],
+        inter_op_parallelism=flags["tensorflow_inter_op_parallelism"],
+        **{name: flags[name] for name in same},
+        **more,
+    )
+
+
+def _import_tensorflow_quickly() -> None:
+    """TensorFlow imports Keras, and Keras, for its plots and data adapters, whatever of these is installed: two seconds
+    of a server's start for packages that it never calls. They are optional there, and absent in this process."""
+    for name in ("IPython", "jax", "matplotlib", "pandas", "scipy", "sklearn", "torch"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    import tensorflow  # noqa: F401
