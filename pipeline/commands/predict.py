@@ -82,9 +82,10 @@ def _table(signature, inputs, outputs):
         for first, second, share in zip(inputs["first"], inputs["second"], outputs["is_next"], strict=True):
             yield f"{share:7.2%}  {first}  ->  {second}"
     elif signature == "tokenize":
-        for text, ids, tokens, length in zip(*(inputs["text"], *(outputs[k] for k in ("ids", "tokens", "length")))):
+        for row, text in enumerate(inputs["text"]):
             yield text
-            tokens = [token.decode() for token in tokens[:length]]
+            ids = outputs["ids"][row]
+            tokens = _text(outputs["tokens"][row, : outputs["length"][row]].tolist())
             widths = [max(len(token), len(str(number))) for token, number in zip(tokens, ids, strict=False)]
             yield "  " + " ".join(token.ljust(width) for token, width in zip(tokens, widths, strict=True))
             yield "  " + " ".join(str(number).ljust(width) for number, width in zip(ids, widths, strict=False))

@@ -1,8 +1,10 @@
 """`bert serve`: flags of TensorFlow Serving's `tensorflow_model_server`."""
 
+import dataclasses
 import os
 import shutil
 import sys
+from typing import Any
 
 import click
 
@@ -11,6 +13,19 @@ from preprocessing.errors import InputError
 BINARY = "tensorflow_model_server"
 # Only for the embedded server; the binary knows none of them.
 OWN_FLAGS = ("--host", "--embedded", "--max-request-rows", "--max-text-bytes", "--max-message-bytes", "--drain-seconds")
+# Flags that are fields of ServerSettings as they are.
+_SAME = (
+    "host",
+    "port",
+    "rest_api_port",
+    "rest_api_timeout_in_ms",
+    "file_system_poll_wait_seconds",
+    "model_config_file",
+    "model_config_file_poll_wait_seconds",
+    "num_load_retries",
+    "enable_model_warmup",
+    "drain_seconds",
+)
 
 
 def _flag(name: str, **attributes):
@@ -81,8 +96,6 @@ def handover(arguments: list[str]) -> list[str]:
 
 
 def _settings(flags):
-    import dataclasses
-
     from serving import server_settings as s
 
     if flags["model_config_file"]:
@@ -96,24 +109,22 @@ def _settings(flags):
     batching = s.read_batching(path) if (path := flags["batching_parameters_file"]) else s.BatchingSettings()
     if not flags["enable_batching"]:
         batching = dataclasses.replace(batching, max_batch_size=1)
-    limits = {"rows": "max_request_rows", "text_bytes": "max_text_bytes", "message_bytes": "max_message_bytes"}
-    limits = {field: flags[flag] for field, flag in limits.items() if flags[flag] is not None}
-    more = {}
+    limits = {
+        "rows": flags["max_request_rows"],
+        "text_bytes": flags["max_text_bytes"],
+        "message_bytes": flags["max_message_bytes"],
+    }
+    more: dict[str, Any] = {name: flags[name] for name in _SAME}
     if flags["ssl_config_file"]:
         more["tls"] = s.read_tls(flags["ssl_config_file"])
     if flags["monitoring_config_file"]:
         more["prometheus_path"] = s.read_prometheus_path(flags["monitoring_config_file"])
-    same = (
-        "host", "port", "rest_api_port", "rest_api_timeout_in_ms", "file_system_poll_wait_seconds", "model_config_file",
-        "model_config_file_poll_wait_seconds", "num_load_retries", "enable_model_warmup", "drain_seconds",
-    )  # fmt: skip
     return s.ServerSettings(
         models=models,
         batching=batching,
-        limits=s.Limits(**limits),
+        limits=s.Limits(**{name: limit for name, limit in limits.items() if limit is not None}),
         intra_op_parallelism=flags["tensorflow_intra_op_parallelism"],
         inter_op_parallelism=flags["tensorflow_inter_op_parallelism"],
-        **{name: flags[name] for name in same},
         **more,
     )
 

@@ -1,0 +1,182 @@
+"""Requests of several clients, answered together.
+
+A batch starts whenever a thread is free and someone waits, with whoever waits by then: nobody waits for company (unless
+`batch_timeout_micros` says so), and under load batches grow by themselves. Texts stay strings up to the graph, which
+pads, so rows are simply put one under the other.
+
+All of it runs in the event loop but the model itself, so there are no locks.
+"""
+
+import asyncio
+import collections
+import concurrent.futures
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from serving.loaded_model import Signature
+from serving.request_error import Code, RequestError
+from serving.server_settings import BatchingSettings
+
+log = logging.getLogger(__name__)
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass
+class _Waiting:
+    inputs: Arrays
+    rows: int
+    answer: asyncio.Future
+    since: float  # monotonic seconds
+
+
+class _Queue:
+    def __init__(self, signature: Signature):
+        self.signature = signature
+        self.waiting: collections.deque[_Waiting] = collections.deque()
+        self.rows = 0  # an empty request counts as one
+
+    def take(self, max_rows: int) -> list[_Waiting]:
+        """The next batch: in order of arrival, at least one request, and more while they fit and may share."""
+        batch: list[_Waiting] = []
+        rows = 0
+        while self.waiting:
+            waiting = self.waiting[0]
+            if waiting.answer.done():  # its deadline is over or its client has gone
+                self.waiting.popleft()
+                self.rows -= waiting.rows
+                continue
+            if batch and (rows + waiting.rows > max_rows or not self.signature.sharable):
+                break
+            batch.append(self.waiting.popleft())
+            self.rows -= waiting.rows
+            rows += waiting.rows
+        return batch
+
+
+class Batcher:
+    """Runs signatures in a few threads.
+
+    Args:
+        settings: sizes and bounds.
+        observe: called with (signature, rows) of every batch that is run.
+    """
+
+    def __init__(
+        self, settings: BatchingSettings, observe: Callable[[Signature, int], None] = lambda signature, rows: None
+    ):
+        self._settings = settings
+        self._observe = observe
+        self._threads = concurrent.futures.ThreadPoolExecutor(settings.num_batch_threads, "batch")
+        self._idle = settings.num_batch_threads
+        self._queues: dict[Signature, _Queue] = {}  # those in which someone waits
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting_rows(self) -> int:
+        return sum(queue.rows for queue in self._queues.values())
+
+    async def run(self, signature: Signature, inputs: Arrays, rows: int) -> dict[str, np.ndarray]:
+        """The outputs for checked inputs. Raises RequestError, at once where the queue is full."""
+        size = self._settings.max_batch_size
+        queue = self._queues.get(signature)
+        if queue is not None and queue.rows >= self._settings.max_enqueued_batches * size:
+            raise RequestError(
+                Code.RESOURCE_EXHAUSTED,
+                f"the server is overloaded: {queue.rows} rows wait for {signature.name} already; try again later",
+            )
+        signature.model.in_flight += 1
+        try:
+            if rows <= size or not signature.splittable:
+                return await self._enqueue(signature, inputs, rows)
+            parts = [
+                self._enqueue(
+                    signature,
+                    {key: array[start : start + size] for key, array in inputs.items()},
+                    min(size, rows - start),
+                )
+                for start in range(0, rows, size)
+            ]
+            answers = await asyncio.gather(*parts)
+            return {key: np.concatenate([answer[key] for answer in answers]) for key in signature.outputs}
+        finally:
+            signature.model.in_flight -= 1
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _enqueue(self, signature: Signature, inputs: Arrays, rows: int) -> asyncio.Future:
+        answer = asyncio.get_running_loop().create_future()
+        queue = self._queues.setdefault(signature, _Queue(signature))
+        queue.waiting.append(_Waiting(inputs, rows, answer, time.monotonic()))
+        queue.rows += rows
+        self._dispatch()
+        return answer
+
+    def _dispatch(self) -> None:
+        """Starts batches while threads are free, the queue whose head has waited longest first."""
+        loop = asyncio.get_running_loop()
+        while self._idle and self._queues:
+            queue = min(self._queues.values(), key=lambda ready: ready.waiting[0].since)
+            patience = self._settings.batch_timeout_micros / 1e6
+            if patience and queue.signature.sharable and queue.rows < self._settings.max_batch_size:
+                left = queue.waiting[0].since + patience - time.monotonic()
+                if left > 0:
+                    if self._timer is None:
+                        self._timer = loop.call_later(left, self._timed_out)
+                    return
+            batch = queue.take(self._settings.max_batch_size)
+            if not queue.waiting:
+                del self._queues[queue.signature]
+            if batch:
+                self._idle -= 1
+                self._start(loop, queue.signature, batch)
+
+    def _timed_out(self):
+        self._timer = None
+        self._dispatch()
+
+    def _start(self, loop, signature, batch):
+        self._observe(signature, sum(waiting.rows for waiting in batch))
+        running = loop.run_in_executor(self._threads, _answers, signature, [waiting.inputs for waiting in batch])
+
+        def done(finished):
+            self._idle += 1
+            for waiting, answer in zip(batch, finished.result(), strict=True):
+                if waiting.answer.done():
+                    continue
+                if isinstance(answer, Exception):
+                    waiting.answer.set_exception(answer)
+                else:
+                    waiting.answer.set_result(answer)
+            self._dispatch()
+
+        running.add_done_callback(done)
+
+
+def _answers(signature: Signature, requests: Sequence[Arrays]) -> list[dict[str, np.ndarray] | Exception]:
+    """One answer or error per request. When a batch fails, its requests are run one by one: one that the model refuses
+    must not spoil the others."""
+    try:
+        if len(requests) == 1:
+            return [signature(requests[0])]
+        together = {key: np.concatenate([inputs[key] for inputs in requests]) for key in signature.inputs}
+        outputs = signature(together)
+        answers: list[dict[str, np.ndarray] | Exception] = []
+        start = 0
+        for inputs in requests:
+            stop = start + len(next(iter(inputs.values())))
+            answers.append(signature.cut(outputs, slice(start, stop)))
+            start = stop
+        return answers
+    except Exception as error:
+        if len(requests) > 1:
+            return [answer for inputs in requests for answer in _answers(signature, [inputs])]
+        if isinstance(error, RequestError):
+            return [error]
+        log.exception("signature %s failed", signature.name)
+        return [RequestError(Code.INTERNAL, f"the model failed: {type(error).__name__}")]

@@ -1,0 +1,345 @@
+"""A small typed client of a served model, over gRPC or REST, or of an exported folder without a server.
+
+    with Client("127.0.0.1:8500") as client:            # gRPC
+        client.embed(["Paris is in France."]).shape     # (1, hidden)
+    Client("http://127.0.0.1:8501", model="bert")       # REST
+    Client("serving_model/bert")                        # the newest version in a folder, loaded here
+
+Only a folder needs TensorFlow; the other two import in a fraction of a second.
+"""
+
+import base64
+import dataclasses
+import http.client
+import json
+import os
+import pathlib
+import random
+import re
+import ssl
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from preprocessing.errors import InputError
+from serving.request_error import Code, RequestError
+
+Arrays = dict[str, np.ndarray]
+Texts = Sequence[str | bytes]
+
+# Worth another try: nothing was answered, and Predict changes nothing.
+_PASSING = (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One filling of a `[MASK]`."""
+
+    token: str
+    score: float  # probability
+    sequence: str  # the text with it
+
+
+class Client:
+    """Asks one model. Safe to share between threads.
+
+    Args:
+        target: `host:port` for gRPC, `http://host:port` or `https://...` for REST, else an exported folder.
+        model: its name on the server.
+        version, label: of the model; the newest if neither is given.
+        timeout: seconds for a call, tries included.
+        tries: how often a call is tried while the server is not there or overloaded.
+        root_certificates: PEM bytes that the server's certificate is checked against; makes gRPC speak TLS.
+
+    Calls raise RequestError, whose `code` is gRPC's, whatever the protocol.
+    """
+
+    def __init__(
+        self,
+        target: str | os.PathLike,
+        *,
+        model: str = "bert",
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float = 30.0,
+        tries: int = 4,
+        root_certificates: bytes | None = None,
+    ):
+        if version is not None and label is not None:
+            raise InputError("name a version or a label, not both")
+        self._timeout = timeout
+        self._tries = tries
+        chosen = (model, version, label)
+        if isinstance(target, str) and re.match(r"https?://", target):
+            self._transport: _Rest | _Grpc | _Folder = _Rest(target, *chosen, root_certificates)
+        elif isinstance(target, str) and re.fullmatch(r"(?!/)[^/\s]+:\d+", target):
+            self._transport = _Grpc(target, *chosen, root_certificates)
+        else:
+            self._transport = _Folder(pathlib.Path(target), *chosen)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def predict(self, signature: str, /, **inputs: Texts | np.ndarray) -> Arrays:
+        """All outputs of a signature, by name. Inputs are lists of texts (or bytes), or arrays; strings come back as
+        object arrays of bytes."""
+        arrays = {name: _array(values) for name, values in inputs.items()}
+        return self._retried(lambda seconds: self._transport.predict(signature, arrays, seconds))
+
+    def embed(self, texts: Texts) -> np.ndarray:
+        """float32 [texts, hidden]."""
+        return self.predict("serving_default", text=texts)["embedding"]
+
+    def fill_mask(self, texts: Texts) -> list[list[list[Candidate]]]:
+        """For each text, for each `[MASK]` in it, the candidates, the likeliest first."""
+        outputs = self.predict("fill_mask", text=texts)
+        columns = [outputs[name] for name in ("tokens", "scores", "sequence")]
+
+        def candidates(row, mask):
+            found = zip(*(column[row, mask] for column in columns), strict=True)
+            return [
+                Candidate(token.decode(), float(score), text.decode("utf-8", "replace")) for token, score, text in found
+            ]
+
+        return [[candidates(row, mask) for mask in range(count)] for row, count in enumerate(outputs["mask_count"])]
+
+    def next_sentence(self, first: Texts, second: Texts) -> np.ndarray:
+        """float32 [texts]: the probability that each second text follows the first."""
+        return self.predict("next_sentence", first=first, second=second)["is_next"]
+
+    def tokenize(self, texts: Texts) -> list[list[str]]:
+        """What the model sees of each text, with [CLS] and [SEP]."""
+        outputs = self.predict("tokenize", text=texts)
+        return [
+            [token.decode() for token in tokens[:length]]
+            for tokens, length in zip(outputs["tokens"], outputs["length"], strict=True)
+        ]
+
+    def versions(self) -> dict[int, str]:
+        """State by version: `AVAILABLE`, `LOADING`, `END` (refused) and so on."""
+        return self._retried(self._transport.versions)
+
+    def _retried(self, call: Callable[[float], object]):
+        """Tries a call until its time is up, waiting longer each time, by chance, so that clients do not come back all
+        at once."""
+        end = time.monotonic() + self._timeout
+        wait = 0.05
+        for left in reversed(range(self._tries)):
+            try:
+                return call(end - time.monotonic())
+            except RequestError as error:
+                pause = wait * (0.5 + random.random())
+                if error.code not in _PASSING or not left or time.monotonic() + pause >= end:
+                    raise
+            time.sleep(pause)
+            wait *= 2
+
+
+class _Grpc:
+    def __init__(self, target, model, version, label, root_certificates):
+        import grpc
+
+        from serving import protos, tensors
+
+        self._grpc, self._protos, self._tensors = grpc, protos, tensors
+        self._target = target
+        self._spec = {"name": model} | ({"version": {"value": version}} if version is not None else {})
+        self._spec |= {"version_label": label} if label is not None else {}
+        options = [("grpc.max_receive_message_length", -1), ("grpc.enable_retries", 0)]
+        if root_certificates is None:
+            self._channel = grpc.insecure_channel(target, options)
+        else:
+            self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(root_certificates), options)
+        self._predict = self._method(protos.PREDICT, protos.PredictResponse)
+        self._status = self._method(protos.GET_MODEL_STATUS, protos.GetModelStatusResponse)
+
+    def predict(self, signature, inputs: Mapping[str, np.ndarray], seconds) -> Arrays:
+        request = self._protos.PredictRequest(model_spec={**self._spec, "signature_name": signature})
+        for name, array in inputs.items():
+            self._tensors.to_proto(array, request.inputs[name])
+        response = self._called(self._predict, request, seconds)
+        return {name: self._tensors.from_proto(proto) for name, proto in response.outputs.items()}
+
+    def versions(self, seconds) -> dict[int, str]:
+        names = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
+        request = self._protos.GetModelStatusRequest(model_spec=self._spec)
+        response = self._called(self._status, request, seconds)
+        return {status.version: names[status.state] for status in response.model_version_status}
+
+    def close(self):
+        self._channel.close()
+
+    def _method(self, path, response):
+        return self._channel.unary_unary(
+            path,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=response.FromString,
+        )
+
+    def _called(self, method, request, seconds):
+        try:
+            return method(request, timeout=max(seconds, 0.001))
+        except self._grpc.RpcError as error:
+            known = error.code().name in Code.__members__
+            code = Code[error.code().name] if known else Code.UNKNOWN
+            raise RequestError(code, error.details() or f"no answer from {self._target}") from None
+
+
+class _Rest:
+    def __init__(self, target, model, version, label, root_certificates):
+        parts = urllib.parse.urlsplit(target)
+        self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
+        self._tls = None
+        if parts.scheme == "https":
+            cadata = root_certificates.decode() if root_certificates else None
+            self._tls = ssl.create_default_context(cadata=cadata)
+        self._path = f"{self._prefix}/v1/models/{urllib.parse.quote(model)}"
+        if version is not None:
+            self._path += f"/versions/{version}"
+        elif label is not None:
+            self._path += f"/labels/{urllib.parse.quote(label)}"
+        self._mine = threading.local()  # a connection per thread, kept open
+
+    def predict(self, signature, inputs: Mapping[str, np.ndarray], seconds) -> Arrays:
+        body = {
+            "signature_name": signature,
+            "inputs": {name: _mapped(_jsonable, array.tolist()) for name, array in inputs.items()},
+        }
+        outputs = self._asked("POST", f"{self._path}:predict", json.dumps(body).encode(), seconds)["outputs"]
+        if not isinstance(outputs, dict):  # a single output has no name in JSON: ask for it
+            definitions = self._asked("GET", f"{self._path}/metadata", None, seconds)["metadata"]["signature_def"]
+            outputs = {next(iter(definitions["signature_def"][signature]["outputs"])): outputs}
+        return {name: _from_json(values) for name, values in outputs.items()}
+
+    def versions(self, seconds) -> dict[int, str]:
+        statuses = self._asked("GET", self._path, None, seconds)["model_version_status"]
+        return {int(status["version"]): status["state"] for status in statuses}
+
+    def close(self):
+        if connection := getattr(self._mine, "connection", None):
+            connection.close()
+            self._mine.connection = None
+
+    def _asked(self, method, path, body, seconds):
+        reused = getattr(self._mine, "connection", None) is not None
+        try:
+            status, content = self._exchange(method, path, body, seconds)
+        except TimeoutError:
+            self.close()
+            raise RequestError(Code.DEADLINE_EXCEEDED, f"no answer from {self._host} in time") from None
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            if reused:  # the server closes connections that were idle for long
+                return self._asked(method, path, body, seconds)
+            raise RequestError(Code.UNAVAILABLE, f"{self._host}:{self._port}: {error}") from None
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            raise RequestError(
+                Code.UNKNOWN, f"{self._host}:{self._port} did not answer in JSON (HTTP {status})"
+            ) from None
+        if status != 200:
+            code = next((code for code in Code if code.http_status == status), Code.UNKNOWN)
+            raise RequestError(code, answer.get("error", content[:200].decode("utf-8", "replace")))
+        return answer
+
+    def _exchange(self, method, path, body, seconds):
+        connection = getattr(self._mine, "connection", None)
+        if connection is None:
+            if self._tls:
+                connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls)
+            else:
+                connection = http.client.HTTPConnection(self._host, self._port)
+            self._mine.connection = connection
+        connection.timeout = max(seconds, 0.001)
+        if connection.sock:
+            connection.sock.settimeout(connection.timeout)
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+class _Folder:
+    def __init__(self, folder, model, version, label):
+        if label is not None:
+            raise InputError("version labels are a server's; name the version")
+        from serving import versions
+
+        if (folder / "saved_model.pb").is_file():
+            number, path = 1, folder
+        else:
+            found = versions.on_disk(folder)
+            if version is None:
+                version = max(found, default=None)
+            if version not in found:
+                raise InputError(
+                    f"{folder}: not host:port, no http:// address, and no folder with version {version or '1, 2, ...'}"
+                )
+            number, path = version, found[version]
+        from serving.loaded_model import LoadedModel
+
+        self._number = number
+        self._model = LoadedModel(model, number, path)
+
+    def predict(self, signature, inputs, seconds) -> Arrays:
+        found = self._model.signature(signature)
+        found.checked(inputs)
+        return found(inputs)
+
+    def versions(self, seconds) -> dict[int, str]:
+        return {self._number: "AVAILABLE"}
+
+    def close(self):
+        pass
+
+
+def _array(values) -> np.ndarray:
+    if isinstance(values, np.ndarray):
+        return values
+    if isinstance(values, str | bytes):
+        raise TypeError("a list of texts is needed, not one text")
+    array = np.empty(len(values), object)
+    array[:] = [value.encode() if isinstance(value, str) else value for value in values]
+    return array
+
+
+def _jsonable(value):
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(value).decode()}
+
+
+def _from_json(values) -> np.ndarray:
+    """float32, int64, bool or object array of bytes; JSON does not say which width."""
+    flat: Iterable = _leaves(values)
+    if any(isinstance(leaf, str | dict) for leaf in flat):
+        encoded = _mapped(
+            lambda leaf: base64.b64decode(leaf["b64"]) if isinstance(leaf, dict) else leaf.encode(), values
+        )
+        return np.array(encoded, object)
+    array = np.array(values)
+    return array.astype(np.float32) if array.dtype.kind == "f" or not array.size else array
+
+
+def _leaves(nested):
+    if isinstance(nested, list):
+        for item in nested:
+            yield from _leaves(item)
+    else:
+        yield nested
+
+
+def _mapped(function, nested):
+    return [_mapped(function, item) for item in nested] if isinstance(nested, list) else function(nested)

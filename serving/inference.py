@@ -1,0 +1,49 @@
+"""What both protocols do with a request once they have read it: find the model, check bounds, wait for the answer."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from serving.batching import Batcher
+from serving.loaded_model import Signature
+from serving.models import Models
+from serving.request_error import Code, RequestError
+from serving.server_settings import Limits
+
+
+class Inference:
+    """Answers requests. Attributes: `models`, `limits`."""
+
+    def __init__(self, models: Models, batcher: Batcher, limits: Limits):
+        self.models = models
+        self.limits = limits
+        self._batcher = batcher
+
+    def signature(self, model: str, version: int | None = None, label: str | None = None, name: str = "") -> Signature:
+        """Raises RequestError."""
+        return self.models.find(model, version, label).signature(name)
+
+    async def run(self, signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs. Raises RequestError for inputs that are not the signature's or beyond the bounds."""
+        rows = signature.checked(inputs)
+        limit = self.limits.rows if signature.fixed_size else self.limits.variable_rows
+        if rows > limit:
+            raise RequestError(
+                Code.INVALID_ARGUMENT, f"a request to {signature.name} may have {limit} rows. Received: {rows}"
+            )
+        for name, array in inputs.items():
+            if array.dtype == object:
+                longest = max(map(len, array.flat), default=0)
+                if longest > self.limits.text_bytes:
+                    raise RequestError(
+                        Code.INVALID_ARGUMENT,
+                        f"a text in {name} may have {self.limits.text_bytes} bytes. Received: {longest}",
+                    )
+        outputs = await self._batcher.run(signature, inputs, rows)
+        size = sum(array.nbytes for array in outputs.values())
+        if size > self.limits.answer_bytes:
+            raise RequestError(
+                Code.RESOURCE_EXHAUSTED,
+                f"the answer would have {size} bytes of the {self.limits.answer_bytes} allowed; send fewer texts",
+            )
+        return outputs

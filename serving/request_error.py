@@ -1,0 +1,46 @@
+"""Why a request is refused: one exception for both protocols, with the codes that gRPC and TensorFlow share."""
+
+import enum
+
+
+class Code(enum.Enum):
+    """(gRPC's number, the HTTP status that TensorFlow Serving answers with)."""
+
+    CANCELLED = (1, 499)
+    UNKNOWN = (2, 500)
+    INVALID_ARGUMENT = (3, 400)
+    DEADLINE_EXCEEDED = (4, 504)
+    NOT_FOUND = (5, 404)
+    PERMISSION_DENIED = (7, 403)
+    RESOURCE_EXHAUSTED = (8, 429)
+    FAILED_PRECONDITION = (9, 412)
+    OUT_OF_RANGE = (11, 416)
+    UNIMPLEMENTED = (12, 501)
+    INTERNAL = (13, 500)
+    UNAVAILABLE = (14, 503)
+
+    @property
+    def number(self) -> int:
+        return self.value[0]
+
+    @property
+    def http_status(self) -> int:
+        return self.value[1]
+
+
+_BY_NUMBER = {code.number: code for code in Code}
+
+
+class RequestError(Exception):
+    """A request that cannot be answered; the message is for its sender."""
+
+    def __init__(self, code: Code, message: str):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @classmethod
+    def from_tensorflow(cls, error) -> "RequestError":
+        """Of a `tf.errors.OpError`: its first line, without the node names and the stack that follow."""
+        message = str(error.message).split("\n", 1)[0].removesuffix("[Op:__inference_signature_wrapper]").strip()
+        return cls(_BY_NUMBER.get(error.error_code, Code.INTERNAL), message)

@@ -1,0 +1,315 @@
+"""The embedded server: TensorFlow Serving's gRPC and REST API over its version folders, in one process.
+
+One event loop reads requests, batches them and writes answers; TensorFlow runs in a few threads beside it.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import tempfile
+from collections.abc import Callable
+
+import grpc
+import uvicorn
+
+from preprocessing.errors import InputError
+from serving import server_settings, versions
+from serving.server_settings import ModelSettings, ServerSettings
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Addresses:
+    """Where a running server answers; None for what is switched off."""
+
+    grpc: str | None  # host:port
+    rest: str | None  # http://host:port
+
+
+def serve(settings: ServerSettings, *, report: Report = log.info, ready: Callable[[Addresses], None] = print) -> None:
+    """Serves until SIGTERM or SIGINT, then answers what is running and returns.
+
+    Args:
+        settings: see ServerSettings.
+        report: called with a line whenever a version comes, goes or is refused.
+        ready: called once, when the first models answer.
+
+    Raises: InputError if a folder is missing, a port is taken, or none of a model's versions loads.
+    """
+
+    async def main():
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await run(settings, stop, report=report, ready=ready)
+
+    asyncio.run(main())
+
+
+async def run(
+    settings: ServerSettings, stop: asyncio.Event, *, report: Report, ready: Callable[[Addresses], None]
+) -> None:
+    """As `serve`, in the running event loop, until `stop` is set."""
+    for model in settings.models:
+        check_folder(model)
+    # Ports first: one that is taken should be known before TensorFlow is imported, which takes seconds.
+    rest_socket = _bind(settings.host, settings.rest_api_port) if settings.rest_api_port >= 0 else None
+    with contextlib.closing(rest_socket) if rest_socket else contextlib.nullcontext():
+        grpc_server, grpc_port = _grpc_server(settings) if settings.port >= 0 else (None, None)
+        try:
+            await _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_port)
+        finally:
+            if grpc_server is not None:
+                await grpc_server.stop(0)
+
+
+async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_port):
+    import tensorflow as tf
+
+    from serving import grpc_api
+    from serving.batching import Batcher
+    from serving.inference import Inference
+    from serving.metrics import Metrics
+    from serving.models import Models
+    from serving.request_error import Code, RequestError
+    from serving.rest_api import RestApi
+
+    with contextlib.suppress(RuntimeError):  # already running, as in tests
+        tf.config.threading.set_intra_op_parallelism_threads(settings.intra_op_parallelism)
+        tf.config.threading.set_inter_op_parallelism_threads(settings.inter_op_parallelism)
+
+    metrics = Metrics()
+    models = Models(
+        settings.models,
+        warm_up=settings.enable_model_warmup,
+        load_retries=settings.num_load_retries,
+        report=report,
+    )
+    batcher = Batcher(settings.batching, metrics.batch)
+    inference = Inference(models, batcher, settings.limits)
+    known_paths = {model.base_path for model in settings.models}
+
+    async def reload(config) -> None:
+        try:
+            asked = server_settings.models_of(config)
+        except InputError as error:
+            raise RequestError(Code.INVALID_ARGUMENT, str(error)) from None
+        for model in asked:
+            # A request must not make the server read folders that its operator did not name.
+            if model.base_path not in known_paths:
+                raise RequestError(
+                    Code.PERMISSION_DENIED,
+                    f"base_path must be one that the server was started with: {sorted(known_paths)}. "
+                    f"Received: {model.base_path!r}",
+                )
+        if not asked or len({model.name for model in asked}) != len(asked):
+            raise RequestError(Code.INVALID_ARGUMENT, "a reload needs models with different names")
+        await models.reload(asked)
+
+    tasks = []
+    health = grpc_api.add_services(grpc_server, inference, metrics, reload) if grpc_server else None
+    rest_server = None
+    try:
+        await models.refresh()
+        _check_loaded(settings, models)
+        if grpc_server is not None:
+            await grpc_server.start()
+        if rest_socket is not None:
+            app = RestApi(
+                inference,
+                metrics,
+                timeout=settings.rest_api_timeout_in_ms / 1000,
+                prometheus_path=settings.prometheus_path,
+                waiting_rows=lambda: batcher.waiting_rows,
+            )
+            rest_server = _RestServer(_rest_config(app, settings))
+            rest_socket.listen(2048)
+            tasks.append(asyncio.create_task(rest_server.serve(sockets=[rest_socket])))
+            while not rest_server.started and not tasks[0].done():
+                await asyncio.sleep(0.001)
+        tasks.append(asyncio.create_task(models.watch(settings.file_system_poll_wait_seconds)))
+        tasks.append(asyncio.create_task(_follow_health(models, health)))
+        if settings.model_config_file and settings.model_config_file_poll_wait_seconds > 0:
+            tasks.append(asyncio.create_task(_follow_config(settings, models, known_paths, report)))
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        scheme = "https" if settings.tls else "http"
+        ready(
+            Addresses(
+                grpc=f"{host}:{grpc_port}" if grpc_server else None,
+                rest=f"{scheme}://{host}:{rest_socket.getsockname()[1]}" if rest_socket else None,
+            )
+        )
+        await stop.wait()
+        if health is not None:
+            await grpc_api.set_health(health, False)
+        drained = [grpc_server.stop(settings.drain_seconds)] if grpc_server is not None else []
+        if rest_server is not None:
+            rest_server.should_exit = True
+            drained.append(tasks[0])
+        await asyncio.gather(*drained)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await models.close()
+        batcher.close()
+
+
+def check_folder(model: ModelSettings) -> None:
+    """Raises InputError if a model's base path is no folder, or plainly the wrong one."""
+    if not os.path.isdir(model.base_path):
+        raise InputError(f"the base path of model {model.name} must be a folder. Received: {model.base_path!r}")
+    if versions.on_disk(model.base_path):
+        return
+    if os.path.exists(os.path.join(model.base_path, "saved_model.pb")):
+        raise InputError(f"{model.base_path} is a version itself; name the folder that holds it")
+    inside = [entry.path for entry in os.scandir(model.base_path) if entry.is_dir() and versions.on_disk(entry.path)]
+    if inside:
+        raise InputError(f"{model.base_path} has no version folder (1, 2, ...), but {inside[0]} has: name that one")
+
+
+def _check_loaded(settings, models):
+    for model in settings.models:
+        refused = [(number, error) for number, state, error in models.status(model.name) if state.name == "END"]
+        if refused and not models.all_answer() and len(settings.models) == 1:
+            number, error = refused[0]
+            raise InputError(f"{model.base_path}/{number}: no version of {model.name} could be loaded: {error}")
+
+
+async def _follow_health(models, health):
+    """SERVING once every model has a version that answers."""
+    from serving import grpc_api
+
+    shown = None
+    while health is not None:
+        serving = models.all_answer()
+        if serving != shown:
+            await grpc_api.set_health(health, serving)
+            shown = serving
+        await asyncio.sleep(0.2)
+
+
+async def _follow_config(settings, models, known_paths, report):
+    """Reads the model configuration again when it changes. The operator's own file may name new folders."""
+    read = settings.models
+    while True:
+        await asyncio.sleep(settings.model_config_file_poll_wait_seconds)
+        try:
+            found = server_settings.read_models(settings.model_config_file)
+            if found != read:
+                read = found
+                known_paths.update(model.base_path for model in found)
+                await models.reload(found)
+        except Exception as error:
+            report(f"{settings.model_config_file} was not taken over: {error}")
+
+
+class _RestServer(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self):  # `serve` has its own
+        yield
+
+
+def _rest_config(app, settings) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    config.load()
+    if settings.tls:
+        config.ssl = _ssl_context(settings.tls)
+    return config
+
+
+def _grpc_credentials(tls) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [(tls.server_key.encode(), tls.server_cert.encode())],
+        root_certificates=tls.custom_ca.encode() or None,
+        require_client_auth=tls.client_verify,
+    )
+
+
+def _ssl_context(tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # ssl reads keys from files only.
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(tls.server_key.strip() + "\n" + tls.server_cert)
+        file.flush()
+        try:
+            context.load_cert_chain(file.name)
+        except ssl.SSLError as error:
+            raise InputError(f"server_key and server_cert must be PEM texts that belong together ({error})") from None
+    if tls.custom_ca:
+        context.load_verify_locations(cadata=tls.custom_ca)
+    if tls.client_verify:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _bind(host, port) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise InputError(_taken(host, port, error.strerror, error.errno)) from None
+    return bound
+
+
+def _grpc_server(settings) -> tuple[grpc.aio.Server, int]:
+    if settings.port:
+        # gRPC's own message does not say why.
+        _bind(settings.host, settings.port).close()
+    limit = settings.limits
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),  # else two servers would share a port without a word
+            ("grpc.max_receive_message_length", limit.message_bytes),
+            ("grpc.max_send_message_length", -1),  # answers are bounded by Limits.answer_bytes
+        ]
+    )
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.port}"
+    try:
+        if settings.tls:
+            port = server.add_secure_port(address, _grpc_credentials(settings.tls))
+        else:
+            port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise InputError(_taken(settings.host, settings.port, str(error), errno.EADDRINUSE)) from None
+    return server, port
+
+
+def _taken(host, port, reason, number):
+    way_out = (
+        "; another server may be running: choose another port, or 0 for a free one"
+        if number == errno.EADDRINUSE
+        else ""
+    )
+    return f"cannot listen on {host}:{port} ({reason}){way_out}"
+
+
+def print_ready(addresses: Addresses, stream=None) -> None:
+    """The one line on standard output that says where the server answers."""
+    where = [f"gRPC {addresses.grpc}"] if addresses.grpc else []
+    where += [f"REST {addresses.rest}"] if addresses.rest else []
+    print("Ready: " + ", ".join(where), file=stream or sys.stdout, flush=True)
