@@ -8,8 +8,10 @@ byte-identical for any workers, order, sharding and runner.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
+import gzip
 import itertools
 import math
 import tempfile
@@ -25,12 +27,13 @@ from apache_beam.pvalue import AsSingleton
 from apache_beam.transforms.combiners import ToListCombineFn
 from apache_beam.transforms.window import GlobalWindows
 
-from preprocessing import counter_random, features, token_store
+from preprocessing import counter_random, features, tfrecord, token_store
 from preprocessing.beam_runner import NAMESPACE
 from preprocessing.corpus import Document
 from preprocessing.errors import InputError
 from preprocessing.example_maker import ExampleMaker
-from preprocessing.settings import ExampleSettings
+from preprocessing.progress import WorkerProgress
+from preprocessing.settings import Compression, ExampleSettings
 from preprocessing.token_store import ID_TYPE, Pool, TokenizedDocuments
 
 # Fixed, since they decide which documents meet in a pool. A pool of 8 M tokens (some 35 MB of English) takes 32 MB.
@@ -98,12 +101,51 @@ class MakeExamples(beam.PTransform):
         )
 
 
+class WriteExamples(beam.PTransform):
+    """Documents -> the same examples in `shards` TFRecord files `examples-00000-of-0000N.tfrecord` (`.gz`) in `folder`,
+    of about the same size; gives the names of the files.
+
+    A file gets its name when it is whole. Faster than MakeExamples into `WriteToTFRecord`, since no example passes
+    through Beam by itself, and with a number of shards that is the same on every runner.
+    """
+
+    def __init__(
+        self,
+        settings: ExampleSettings,
+        vocab_path: str,
+        folder: str,
+        *,
+        shards: int,
+        compression: Compression = "none",
+        temp_folder: str | None = None,
+        progress_folder: str | None = None,
+    ):
+        super().__init__()
+        self._settings, self._vocab_path, self._temp_folder = settings, vocab_path, temp_folder
+        self._shards, self._progress_folder = shards, progress_folder
+        self._write = _WriteShard(settings, vocab_path, folder, shards, compression, progress_folder)
+
+    def expand(self, documents):
+        plan = PlanWork(self._settings, self._vocab_path, self._temp_folder, self._shards, self._progress_folder)
+        work = documents | "Plan" >> plan
+        every = documents.pipeline | "Shards" >> beam.Create([(shard, None) for shard in range(self._shards)])
+        return (work, every) | beam.Flatten() | beam.GroupByKey() | "Write" >> beam.ParDo(self._write)
+
+
 class PlanWork(beam.PTransform):
     """Documents -> Work, or (shard, Work) where `shards` is given."""
 
-    def __init__(self, settings: ExampleSettings, vocab_path: str, temp_folder: str | None, shards: int | None = None):
+    def __init__(
+        self,
+        settings: ExampleSettings,
+        vocab_path: str,
+        temp_folder: str | None,
+        shards: int | None = None,
+        progress_folder: str | None = None,
+    ):
         super().__init__()
-        self._settings, self._vocab_path, self._temp_folder, self._shards = settings, vocab_path, temp_folder, shards
+        self._settings, self._vocab_path, self._temp_folder = settings, vocab_path, temp_folder
+        self._shards, self._progress_folder = shards, progress_folder
 
     def expand(self, documents):
         options = documents.pipeline.options.get_all_options()
@@ -111,7 +153,7 @@ class PlanWork(beam.PTransform):
         slots = (
             documents
             | "Tokenize"
-            >> beam.ParDo(_Spill(self._settings, self._vocab_path, folder)).with_output_types(
+            >> beam.ParDo(_Spill(self._settings, self._vocab_path, folder, self._progress_folder)).with_output_types(
                 tuple[int, tuple[Slice, bytes]]
             )
             | beam.GroupByKey()
@@ -149,8 +191,9 @@ def tokenize_documents(documents: list[Document], tokenizer) -> TokenizedDocumen
 class _Spill(beam.DoFn):
     """Documents -> (slot, (Slice, packed ids and token counts))."""
 
-    def __init__(self, settings, vocab_path, folder):
+    def __init__(self, settings, vocab_path, folder, progress_folder=None):
         self._settings, self._vocab_path, self._folder = settings, vocab_path, folder
+        self._progress = WorkerProgress(progress_folder)
         self._count = {
             name: Metrics.counter(NAMESPACE, name)
             for name in ("documents", "sentences", "tokens", "unknown_tokens", "documents_empty")
@@ -179,6 +222,7 @@ class _Spill(beam.DoFn):
         tokenizer = _tokenizer(self._vocab_path, self._settings.lower_case)
         found = tokenize_documents(self._texts, tokenizer)
         self._count["documents"].inc(len(found.ids))
+        self._progress.add(documents=len(found.ids), tokens=len(found.tokens))
         self._count["documents_empty"].inc(len(self._texts) - len(found.ids))
         self._count["sentences"].inc(len(found.sentence_lengths))
         self._count["tokens"].inc(len(found.tokens))
@@ -312,8 +356,9 @@ def read_pool(slices: Iterable[Slice]) -> Pool:
 class _Generate(beam.DoFn):
     """Work -> serialized examples."""
 
-    def __init__(self, settings, vocab_path):
+    def __init__(self, settings, vocab_path, progress_folder=None):
         self._settings, self._vocab_path = settings, vocab_path
+        self._progress = WorkerProgress(progress_folder)
         names = ("examples", "positions", "padding", "predictions", "random_next")
         self._count = {name: Metrics.counter(NAMESPACE, name) for name in names}
         self._maker = None
@@ -338,10 +383,40 @@ class _Generate(beam.DoFn):
     def _tally(self, columns):
         real = columns[features.INPUT_MASK]
         self._count["examples"].inc(len(real))
+        self._progress.add(examples=len(real))
         self._count["positions"].inc(real.size)
         self._count["padding"].inc(int(real.size - real.sum()))
         self._count["predictions"].inc(int(columns[features.MASKED_LM_WEIGHTS].sum()))
         self._count["random_next"].inc(int(columns[features.NEXT_SENTENCE_LABELS].sum()))
+
+
+class _WriteShard(_Generate):
+    """(shard, Works) -> name of the file."""
+
+    def __init__(self, settings, vocab_path, folder, shards, compression, progress_folder=None):
+        super().__init__(settings, vocab_path, progress_folder)
+        self._folder, self._shards, self._compression = folder, shards, compression
+
+    def process(self, element):
+        shard, works = element
+        works = sorted((work for work in works if work is not None), key=lambda work: (work.copy, work.pool))
+        name = FileSystems.join(self._folder, shard_name(shard, self._shards, self._compression))
+        scratch = f"{name}.{uuid.uuid4().hex}.tmp"
+        with FileSystems.create(scratch, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
+            handle = gzip.GzipFile("", "wb", 6, raw, mtime=0) if self._compression == "gzip" else raw
+            for work in works:
+                for batch in self.batches(work):
+                    handle.write(tfrecord.frame(batch))
+            if handle is not raw:
+                handle.close()
+        with contextlib.suppress(Exception):
+            FileSystems.delete([name])  # of an earlier attempt at the same shard
+        FileSystems.rename([scratch], [name])
+        yield name
+
+
+def shard_name(shard: int, shards: int, compression: Compression = "none") -> str:
+    return f"examples-{shard:05d}-of-{shards:05d}.tfrecord{'.gz' if compression == 'gzip' else ''}"
 
 
 def report(counters: Mapping[str, int]) -> dict[str, float]:

@@ -75,21 +75,22 @@ def make_pairs(pool: Pool, rows: Ints, copy: int, settings: ExampleSettings) -> 
     )
 
     first, end = pool.first_sentence[rows].tolist(), pool.end_sentence[rows].tolist()
-    plan_draws = draws[:, :2].tolist()
-    cuts: list[tuple[int, int, int, int, int]] = []  # a_start, a_end, b_start, b_end (-1: random), target
+    # Flat lists of numbers, not of tuples: those would keep the garbage collector busy.
+    divide, change = draws[:, 0].tolist(), draws[:, 1].tolist()
+    cuts: list[int] = []
     pair_counts = []
     for at, target in enumerate(targets):
-        ends = pool.sentence_ends[first[at] : end[at] + 1].tolist()
         before = len(cuts)
-        cut(ends, target, plan_draws[draw_starts[at] : draw_starts[at] + len(ends) - 1], cuts)
-        pair_counts.append(len(cuts) - before)
+        ends = pool.sentence_ends[first[at] : end[at] + 1].tolist()
+        cut(ends, target, divide, change, draw_starts[at], cuts)
+        pair_counts.append((len(cuts) - before) // 5)
 
     per_document = np.array(pair_counts, np.int64)
-    ordinal = np.arange(len(cuts)) - np.repeat(np.cumsum(per_document) - per_document, per_document)
     a_start, a_end, b_start, b_end, target = np.array(cuts, np.int64).reshape(-1, 5).T.copy()
+    ordinal = np.arange(len(a_start)) - np.repeat(np.cumsum(per_document) - per_document, per_document)
     row = np.repeat(rows, per_document)
     key = counter_random.bits(np.repeat(keys, per_document), (1 << 40) + ordinal)
-    label = np.zeros(len(cuts), np.int64)
+    label = np.zeros(len(row), np.int64)
     b_row = row.copy()
     if settings.pairs == "next-sentence":
         random = np.flatnonzero(b_end < 0)
@@ -104,47 +105,52 @@ def make_pairs(pool: Pool, rows: Ints, copy: int, settings: ExampleSettings) -> 
     return _truncate(pairs, room)
 
 
-def _next_sentence(ends, target, draws, cuts):
-    """google's loop over one document. `ends` [S + 1]: offsets of the sentences; `draws` [S][2] uniforms."""
+# Each of the next three cuts one document, whose S sentences begin and end at `ends` [S + 1], and appends five numbers
+# for each pair: start and end of A, start and end of B (-1: random), target length. Pair n of the document uses the
+# draws `divide[n + ordinal]` and `change[n + ordinal]`.
+
+
+def _next_sentence(ends, target, divide, change, ordinal, cuts):
+    """google's loop."""
     sentences = len(ends) - 1
-    start = ordinal = 0
+    start = 0
     while start < sentences:
-        divide, change = draws[ordinal]
-        ordinal += 1
         stop = bisect_left(ends, ends[start] + target, start + 1, sentences)
         count = stop - start
-        middle = start + (1 + int(divide * (count - 1)) if count > 1 else 1)
-        if count == 1 or change < 0.5:
-            cuts.append((ends[start], ends[middle], -1, -1, target))
+        middle = start + (1 + int(divide[ordinal] * (count - 1)) if count > 1 else 1)
+        if count == 1 or change[ordinal] < 0.5:
+            cuts += ends[start], ends[middle], -1, -1, target
             start = middle
         else:
-            cuts.append((ends[start], ends[middle], ends[middle], ends[stop], target))
+            cuts += ends[start], ends[middle], ends[middle], ends[stop], target
             start = stop
-
-
-def _sentence_order(ends, target, draws, cuts):
-    """As above, but B is always the true next, and the two are swapped for half of the pairs. At least two sentences
-    make a pair; a single one left over at a document's end is dropped."""
-    sentences = len(ends) - 1
-    start = ordinal = 0
-    while start < sentences - 1:
-        divide, change = draws[ordinal]
         ordinal += 1
+
+
+def _sentence_order(ends, target, divide, change, ordinal, cuts):
+    """B is always the true next, and the two are swapped for half of the pairs. At least two sentences make a pair; a
+    single one left over at a document's end is dropped."""
+    sentences = len(ends) - 1
+    start = 0
+    while start < sentences - 1:
         stop = max(bisect_left(ends, ends[start] + target, start + 1, sentences), start + 2)
-        middle = start + 1 + int(divide * (stop - start - 1))
-        a, b = (ends[start], ends[middle]), (ends[middle], ends[stop])
-        cuts.append((*b, *a, target) if change < 0.5 else (*a, *b, target))
+        middle = start + 1 + int(divide[ordinal] * (stop - start - 1))
+        if change[ordinal] < 0.5:
+            cuts += ends[middle], ends[stop], ends[start], ends[middle], target
+        else:
+            cuts += ends[start], ends[middle], ends[middle], ends[stop], target
         start = stop
+        ordinal += 1
 
 
-def _packed(ends, target, draws, cuts):
-    """Whole sentences of one document up to the target length; a longer sentence is cut into pieces of it."""
+def _packed(ends, target, divide, change, ordinal, cuts):
+    """Whole sentences up to the target length, as single segments; a longer sentence is cut into pieces of it."""
     sentences = len(ends) - 1
     start = 0
     while start < sentences:
         stop = max(bisect_left(ends, ends[start] + target + 1, start + 1, sentences + 1) - 1, start + 1)
         for at in range(ends[start], ends[stop], target):
-            cuts.append((at, min(at + target, ends[stop]), 0, 0, target))
+            cuts += at, min(at + target, ends[stop]), 0, 0, target
         start = stop
 
 

@@ -7,17 +7,16 @@ bounded by the longest line and document of the settings, not by the file.
 
 import dataclasses
 import json
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
-import google_crc32c
 import pyarrow as pa
 import pyarrow.parquet
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from tfx_bsl.coders.example_coder import ExampleToNumpyDict
 
+from preprocessing import tfrecord
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings
 
@@ -280,7 +279,7 @@ def check_column(file: pyarrow.parquet.ParquetFile, path: str, name: str) -> Non
 
 def _read_tfrecord(handle, chunk, settings, tally, refuse) -> Iterator[str]:
     """A tf.Example in each record, its text in the bytes feature `text_field`."""
-    for number, record in enumerate(tf_records(handle)):
+    for number, record in enumerate(tfrecord.records(handle)):
         tally.lines += 1
         tally.newlines += 1
         text, reason = "", ""
@@ -294,24 +293,6 @@ def _read_tfrecord(handle, chunk, settings, tally, refuse) -> Iterator[str]:
             else:
                 text, reason = _decode(values[0])
         yield from _record(text, reason, record, number, settings, tally, refuse)
-
-
-def tf_records(handle: BinaryIO) -> Iterator[bytes]:
-    """Records of a TFRecord file. Raises OSError for one that is broken or cut short."""
-    while header := handle.read(12):
-        length, checksum = struct.unpack("<QI", header) if len(header) == 12 else (0, None)
-        if checksum != masked_crc(header[:8]):
-            raise OSError("not a TFRecord, or a truncated one")
-        record = handle.read(length)
-        if len(record) != length or handle.read(4) != struct.pack("<I", masked_crc(record)):
-            raise OSError("a truncated or corrupt TFRecord")
-        yield record
-
-
-def masked_crc(data: bytes) -> int:
-    """The checksum of TFRecord files."""
-    crc = google_crc32c.value(data)
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _record(text, reason, raw, number, settings, tally, refuse) -> Iterator[str]:

@@ -8,6 +8,7 @@ from preprocessing.errors import InputError
 Format = Literal["auto", "sentences", "paragraphs", "document", "jsonl", "parquet", "tfrecord"]
 Masking = Literal["token", "whole-word", "ngram", "none"]
 Pairs = Literal["next-sentence", "sentence-order", "none"]
+Compression = Literal["none", "gzip"]
 Names = Literal["google", "model-garden"]
 
 
