@@ -17,6 +17,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from model import checkpoints, formats
 from model.encoder import BertEncoder
 from preprocessing import features
 from preprocessing.errors import InputError
+from preprocessing.settings import require
 from preprocessing.tokenizer import BertTokenizer
 from serving import golden, serving_ops, warmup
 from serving.settings import ExportSettings
@@ -103,6 +105,11 @@ def export_version(
     if lower_case is None:
         lower_case = checkpoints.lower_case(checkpoint)
     settings = settings or ExportSettings()
+    # What TensorFlow Serving takes for a model's name in its paths.
+    require(re.fullmatch(r"\w[\w.-]*", name) is not None, "name must be of A-Z a-z 0-9 . _ -", name)
+    require(
+        "://" not in str(base), "the output must be a local folder; copy it to a bucket when it is whole", str(base)
+    )
     report(f"loading {checkpoint}")
     read = checkpoints.read(checkpoint)
     if settings.embedding == "pooler" and not any(formats.part_of(name) == formats.POOLER for name in read.arrays):

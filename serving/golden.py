@@ -58,17 +58,17 @@ def answer(folder: str) -> dict:
 
     started = time.perf_counter()
     signatures = tf.saved_model.load(folder).signatures
-    report = {"load_seconds": time.perf_counter() - started, "first_answer_seconds": None, "requests": []}
+    load_seconds, answer_seconds, requests = time.perf_counter() - started, [], []
     for request in json.loads((pathlib.Path(folder) / REQUESTS).read_text()):
         name = request["signature_name"]
         inputs = {key: tf.constant(decoded(value)) for key, value in request["inputs"].items()}
         started = time.perf_counter()
         outputs = {key: value.numpy() for key, value in signatures[name](**inputs).items()}
-        report["first_answer_seconds"] = report["first_answer_seconds"] or time.perf_counter() - started
+        answer_seconds.append(time.perf_counter() - started)
         gaps = {key: difference(expected, outputs[key]) for key, expected in request["outputs"].items()}
-        worst = max(gaps, key=gaps.get)
-        report["requests"].append({"signature_name": name, "difference": gaps[worst], "output": worst})
-    return report
+        worst = max(gaps, key=lambda key: gaps[key])
+        requests.append({"signature_name": name, "difference": gaps[worst], "output": worst})
+    return {"load_seconds": load_seconds, "first_answer_seconds": answer_seconds[0], "requests": requests}
 
 
 if __name__ == "__main__":

@@ -35,24 +35,25 @@ class StoredEncoder:
 
     @property
     def masked_lm(self):
-        if self._encoder.masked_lm is None:
+        head = self._encoder.masked_lm
+        if head is None:
             return None
 
         def logits(sequence_output, positions):
-            table = self._stored.get(id(self._encoder.embeddings.word))
             with self._scope():
-                return self._encoder.masked_lm(sequence_output, positions, table=table)
+                return head(sequence_output, positions, table=self._stored.get(id(self._encoder.embeddings.word)))
 
         return logits
 
     @property
     def next_sentence(self):
-        if self._encoder.next_sentence is None:
+        head = self._encoder.next_sentence
+        if head is None:
             return None
 
         def logits(pooled_output):
             with self._scope():
-                return self._encoder.next_sentence(pooled_output)
+                return head(pooled_output)
 
         return logits
 

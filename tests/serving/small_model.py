@@ -11,8 +11,8 @@ from model.heads import ALL_HEADS
 from model.settings import EncoderSettings
 from preprocessing import vocabulary
 
-VOCAB = """[PAD] [UNK] [CLS] [SEP] [MASK] paris is the capital of france it lies on a river run runner no mask here
-    , . ? ! é ##s ##ning ##er 東 京""".split()
+WORDS = "paris is the capital of france it lies on a river run runner no mask here , . ? ! é ##s ##ning ##er 東 京"
+VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
 
 
 @functools.cache

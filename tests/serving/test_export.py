@@ -1,10 +1,10 @@
 """An exported folder, loaded again."""
 
+import ast
 import dataclasses
 import json
+import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -19,8 +19,9 @@ from serving.settings import ExportSettings
 from serving.signatures import INPUTS, Signatures
 from tests.serving import small_model
 
+FEW = ("serving_default", "fill_mask")
 SETTINGS = ExportSettings(lengths=(8, 16, 48), top_k=3, warmup_lengths=(8, 48), warmup_batches=(1, 2))
-TEXTS = ["Paris is the capital of France.", "", "\x00 \xad", "run" * 400_000, "the [MASK] of [MASK]", b"no\xffmask"]
+TEXTS = ["Paris is the capital of France.", "", "\x00 \xad", "the [MASK] of [MASK]", b"no\xffmask"]
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +39,24 @@ def exported(vocab, tmp_path_factory):
     return moved, report
 
 
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return tf.saved_model.load(exported[0]).signatures
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Exports only two signatures: tracing all takes seconds."""
+    monkeypatch.setattr(Signatures, "methods", lambda self: {name: getattr(self, name) for name in FEW})
+
+
 @pytest.fixture
 def here(monkeypatch):
     """Answers golden requests in this process: a fresh one takes seconds."""
     monkeypatch.setattr(export, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
 
 
-def test_the_folder_answers_as_the_functions_do(exported, vocab):
-    folder, _ = exported
-    loaded = tf.saved_model.load(folder).signatures
+def test_the_folder_answers_as_the_functions_do(loaded, vocab):
     signatures = Signatures(small_model.encoder(), BertTokenizer.from_vocab(vocab), SETTINGS)
     assert set(loaded) == set(INPUTS)
     for name, method in signatures.methods().items():
@@ -60,6 +70,27 @@ def test_the_folder_answers_as_the_functions_do(exported, vocab):
                 np.testing.assert_allclose(outputs[key], expected, atol=1e-5, rtol=1e-5)
             else:
                 np.testing.assert_array_equal(outputs[key], expected)
+
+
+MEGABYTE = {
+    "words": "the run is on " * 80_000,
+    "one word": "run" * 350_000,
+    "controls": "the\x00 run\u200b " * 90_000,
+    "accents": "thé fränce " * 90_000,
+    "masks": "[MASK] " * 150_000,
+}
+
+
+@pytest.mark.parametrize("text", MEGABYTE.values(), ids=MEGABYTE)
+def test_a_megabyte_of_text_is_cut(loaded, text):
+    texts = tf.constant([text, "the run"])
+    assert tf.strings.length(texts)[0] > 1_000_000
+    tokens = loaded["tokenize"](text=texts)
+    assert tokens["length"].numpy().tolist() == [3 if text == MEGABYTE["one word"] else 48, 4]
+    embedding = loaded["serving_default"](text=texts)["embedding"]
+    np.testing.assert_allclose(embedding[1], loaded["serving_default"](text=texts[1:])["embedding"][0], atol=1e-5)
+    filled = loaded["fill_mask"](text=texts)
+    assert filled["mask_count"].numpy().tolist() == [20 if "[MASK]" in text else 0, 0]
 
 
 def test_the_report_says_what_there_is(exported):
@@ -104,19 +135,16 @@ def test_a_trimmer_is_refused_for_what_it_is(tmp_path):
     assert refused["2.19"] <= {"TFText>RoundRobinTrim", "TFText>RoundRobinGenerateMasks"}
 
 
-def test_the_fresh_process_imports_nothing_of_the_project(exported):
-    """Nor can it: -I keeps the working directory and PYTHONPATH out, and the script refuses if it had."""
-    command = [sys.executable, "-I", golden.__file__, str(exported[0])]
-    source = f"import sys, runpy; sys.modules['model'] = sys; sys.argv = {command[2:]}; "
-    source += f"runpy.run_path({golden.__file__!r}, run_name='__main__')"
-    process = subprocess.run([sys.executable, "-I", "-c", source], capture_output=True, text=True, check=False)
-    assert process.returncode
-    assert "needs the project's modules ['model']" in process.stderr
+def test_the_fresh_process_runs_nothing_of_the_project():
+    """-I keeps the working directory and PYTHONPATH out; the script itself looks whether the model brought any in."""
+    nodes = list(ast.walk(ast.parse(pathlib.Path(golden.__file__).read_text())))
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    assert imported == {"base64", "json", "pathlib", "sys", "time", "numpy", "tensorflow", "tensorflow_text"}
+    assert not any(isinstance(node, ast.ImportFrom) for node in nodes)
 
 
-def test_warmup_meets_every_signature_at_every_length(exported):
+def test_warmup_meets_every_signature_at_every_length(exported, loaded):
     requests = list(warmup.read(exported[0]))
-    loaded = tf.saved_model.load(exported[0]).signatures
     shapes = {name: set() for name in INPUTS}
     for request in requests:
         name = request.model_spec.signature_name
@@ -143,7 +171,6 @@ def change_expected(folder, by):
 
 def test_another_answer_than_the_python_paths_is_refused_with_its_size(exported, tmp_path, here):
     folder = shutil.copytree(exported[0], tmp_path / "copy")
-    assert export.verify(folder)["largest_difference"] < 1e-5
     change_expected(folder, 0.25)
     with pytest.raises(InputError, match=r"serving_default must .* within 1e-05\. Received: .* 0\.2\d* in embedding"):
         export.verify(folder)
@@ -169,7 +196,7 @@ def test_what_is_no_export_is_refused(tmp_path):
         export.verify(tmp_path)
 
 
-def test_a_refused_export_leaves_nothing(vocab, tmp_path, monkeypatch):
+def test_a_refused_export_leaves_nothing(vocab, tmp_path, monkeypatch, few):
     def refuse(folder):
         assert folder.parent == tmp_path
         raise InputError("refused")
@@ -187,7 +214,7 @@ def test_a_taken_folder_is_left_alone(vocab, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_versions_count_on(vocab, tmp_path, here):
+def test_versions_count_on(vocab, tmp_path, here, few):
     checkpoints.save(small_model.encoder(("masked_lm",), 2), tmp_path / "checkpoint", vocab, lower_case=True)
     (tmp_path / "base/bert/7").mkdir(parents=True)
     (tmp_path / "base/bert/note.txt").write_text("no version")
@@ -198,7 +225,6 @@ def test_versions_count_on(vocab, tmp_path, here):
     assert sorted(path.name for path in version.parent.iterdir()) == ["7", "8", "note.txt"]
     report = json.loads((version / export.REPORT).read_text())
     assert report["left_out"]["next_sentence"] == "the checkpoint has no next-sentence head"
-    assert "next_sentence" not in report["signatures"]
     assert report["lower_case"] is True
     assert lines
 
