@@ -8,28 +8,20 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import click
-from serving.client import Client
 
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
 from preprocessing.errors import InputError
+from serving.client import Client
 
 RUNNER = pathlib.Path(__file__).parent / "local_runner.py"
-QUESTIONS = (
-    ("fill_mask", {"text": "The function returns the [MASK] of the array."}),
-    (
-        "next_sentence",
-        {
-            "first": "Exceptions are a means of breaking out of the normal flow of control of a code block.",
-            "second": "An exception is raised at the point where the error is detected.",
-        },
-    ),
-    ("serving_default", {"text": "The length of the string in bytes."}),
-)
+MASKED = "The function returns the [MASK] of the array."
+FIRST = "Exceptions are a means of breaking out of the normal flow of control of a code block."
+SECOND = "An exception is raised at the point where the error is detected."
+TEXT = "The length of the string in bytes."
 
 
 def main() -> None:
@@ -50,11 +42,10 @@ def run(home: pathlib.Path) -> None:
     if not report["blessed"]:
         raise InputError(f"the model did not pass the gate: see {home / 'reports' / 'report.json'}")
     with server(report["serving_folder"], name) as (grpc_address, rest_address):
-        for protocol, address in (("rest", rest_address), ("grpc", grpc_address)):
-            click.echo(f"\nThe pushed model answers over {protocol.upper()} ({address}):")
-            client = Client(address, protocol=protocol, model=name)
-            for signature, inputs in QUESTIONS:
-                _show(signature, inputs, client.predict(signature, inputs))
+        for protocol, target in (("REST", f"http://{rest_address}"), ("gRPC", grpc_address)):
+            click.echo(f"\nThe pushed model answers over {protocol} ({target}):")
+            with Client(target, model=name) as client:
+                ask(client)
     click.echo(
         f"""
 Model        {report["pushed_to"]}
@@ -65,18 +56,20 @@ Serve it     bert serve --model-base-path {report["serving_folder"]} --model-nam
     )
 
 
-def _show(signature: str, inputs: Mapping[str, str], answer: Mapping[str, Any]) -> None:
-    """One question and its answer in two lines; `answer` is a batch of one."""
-    click.echo(f"  {signature}  " + "  |  ".join(repr(text) for text in inputs.values()))
-    if signature == "fill_mask":
-        tokens, scores = (answer[name][0][0] for name in ("tokens", "scores"))
-        said = "  ".join(f"{token} {score:.3f}" for token, score in list(zip(tokens, scores, strict=True))[:5])
-    elif signature == "next_sentence":
-        said = f"is_next {float(answer['is_next'][0]):.3f}"
-    else:
-        values = answer["embedding"][0]
-        said = f"{len(values)} numbers: " + " ".join(f"{value:.3f}" for value in values[:6]) + " ..."
-    click.secho(f"    {said}", fg="green")
+def ask(client: Client) -> None:
+    """Three questions and their answers."""
+    ((candidates,),) = client.fill_mask([MASKED])
+    _show(f"fill_mask        {MASKED}", "  ".join(f"{found.token} {found.score:.3f}" for found in candidates[:5]))
+    (is_next,) = client.next_sentence([FIRST], [SECOND])
+    _show(f"next_sentence    {FIRST} | {SECOND}", f"the second follows the first with probability {is_next:.3f}")
+    (embedding,) = client.embed([TEXT])
+    numbers = " ".join(f"{value:.3f}" for value in embedding[:6])
+    _show(f"serving_default  {TEXT}", f"embedding of {len(embedding)} numbers: {numbers} ...")
+
+
+def _show(question: str, answer: str) -> None:
+    click.echo(f"  {question}")
+    click.secho(f"                   {answer}", fg="green")
 
 
 def tfx(*arguments: str) -> None:
@@ -94,7 +87,7 @@ def server(folder: str, name: str) -> Iterator[tuple[str, str]]:
     process = subprocess.Popen([*command, "--port", "0", "--rest-api-port", "0"], stdout=subprocess.PIPE, text=True)
     try:
         for line in process.stdout:
-            if match := re.search(r"gRPC (\S+:\d+).* REST (?:http://)?(\S+:\d+)", line):
+            if match := re.search(r"gRPC (\S+:\d+), REST (\S+:\d+)", line):
                 break
         else:
             raise InputError(f"the server did not start: exit status {process.wait()}")
