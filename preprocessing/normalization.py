@@ -158,7 +158,9 @@ class Normalizer:
     def _fold(self, texts):
         is_ordinary = self._is_ordinary(texts)
         # ICU refuses invalid bytes, so that strings which are not ordinary must not reach it.
-        folded = tf.strings.lower(tf.where(is_ordinary, texts, ""), encoding="utf-8")
+        folded = tf.where(is_ordinary, texts, "")
+        # ASCII first: ICU makes a dotless i of I in Turkish surroundings. Other such rules add dots, dropped below.
+        folded = tf.strings.lower(tf.strings.lower(folded), encoding="utf-8")
         folded = tf.strings.regex_replace(text.normalize_utf8(folded, "NFD"), _marks() + "+", "")
         return self._replace_where(~is_ordinary, texts, folded, self._exact)
 
@@ -188,10 +190,12 @@ def _take_apart(texts: tf.Tensor, lower_case: bool) -> Aligned:
     code_C, row_C, start_C, end_C = (tf.gather(values, kept) for values in (code_C, row_C, start_C, end_C))
 
     if lower_case:
-        # Whole strings are lowered, since a final sigma depends on its neighbours; U+0130 alone becomes two characters.
-        becomes_C = _repeat(1 + tf.cast(code_C == 0x130, tf.int64))
+        # The only character that lower-casing makes two of, of which the second, a dot, is dropped.
+        code_C = tf.where(code_C == 0x130, ord("i"), code_C)
+        # By table, not by ICU, which knows other rules in Turkish, Azeri and Lithuanian surroundings; but a final sigma
+        # depends on its neighbours, and is all that ICU finds to do then.
+        code_C = _lower(code_C)
         code_C = tf.strings.unicode_decode(tf.strings.lower(_encode(code_C, row_C, count), "utf-8"), "UTF-8").values
-        row_C, start_C, end_C = (tf.gather(values, becomes_C) for values in (row_C, start_C, end_C))
     different, index_C = tf.unique(code_C)
     pieces = tf.strings.unicode_encode(different[:, tf.newaxis], "UTF-8")
     if lower_case:
@@ -255,6 +259,24 @@ def _extend_over_marks(code_C, row_C, end_C):
 
 
 @functools.lru_cache(maxsize=1)
+def _lower_table() -> tuple[list[int], list[int]]:
+    """Characters with a lower case, ascending, without capital sigma; and their lower cases."""
+    cased = [code for code, category in enumerate(_categories()) if category[0] in "LNS" and code != 0x3A3]
+    cased = [code for code in cased if chr(code).lower() != chr(code) and len(chr(code).lower()) == 1]
+    return cased, [ord(chr(code).lower()) for code in cased]
+
+
+def _lower(code_C):
+    return _look_up(code_C, *_lower_table(), code_C)
+
+
+def _look_up(code_C, keys: list[int], values: list[int], default):
+    """Dictionary of ascending keys."""
+    place_C = tf.minimum(tf.searchsorted(keys, code_C), len(keys) - 1)
+    return tf.where(tf.gather(keys, place_C) == code_C, tf.gather(values, place_C), default)
+
+
+@functools.lru_cache(maxsize=1)
 def _combining_classes() -> tuple[list[int], list[int]]:
     """Combining characters that are no Mn, ascending, and their canonical combining classes."""
     codes = [
@@ -266,9 +288,7 @@ def _combining_classes() -> tuple[list[int], list[int]]:
 def _reorder(code_C):
     """Canonical order of combining characters that are no Mn (a few viramas and musical stems). Only the characters
     move: the k-th place keeps the k-th origin, so that spans stay ascending."""
-    codes, classes = _combining_classes()
-    place_C = tf.minimum(tf.searchsorted(codes, code_C), len(codes) - 1)
-    class_C = tf.where(tf.gather(codes, place_C) == code_C, tf.gather(classes, place_C), 0)
+    class_C = _look_up(code_C, *_combining_classes(), 0)
 
     def sort():
         run_C = tf.cumsum(tf.cast(class_C == 0, tf.int32))

