@@ -16,13 +16,19 @@ class Evaluation:
     `unigram_loss` and `commonest_token_accuracy` on the same examples (see `metrics.baselines`).
     """
 
-    def __init__(self, encoder: BertEncoder, examples: batches.Examples, batch_size: int):
-        self._encoder, self._examples, self._batch_size = encoder, examples, batch_size
+    def __init__(
+        self,
+        encoder: BertEncoder,
+        examples: batches.Examples,
+        batch_size: int,
+        transform: batches.Transform | None = None,
+    ):
+        self._encoder, self._examples, self._batch_size, self._transform = encoder, examples, batch_size, transform
         self._sums_of = tf.function(self._batch_sums)
 
     def __call__(self, limit: int | None = None) -> dict[str, float]:
         """On the first `limit` examples, rounded down to whole batches but one; None: on all."""
-        dataset = self._examples.batches(self._batch_size, shuffle=False)
+        dataset = self._examples.batches(self._batch_size, shuffle=False, transform=self._transform)
         if limit is not None:
             dataset = dataset.take(max(1, limit // self._batch_size))
         sums, counts = np.zeros(len(metrics.SUMS)), np.zeros(self._encoder.settings.vocab_size)
@@ -34,7 +40,7 @@ class Evaluation:
 
     def samples(self, tokens: list[str], count: int = 4) -> str:
         """Markdown of the first examples with the model's choices at the masked positions."""
-        batch = next(iter(self._examples.batches(count, shuffle=False)))
+        batch = next(iter(self._examples.batches(count, shuffle=False, transform=self._transform)))
         _, logits = losses.outputs_and_logits(self._encoder, batch)
         arrays = {name: value.numpy() for name, value in batch.items()}
         return filled_masks(arrays, tf.argmax(logits, -1).numpy(), tokens)

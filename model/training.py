@@ -6,22 +6,21 @@ gradients, or weigh the masked tokens of the whole batch alike.
 
 import dataclasses
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from model import checkpoints, metrics
+from model import checkpoints, devices
 from model.encoder import BertEncoder
 from model.evaluation import Evaluation
-from model.optimizer import Optimizer, learning_rate
+from model.optimizer import Optimizer
 from model.settings import EncoderSettings
+from model.training_loop import Loop, Meter
 from model.training_records import Records, read_vocabulary
-from model.training_settings import TrainingSettings
+from model.training_settings import Phase, TrainingSettings
 from model.training_state import State, claim
-from model.training_step import EXTRA, TrainingStep
 from preprocessing import batches
 from preprocessing.errors import InputError
 
@@ -44,7 +43,9 @@ def train(
     eval_files: Sequence[str] = (),
     output: str,
     vocab_path: str | None = None,
+    lower_case: bool | None = None,
     init: str | None = None,
+    transform: batches.Transform | None = None,
     report: Report | None = None,
 ) -> TrainingResult:
     """Trains on example files, or goes on with the run in `output` that was interrupted.
@@ -52,46 +53,53 @@ def train(
     A resumed run ends with the same weights, bit for bit on the same CPU machine, as one that was not interrupted.
 
     Args:
+        train_files: with phases, each phase takes those of its length.
         eval_files: held-out examples; without them there are no held-out figures.
         output: folder; gets `model/` (the result), `checkpoints/`, `logs/` (TensorBoard), `history.jsonl`,
             `curves.png`, `run.json`.
-        vocab_path: stored with the model; makes filled-mask samples readable.
+        vocab_path, lower_case: stored with the model; the vocabulary makes samples of filled masks readable.
         init: a checkpoint to begin with, in any format that `checkpoints.load` takes.
+        transform: see `batches.Transform`; for masking at training time.
         report: called with (step, total steps, figures) as training goes.
 
     Raises:
         InputError: examples, settings, checkpoint or devices that do not fit together, before training starts; a loss
-            that is not finite, naming step and batch.
+            that is not finite, naming the step.
     """
     settings = training_settings
-    strategy = make_strategy(settings)
-    if settings.batch_size % (strategy.num_replicas_in_sync * settings.accumulate):
-        raise InputError(
-            f"batch_size must be a multiple of devices ({strategy.num_replicas_in_sync}) times accumulate "
-            f"({settings.accumulate}). Received: {settings.batch_size}"
-        )
+    strategy = devices.strategy(settings.gpus)
+    phases = settings.phases or (Phase(settings.steps),)
+    for phase in phases:
+        _check_batch_size(phase.batch_size or settings.batch_size, strategy.num_replicas_in_sync, settings.accumulate)
     tokens = read_vocabulary(vocab_path, encoder_settings.vocab_size) if vocab_path else None
-    examples = batches.open_examples(train_files, vocab_size=encoder_settings.vocab_size)
-    held_out = None
-    if eval_files:
-        held_out = batches.open_examples(
-            eval_files,
-            vocab_size=encoder_settings.vocab_size,
-            max_seq_length=examples.max_seq_length,
-            max_predictions=examples.max_predictions,
-        )
-    if examples.max_seq_length > encoder_settings.max_positions:
+    train_groups, held_out_groups = batches.by_length(train_files), batches.by_length(eval_files)
+    phases = _with_lengths(phases, train_groups, encoder_settings, train_files)
+    vocab_size = encoder_settings.vocab_size
+    examples = {
+        length: batches.open_examples(files, vocab_size=vocab_size)
+        for length, files in train_groups.items()
+        if length in {phase.max_seq_length for phase in phases}
+    }
+    for opened in examples.values():
+        _check_predictions(opened, transform)
+    held_out = {
+        length: batches.open_examples(files, vocab_size=vocab_size)
+        for length, files in held_out_groups.items()
+        if length in examples
+    }
+    if eval_files and phases[-1].max_seq_length not in held_out:
         raise InputError(
-            f"{train_files[0]}: the examples' length must not exceed the model's max_positions "
-            f"({encoder_settings.max_positions}). Received: {examples.max_seq_length}"
+            f"{eval_files[0]}: held-out examples must have the length of the last phase "
+            f"({phases[-1].max_seq_length}). Received: {', '.join(map(str, held_out_groups))}"
         )
-    claim(
-        output,
-        encoder=encoder_settings,
-        training=settings,
-        init=init,
-        train_files=[[os.path.basename(file), os.path.getsize(file)] for file in train_files],
-    )
+    if devices.is_chief():
+        claim(
+            output,
+            encoder=encoder_settings,
+            training=settings,
+            init=init,
+            train_files=[[os.path.basename(file), tf.io.gfile.stat(file).length] for file in train_files],
+        )
 
     keras.utils.set_random_seed(settings.seed)
     with strategy.scope():
@@ -102,153 +110,121 @@ def train(
     state = State(os.path.join(output, "checkpoints"), encoder, optimizer, settings.keep_checkpoints)
     step = state.restore()
 
-    run_steps = _compiled_steps(settings, strategy, encoder, optimizer)
-    iterator = iter(
-        strategy.distribute_datasets_from_function(lambda context: _replica_batches(examples, settings, step, context))
-    )
+    evaluations = {
+        length: Evaluation(encoder, opened, settings.batch_size, transform) for length, opened in held_out.items()
+    }
+    loop = Loop(settings, strategy, encoder, optimizer, state.loss_scale)
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     checkpoint_every = settings.checkpoint_every or max(1, settings.steps // 10)
-    evaluation = Evaluation(encoder, held_out, settings.batch_size) if held_out else None
-    with Records(output, step) as records:
-        meter = _Meter(settings, step)
-        while step < settings.steps:
-            # To the next multiple of whatever comes first.
-            bounds = (settings.steps_per_call, settings.report_every, evaluate_every, checkpoint_every)
-            stop = min(settings.steps, *(step + every - step % every for every in bounds))
-            sums, waited = run_steps(iterator, tf.constant(step, tf.int64), tf.constant(stop, tf.int64))
-            sums = sums.numpy()
-            step, bad = stop, stop - step - int(sums[-1])
-            if bad:
-                raise InputError(f"the loss is not finite near step {step}")
-            meter.add(sums, float(waited))
-            last = step == settings.steps
-            if step % settings.report_every == 0 or last:
-                figures = meter.figures(step, encoder_settings)
-                records.write(step, "training", figures)
-                if report:
-                    report(step, settings.steps, figures)
-            if evaluation and step % evaluate_every == 0 and not last:
-                found = evaluation(settings.evaluation_examples)
-                records.write(step, "held_out", found)
-                state.save_if_best(step, found["masked_lm_loss"])
-                if tokens:
-                    records.write_text(step, "filled_masks", evaluation.samples(tokens))
-                meter.pause()
-            if step % checkpoint_every == 0 or last:
-                state.save(step)
+    with Records(output if devices.is_chief() else None, step) as records:
+        meter = Meter(settings, step)
+        for phase, first, end in _stretches(phases):
+            if step >= end:
+                continue
+            evaluation = evaluations.get(phase.max_seq_length)
+            batch_size = phase.batch_size or settings.batch_size
+            source = loop.iterator(examples[phase.max_seq_length], batch_size, step - first, transform)
+            while step < end:
+                # To the next multiple of whatever comes first.
+                every = (settings.steps_per_call, settings.report_every, evaluate_every, checkpoint_every)
+                stop = min(end, *(step + n - step % n for n in every))
+                done = loop.run(source, step, stop)
+                if done.bad_step is not None:
+                    state.save(done.bad_step)
+                    raise InputError(
+                        f"the loss is not finite at step {done.bad_step} (batch {done.bad_step - first}); "
+                        f"the weights before it are in {state.newest()}. Try a lower learning rate. Received: loss "
+                        f"{done.bad_loss}, gradient norm {done.bad_norm}"
+                    )
+                step = stop
+                meter.add(done)
+                last = step == settings.steps
+                if step % settings.report_every == 0 or last:
+                    figures = meter.figures(step)
+                    records.write(step, "training", figures)
+                    if report and devices.is_chief():
+                        report(step, settings.steps, figures)
+                if evaluation and step % evaluate_every == 0 and not last:
+                    found = evaluation(settings.evaluation_examples)
+                    records.write(step, "held_out", found)
+                    state.save_if_best(step, found["masked_lm_loss"])
+                    if tokens:
+                        records.write_text(step, "filled_masks", evaluation.samples(tokens))
+                if step % checkpoint_every == 0 or last:
+                    state.save(step)
                 meter.pause()
         found = {}
-        if evaluation:
-            found = evaluation()
+        if eval_files:
+            found = evaluations[phases[-1].max_seq_length]()
             records.write(step, "held_out", found)
             state.save_if_best(step, found["masked_lm_loss"])
-        checkpoints.save(encoder, os.path.join(output, "model"), vocab=vocab_path)
-        records.plot(os.path.join(output, "curves.png"))
+        if devices.is_chief():
+            checkpoints.save(encoder, os.path.join(output, "model"), vocab=vocab_path, lower_case=lower_case)
+            records.plot(os.path.join(output, "curves.png"))
     return TrainingResult(encoder, found)
 
 
-def make_strategy(settings: TrainingSettings) -> tf.distribute.Strategy:
-    """All GPUs of this machine (or as many as asked for) as mirrors of each other; else the one device there is."""
-    found = tf.config.list_logical_devices("GPU")
-    if settings.gpus is not None and settings.gpus > len(found):
-        raise InputError(f"gpus must not exceed those of this machine ({len(found)}). Received: {settings.gpus}")
-    devices = [device.name for device in found[: settings.gpus]]
-    if len(devices) > 1:
-        return tf.distribute.MirroredStrategy(devices)
-    return tf.distribute.OneDeviceStrategy(devices[0] if devices else "/cpu:0")
-
-
 def start_from(encoder: BertEncoder, path: str) -> None:
-    """Takes over the weights of a checkpoint; heads that it lacks keep their fresh ones."""
-    source = checkpoints.load(path)
-    weights = {weight.path: weight for weight in source.weights}
+    """Takes over the weights of a checkpoint. Heads that it lacks keep their fresh weights; positions beyond its own
+    begin as copies of its positions, from the first on."""
+    weights = {weight.path: weight.numpy() for weight in checkpoints.load(path).weights}
+    position = encoder.embeddings.position
     for weight in encoder.weights:
-        if weight.path in weights:
-            found = weights[weight.path]
-            if tuple(found.shape) != tuple(weight.shape):
-                raise InputError(
-                    f"{path}: {weight.path} must have shape {tuple(weight.shape)}, as the settings say. "
-                    f"Received: {tuple(found.shape)}"
-                )
-            weight.assign(found.numpy())
+        if weight.path not in weights:
+            continue
+        found = weights[weight.path]
+        if weight is position and len(found) < weight.shape[0]:
+            found = np.resize(found, weight.shape)
+        if tuple(found.shape) != tuple(weight.shape):
+            raise InputError(
+                f"{path}: {weight.path} must have the shape {tuple(weight.shape)} of the settings. "
+                f"Received: {tuple(found.shape)}"
+            )
+        weight.assign(found)
 
 
-def _replica_batches(examples, settings, step, context) -> tf.data.Dataset:
-    """This worker's part of every global batch, one batch a replica: its devices take them in turn."""
-    workers = context.num_input_pipelines
-    dataset = examples.batches(
-        settings.batch_size, seed=settings.seed, start=step, shards=workers, shard=context.input_pipeline_id
+def _check_batch_size(batch_size: int, replicas: int, accumulate: int) -> None:
+    if batch_size % (replicas * accumulate):
+        raise InputError(
+            f"batch_size must be a multiple of the devices ({replicas}) times accumulate ({accumulate}). "
+            f"Received: {batch_size}"
+        )
+
+
+def _check_predictions(examples: batches.Examples, transform) -> None:
+    if transform is None and not examples.predictions:
+        raise InputError(
+            f"{examples.files[0]}: the examples must have masked tokens to predict. Received: none; they were written "
+            "with masking none, which is for masking at training time"
+        )
+
+
+def _with_lengths(phases, groups, encoder_settings, files) -> tuple[Phase, ...]:
+    """Phases with their lengths, checked: the only length of the files where a phase leaves it open."""
+    if not files:
+        raise InputError("training needs at least one file of examples. Received: none")
+    known = ", ".join(map(str, sorted(groups)))
+    if len(groups) > 1 and not phases[0].max_seq_length:
+        raise InputError(f"examples must have one length, or phases say which one when. Received: {known}")
+    phases = tuple(
+        dataclasses.replace(phase, max_seq_length=phase.max_seq_length or next(iter(groups))) for phase in phases
     )
-    replicas = context.num_replicas_in_sync // workers
-    if replicas > 1:
-        size = settings.batch_size // context.num_replicas_in_sync
-        dataset = dataset.unbatch().batch(size, drop_remainder=True)
-    return dataset
+    for phase in phases:
+        if phase.max_seq_length not in groups:
+            raise InputError(
+                f"a phase's max_seq_length must be that of examples ({known}). Received: {phase.max_seq_length}"
+            )
+        if phase.max_seq_length > encoder_settings.max_positions:
+            raise InputError(
+                f"{groups[phase.max_seq_length][0]}: the examples' length must not exceed the model's max_positions "
+                f"({encoder_settings.max_positions}). Received: {phase.max_seq_length}"
+            )
+    return phases
 
 
-def _compiled_steps(settings, strategy, encoder, optimizer):
-    """`(iterator, first step, step after the last) -> (summed results of the steps, seconds spent waiting for input)`:
-    several steps in one call, so that Python and the transfer of results cost nothing."""
-    replicas = strategy.num_replicas_in_sync
-    one_step = TrainingStep(settings, encoder, optimizer, replicas)
-    if settings.xla:
-        one_step = tf.function(one_step, jit_compile=True)
-
-    @tf.function
-    def run_steps(iterator, first, stop):
-        sums, waited = tf.zeros([len(metrics.SUMS) + len(EXTRA)]), tf.constant(0.0, tf.float64)
-        for step in tf.range(first, stop):
-            before = tf.timestamp()
-            with tf.control_dependencies([before]):
-                batch = next(iterator)
-            with tf.control_dependencies(tf.nest.flatten(batch) if replicas == 1 else []):
-                waited += tf.timestamp() - before
-            if replicas == 1:
-                sums += one_step(batch, step)
-            else:
-                results = strategy.run(one_step, args=(batch, step))
-                sums += strategy.experimental_local_results(results)[0]
-        return sums, waited
-
-    return run_steps
-
-
-class _Meter:
-    """Figures since the last report: means of losses, rates a second of pure training time."""
-
-    def __init__(self, settings: TrainingSettings, step: int):
-        self._settings = settings
-        self._reset(step)
-
-    def _reset(self, step):
-        self._step, self._seconds, self._waited = step, 0.0, 0.0
-        self._sums = np.zeros(len(metrics.SUMS) + len(EXTRA))
-        self._started = time.monotonic()
-
-    def add(self, sums, waited):
-        self._sums += sums
-        self._waited += waited
-        now = time.monotonic()
-        self._seconds += now - self._started
-        self._started = now
-
-    def pause(self):
-        """Leaves out the time since the last `add`."""
-        self._started = time.monotonic()
-
-    def figures(self, step: int, encoder_settings) -> dict[str, float]:
-        settings, steps = self._settings, step - self._step
-        sums = dict(zip((*metrics.SUMS, *EXTRA), self._sums.tolist(), strict=True))
-        told = metrics.figures(self._sums[: len(metrics.SUMS)], settings.next_sentence)
-        loss = told["masked_lm_loss"] + told.get("next_sentence_loss", 0.0)
-        result = {
-            "loss": loss,
-            **told,
-            "learning_rate": float(learning_rate(settings, tf.constant(step - 1))),
-            "gradient_norm": sums["gradient_norm"] / steps,
-            "examples_per_second": sums["examples"] / self._seconds,
-            "tokens_per_second": sums["tokens"] / self._seconds,
-            "input_wait_share": self._waited / self._seconds,
-        }
-        self._reset(step)
-        return result
+def _stretches(phases: Sequence[Phase]) -> Iterator[tuple[Phase, int, int]]:
+    """(phase, its first step, the step after its last)."""
+    first = 0
+    for phase in phases:
+        yield phase, first, first + phase.steps
+        first += phase.steps

@@ -11,9 +11,15 @@ from preprocessing.errors import InputError
 
 
 class Records:
-    """Writes figures by step. What an interrupted run wrote after the step at which it resumes is dropped."""
+    """Writes figures by step. What an interrupted run wrote after the step at which it resumes is dropped.
 
-    def __init__(self, output: str, step: int):
+    Without a folder nothing is written: for workers other than the first.
+    """
+
+    def __init__(self, output: str | None, step: int):
+        self._stream = self._writer = None
+        if output is None:
+            return
         self._path = os.path.join(output, "history.jsonl")
         self._history = [row for row in read_history(output) if row["step"] <= step]
         temporary = self._path + ".tmp"
@@ -27,11 +33,14 @@ class Records:
         return self
 
     def __exit__(self, *error):
-        self._stream.close()
-        self._writer.close()
+        if self._stream:
+            self._stream.close()
+            self._writer.close()
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
         """`kind` is "training" or "held_out"."""
+        if not self._stream:
+            return
         row = {"step": step, "kind": kind, **figures}
         self._history.append(row)
         self._stream.write(json.dumps(row) + "\n")
@@ -43,6 +52,8 @@ class Records:
             self._writer.flush()
 
     def write_text(self, step: int, name: str, text: str) -> None:
+        if not self._writer:
+            return
         with self._writer.as_default(step=step):
             tf.summary.text(name, text)
 

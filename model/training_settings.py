@@ -11,6 +11,20 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of a run with examples of one length, for example 90 % of the steps at 128 and the rest at 512."""
+
+    steps: int
+    max_seq_length: int | None = None  # None: that of the examples
+    batch_size: int | None = None  # None: the run's
+
+    def __post_init__(self):
+        for name in ("steps", "max_seq_length", "batch_size"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"a phase's {name} must be positive", value)
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainingSettings:
     """Pretraining with masked tokens and next sentences; defaults are google-research/bert's but for size and time
     (its base model: batch 256, 1,000,000 steps, 10,000 of them warm-up)."""
@@ -18,6 +32,10 @@ class TrainingSettings:
     steps: int = 1000
     batch_size: int = 32  # examples an update, over all devices
     accumulate: int = 1  # cut each batch into so many parts, one after the other: less memory, same result
+    phases: tuple[
+        Phase, ...
+    ] = ()  # in order, `steps` in all; each takes the example files of its length. (): one phase
+    buckets: tuple[int, ...] = ()  # lengths to which batches are cut; examples of like length then stand together
     next_sentence: bool = True  # whether the next-sentence loss counts
 
     optimizer: OptimizerName = "adamw"
@@ -35,7 +53,7 @@ class TrainingSettings:
     layer_decay: float = 1.0  # learning rate of each layer as a share of that of the layer above
 
     precision: Precision = "float32"
-    xla: bool | None = None  # None: where it is known to be faster and safe
+    xla: bool | None = None  # None: on exactly one GPU
     gpus: int | None = None  # None: all there are; 0: none
     seed: int = 12345
 
@@ -47,16 +65,30 @@ class TrainingSettings:
     keep_checkpoints: int = 2  # newest ones, beside the best
 
     def __post_init__(self):
+        # What was read from JSON: lists, and phases as objects.
+        phases = tuple(phase if isinstance(phase, Phase) else Phase(**phase) for phase in self.phases)
+        object.__setattr__(self, "phases", phases)
+        object.__setattr__(self, "buckets", tuple(self.buckets))
+        require(
+            not phases or sum(phase.steps for phase in phases) == self.steps,
+            f"the phases' steps must add up to steps ({self.steps})",
+            [phase.steps for phase in phases],
+        )
+        require(
+            all(0 < a < b for a, b in zip(self.buckets, self.buckets[1:], strict=False))
+            and min(self.buckets, default=1) > 0,
+            "buckets must be positive and ascending",
+            self.buckets,
+        )
         for name in ("steps", "batch_size", "accumulate", "steps_per_call", "report_every", "keep_checkpoints"):
             require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         for name in ("evaluate_every", "evaluation_examples", "checkpoint_every"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be positive", value)
-        require(
-            self.batch_size % self.accumulate == 0,
-            f"batch_size must be a multiple of accumulate ({self.accumulate})",
-            self.batch_size,
-        )
+        for size in (self.batch_size, *(phase.batch_size or self.batch_size for phase in phases)):
+            require(
+                size % self.accumulate == 0, f"batch_size must be a multiple of accumulate ({self.accumulate})", size
+            )
         require(self.optimizer in ("adamw", "lamb", "sgd"), "optimizer must be adamw, lamb or sgd", self.optimizer)
         require(self.learning_rate > 0, "learning_rate must be positive", self.learning_rate)
         require(

@@ -10,8 +10,10 @@ import warnings
 
 import tensorflow as tf
 
+from model import devices
 from model.encoder import BertEncoder
 from model.optimizer import Optimizer
+from model.training_step import LossScale
 from preprocessing.errors import InputError
 
 
@@ -22,6 +24,7 @@ class State:
     """
 
     def __init__(self, folder: str, encoder: BertEncoder, optimizer: Optimizer, keep: int):
+        self.loss_scale = LossScale(optimizer.settings.precision)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.best_loss = tf.Variable(float("inf"), dtype=tf.float32, trainable=False, name="best_loss")
         self._checkpoint = tf.train.Checkpoint(
@@ -29,6 +32,7 @@ class State:
             best_loss=self.best_loss,
             weights=[variable.value for variable in encoder.weights],
             slots=optimizer.slots,
+            loss_scale=[self.loss_scale.factor, self.loss_scale.good_steps],
         )
         self._newest = tf.train.CheckpointManager(self._checkpoint, folder, max_to_keep=keep)
         self._best = tf.train.CheckpointManager(
@@ -55,14 +59,20 @@ class State:
             )
         return 0
 
+    def newest(self) -> str | None:
+        """Path of the newest checkpoint."""
+        return self._newest.latest_checkpoint
+
     def save(self, step: int) -> None:
         self.step.assign(step)
+        if not devices.is_chief():
+            return
         if not self._newest.latest_checkpoint or not self._newest.latest_checkpoint.endswith(f"-{step}"):
             self._newest.save(checkpoint_number=step)
 
     def save_if_best(self, step: int, loss: float) -> None:
         """Keeps these weights, too, when the held-out loss is the lowest so far."""
-        if loss < float(self.best_loss.numpy()):
+        if loss < float(self.best_loss.numpy()) and devices.is_chief():
             self.step.assign(step)
             self.best_loss.assign(loss)
             self._best.save(checkpoint_number=step)

@@ -16,18 +16,49 @@ from preprocessing import features
 EXTRA = ("gradient_norm", "good")
 
 
-class TrainingStep:
-    """A callable `(batch, step) -> [len(metrics.SUMS) + len(EXTRA)] float32` that updates the encoder.
+class LossScale(tf.Module):
+    """float16's loss scaling: gradients are computed of the loss times a factor, so that small ones do not vanish.
 
-    To be called in the strategy's replica context with this replica's part of the batch.
+    The factor doubles after 2,000 good steps and halves after each bad one. Other precisions leave it at 1.
     """
 
-    def __init__(self, settings: TrainingSettings, encoder: BertEncoder, optimizer: Optimizer, replicas: int):
+    GROW_AFTER, GREATEST = 2000, 2.0**24
+
+    def __init__(self, precision: str):
+        super().__init__()
+        self.enabled = precision == "float16"
+        self.factor = tf.Variable(2.0**15 if self.enabled else 1.0, trainable=False)
+        self.good_steps = tf.Variable(0, trainable=False)
+
+    def value(self) -> tf.Tensor:
+        return self.factor.read_value()
+
+    def update(self, good: tf.Tensor) -> None:
+        good_steps = tf.where(good, self.good_steps + 1, 0)
+        grow = good_steps >= self.GROW_AFTER
+        factor = tf.where(good, tf.where(grow, self.factor * 2, self.factor), self.factor / 2)
+        self.factor.assign(tf.clip_by_value(factor, 1.0, self.GREATEST))
+        self.good_steps.assign(tf.where(grow, 0, good_steps))
+
+
+class TrainingStep:
+    """A callable `(batch, step, loss scale) -> [len(metrics.SUMS) + len(EXTRA)] float32` that updates the encoder.
+
+    To be called in the strategy's replica context with this replica's part of the batch. A step whose loss or gradients
+    are not finite changes nothing; `good` is then 0.
+
+    xla: compiles forward and backward pass; sums over devices and the update stay outside, where they are safe.
+    """
+
+    def __init__(
+        self, settings: TrainingSettings, encoder: BertEncoder, optimizer: Optimizer, replicas: int, xla: bool = False
+    ):
         self.settings, self.encoder, self.optimizer, self.replicas = settings, encoder, optimizer, replicas
+        self._compute = tf.function(self._gradients, jit_compile=True) if xla else self._gradients
         self._variables = [variable.value for variable in encoder.trainable_variables]
         self._word = [variable.path for variable in encoder.trainable_variables].index(encoder.embeddings.word.path)
 
-    def __call__(self, batch, step: tf.Tensor) -> tf.Tensor:
+    def __call__(self, batch, step: tf.Tensor, loss_scale: tf.Tensor) -> tf.Tensor:
         settings, context = self.settings, tf.distribute.get_replica_context()
         totals = tf.stack(
             [tf.reduce_sum(batch[features.MASKED_LM_WEIGHTS]), tf.reduce_sum(losses.real_examples(batch))]
@@ -38,19 +69,19 @@ class TrainingStep:
         seed = tf.random.experimental.stateless_fold_in(tf.constant([settings.seed, 0], tf.int32), step)
         seed = tf.random.experimental.stateless_fold_in(seed, replica)
         if settings.accumulate == 1:
-            sums, gradients = self._gradients(batch, totals, seed)
+            sums, gradients = self._compute(batch, totals, seed, loss_scale)
         else:
-            sums, gradients = self._accumulated(batch, totals, seed)
+            sums, gradients = self._accumulated(batch, totals, seed, loss_scale)
         if self.replicas > 1:
             sums, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, [sums, *gradients])
 
-        norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients]))
+        norm = tf.sqrt(2 * tf.add_n([tf.nn.l2_loss(gradient) for gradient in gradients])) / loss_scale
         good = tf.math.is_finite(norm) & tf.reduce_all(tf.math.is_finite(sums))
-        scale = tf.minimum(1.0, settings.clip_norm / norm) if settings.clip_norm else tf.constant(1.0)
-        self.optimizer.apply(gradients, step, scale, good)
+        clip = tf.minimum(1.0, settings.clip_norm / norm) if settings.clip_norm else 1.0
+        self.optimizer.apply(gradients, step, clip / loss_scale, good)
         return tf.concat([sums, [norm, tf.cast(good, tf.float32)]], 0)
 
-    def _accumulated(self, batch, totals, seed):
+    def _accumulated(self, batch, totals, seed, loss_scale):
         """The same as `_gradients`, over parts of the batch one after the other."""
         parts = self.settings.accumulate
         batch = {name: tf.reshape(value, [parts, -1, *value.shape[1:]]) for name, value in batch.items()}
@@ -58,13 +89,16 @@ class TrainingStep:
         gradients = [tf.zeros_like(variable) for variable in self._variables]
         for part in tf.range(parts):
             part_seed = tf.random.experimental.stateless_fold_in(seed, part)
-            part_sums, part_gradients = self._gradients({k: v[part] for k, v in batch.items()}, totals, part_seed)
+            part_sums, part_gradients = self._compute(
+                {name: value[part] for name, value in batch.items()}, totals, part_seed, loss_scale
+            )
             sums += part_sums
             gradients = [total + gradient for total, gradient in zip(gradients, part_gradients, strict=True)]
         return sums, gradients
 
-    def _gradients(self, batch, totals, seed):
-        """(sums of `metrics`, dense gradients) of a part of the batch whose `totals` are [predictions, examples]."""
+    def _gradients(self, batch, totals, seed, loss_scale):
+        """(sums of `metrics`, dense gradients of the scaled loss) of a part of the batch whose `totals` are
+        [predictions, examples]."""
         encoder = self.encoder
         ids = batch[features.INPUT_IDS]
         # The word embedding is used twice. Its gradient from the logits is dense, that from the lookup touches a row
@@ -77,6 +111,7 @@ class TrainingStep:
             loss = sums[0] / (totals[0] + losses.NO_PREDICTIONS)
             if self.settings.next_sentence and encoder.next_sentence is not None:
                 loss += sums[3] / tf.maximum(totals[1], 1.0)
+            loss *= loss_scale
         *gradients, lookup = tape.gradient(
             loss, [*self._variables, words], unconnected_gradients=tf.UnconnectedGradients.ZERO
         )

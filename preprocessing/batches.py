@@ -7,25 +7,24 @@ Legend: B batch, L max_seq_length, P max_predictions.
 """
 
 import dataclasses
-import glob
-import os
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from preprocessing import features
+from preprocessing import example_files, features
 from preprocessing.errors import InputError
 
 Batch = dict[str, tf.Tensor]
-# (batch, [2] int64 seed that differs by batch) -> batch. For work at training time, such as dynamic masking.
-Transform = Callable[[Batch, tf.Tensor], Batch]
+# (batch of arrays, epoch) -> batch of arrays of the same shapes. For work at training time, such as dynamic masking:
+# `lambda batch, epoch: masking.mask_features(batch, vocabulary, seed=seed, epoch=epoch)`.
+Transform = Callable[[dict[str, np.ndarray], int], dict[str, np.ndarray]]
 
 # Examples that take more than this stay on disk and are shuffled through a buffer.
 MEMORY_LIMIT = 2 << 30
 SHUFFLE_BUFFER = 100_000  # examples; about 180 MB serialized at L = 128
 FILES_AT_ONCE = 16
-SCAN_BATCH = 2048
 
 # How the resident copy is stored: masks and segments as bytes, the rest as it goes into the model.
 _STORED = dict.fromkeys(features.ALL_FEATURES, np.int32) | {
@@ -33,42 +32,6 @@ _STORED = dict.fromkeys(features.ALL_FEATURES, np.int32) | {
     features.SEGMENT_IDS: np.int8,
     features.MASKED_LM_WEIGHTS: np.float32,
 }
-
-
-def find_files(pattern: str) -> list[str]:
-    """Example files of a folder (names that contain `tfrecord`) or of a glob, sorted. InputError when there is none."""
-    if os.path.isdir(pattern):
-        found = [
-            path for path in glob.glob(os.path.join(glob.escape(pattern), "*")) if "tfrecord" in os.path.basename(path)
-        ]
-    else:
-        found = glob.glob(pattern)
-    if not found:
-        raise InputError(f"{pattern}: no example files here; `bert examples` writes them. Received: no match")
-    return sorted(path for path in found if os.path.isfile(path))
-
-
-def feature_spec(max_seq_length: int, max_predictions: int) -> dict[str, tf.io.FixedLenFeature]:
-    """What `tf.io.parse_example` needs to read an example."""
-    return {
-        name: tf.io.FixedLenFeature([length], tf.float32 if name == features.MASKED_LM_WEIGHTS else tf.int64)
-        for name, length in features.lengths(max_seq_length, max_predictions).items()
-    }
-
-
-def example_lengths(file: str) -> tuple[int, int]:
-    """(max_seq_length, max_predictions) of the first example of a file. InputError when there is none."""
-    record = next(_records(file), None)
-    if record is None:
-        raise InputError(f"{file}: a file of examples must hold at least one. Received: an empty one")
-    try:
-        example = tf.train.Example.FromString(record).features.feature
-    except Exception as error:  # protobuf's DecodeError differs between its implementations
-        raise InputError(f"{file}: not a file of tf.Example records. Received: {error}") from error
-    missing = [name for name in features.ALL_FEATURES if name not in example]
-    if missing:
-        raise InputError(f"{file}: an example must have the features of `bert examples`. Missing: {', '.join(missing)}")
-    return len(example[features.INPUT_IDS].int64_list.value), len(example[features.MASKED_LM_IDS].int64_list.value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +42,7 @@ class Examples:
     count: int
     max_seq_length: int
     max_predictions: int
+    predictions: int  # masked tokens in all examples; none when they are to be masked at training time
     arrays: dict[str, np.ndarray] | None  # name -> [count, length]
 
     def batches(
@@ -89,52 +53,57 @@ class Examples:
         shuffle: bool = True,
         repeat: bool | None = None,
         start: int = 0,
+        buckets: Sequence[int] = (),
         transform: Transform | None = None,
         shards: int = 1,
         shard: int = 0,
     ) -> tf.data.Dataset:
         """Batches of int32 and float32 tensors by feature name, each [B, length of the feature].
 
-        seed, shuffle: the order of epoch e is a function of (seed, e); unshuffled, it is that of the files.
-        repeat: without end (by default when shuffling); batches then run across the ends of epochs, so that all have
-            the same size. Otherwise one pass, whose last batch is filled up with examples of zeros: no token, no
-            prediction, no weight.
-        start: number of the first batch, so that a run resumes where it stopped.
-        shards, shard: every batch is cut into `shards` equal parts, of which this gives one (several workers).
+        Args:
+            seed, shuffle: the order of epoch e is a function of (seed, e); unshuffled, it is that of the files.
+            repeat: without end (by default when shuffling); batches then run across the ends of epochs, so that all
+                have the same size. Otherwise one pass, whose last batch is filled up with examples of zeros: no token,
+                no prediction, no weight.
+            start: number of the first batch, so that a run resumes where it stopped.
+            buckets: ascending lengths. Examples of like length stand together in a batch, which is cut to the first
+                of these that holds all its tokens (to L otherwise): [B, <= L]. Needs examples in memory, shuffled.
+            transform: applied to every batch, before it is cut.
+            shards, shard: every batch is cut into `shards` equal parts, of which this gives one (several workers).
         """
         repeat = shuffle if repeat is None else repeat
+        if buckets and (self.arrays is None or not shuffle):
+            raise InputError("buckets need shuffled examples that fit in memory; leave them out, or raise the limit")
         if self.arrays is not None:
-            batches = self._resident(batch_size, seed, shuffle, repeat, start)
+            batches = self._resident(batch_size, seed, shuffle, repeat, start, bool(buckets))
         else:
             batches = self._streamed(batch_size, seed, shuffle, repeat, start)
-        # Filling up comes before cutting (a part must not miss rows), transforming after it (no work for others);
-        # prefetching last, so that everything above runs while the model works.
+        # Filling up comes before everything that relies on whole batches; cutting for workers before transforming, so
+        # that none does another's work; prefetching last, so that all of it runs while the model works.
         if not repeat:
             batches = batches.map(lambda batch: _fill(batch, batch_size))
         if shards > 1:
-            size = batch_size // shards
-            batches = batches.map(lambda batch: {k: v[shard * size : (shard + 1) * size] for k, v in batch.items()})
+            part = slice(batch_size // shards * shard, batch_size // shards * (shard + 1))
+            batches = batches.map(lambda batch: {name: values[part] for name, values in batch.items()})
         if transform is not None:
-            batches = batches.enumerate(start).map(
-                lambda number, batch: transform(
-                    batch, tf.stack([tf.constant(seed, tf.int64), number * shards + shard])
-                ),
-                num_parallel_calls=2,
-                deterministic=True,
+            epochs = tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(lambda n: n * batch_size // self.count)
+            batches = tf.data.Dataset.zip((batches, epochs)).map(
+                lambda batch, epoch: _transformed(transform, batch, epoch), num_parallel_calls=2, deterministic=True
             )
-        size = batch_size // shards
         lengths = features.lengths(self.max_seq_length, self.max_predictions)
-        if transform is None:
-            batches = batches.map(lambda batch: {k: tf.ensure_shape(v, [size, lengths[k]]) for k, v in batch.items()})
+        size = batch_size // shards
+        batches = batches.map(lambda batch: {k: tf.ensure_shape(v, [size, lengths[k]]) for k, v in batch.items()})
+        if buckets:
+            batches = batches.map(lambda batch: _cut(batch, buckets))
         return batches.prefetch(8)
 
-    def _resident(self, batch_size, seed, shuffle, repeat, start):
+    def _resident(self, batch_size, seed, shuffle, repeat, start, by_length):
         """Shuffled over all examples: each position of the stream computes its own index, so that going to any batch
         costs nothing."""
         arrays = {name: tf.constant(array) for name, array in self.arrays.items()}
         count = self.count
 
-        def batch_at(number):
+        def indices(number):
             position = number * batch_size + tf.range(batch_size, dtype=tf.int64)
             if not repeat:
                 position = position[position < count]
@@ -145,6 +114,16 @@ class Examples:
                 index = tf.raw_ops.RandomIndexShuffle(
                     index=index, seed=tf.cast(seeds, tf.int32), max_index=tf.zeros_like(index) + (count - 1), rounds=4
                 )
+            return index
+
+        if by_length:
+            plan = _LengthPlan(self.arrays[features.INPUT_MASK].sum(axis=1, dtype=np.int64), batch_size, seed)
+
+            def indices(number):
+                return tf.ensure_shape(tf.numpy_function(plan, [number], tf.int64), [batch_size])
+
+        def batch_at(number):
+            index = indices(number)
             return {name: _as_model_input(tf.gather(array, index)) for name, array in arrays.items()}
 
         stop = np.iinfo(np.int64).max if repeat else -(-count // batch_size)
@@ -153,21 +132,19 @@ class Examples:
     def _streamed(self, batch_size, seed, shuffle, repeat, start):
         """Shuffled as far as a buffer reaches."""
         files = tf.constant(self.files)
-        compressions = tf.constant([_compression(file) for file in self.files])
+        compressions = tf.constant([example_files.compression(file) for file in self.files])
 
         def epoch_records(epoch):
             # Files are shuffled first (cheap, and it is what mixes distant examples), then read several at a time,
             # then the records in a buffer. Seeds are drawn from (seed, epoch) alone.
-            seeds = tf.random.stateless_uniform(
-                [2], tf.stack([tf.constant(seed, tf.int64), epoch]), maxval=None, minval=None, dtype=tf.int64
-            )
+            seeds = tf.random.stateless_uniform([2], tf.stack([seed, epoch]), maxval=None, minval=None, dtype=tf.int64)
             paths = tf.data.Dataset.from_tensor_slices((files, compressions))
             if shuffle:
                 paths = paths.shuffle(len(self.files), seed=seeds[0], reshuffle_each_iteration=False)
             records = paths.interleave(
                 tf.data.TFRecordDataset,
                 cycle_length=FILES_AT_ONCE if shuffle else 1,
-                num_parallel_calls=2 if shuffle else None,
+                num_parallel_calls=2 if shuffle else 1,
                 deterministic=True,
             )
             if shuffle:
@@ -179,7 +156,7 @@ class Examples:
         # Skipping and batching serialized records, then parsing a batch at once, is many times cheaper than the
         # other way round.
         records = epochs.flat_map(epoch_records).skip(skip).batch(batch_size, drop_remainder=repeat)
-        spec = feature_spec(self.max_seq_length, self.max_predictions)
+        spec = example_files.feature_spec(self.max_seq_length, self.max_predictions)
         return records.map(
             lambda serialized: {
                 name: _as_model_input(value) for name, value in tf.io.parse_example(serialized, spec).items()
@@ -209,7 +186,7 @@ def open_examples(
     for file in files:
         if not tf.io.gfile.exists(file):
             raise InputError(f"{file}: no such file of examples")
-    lengths = [example_lengths(file) for file in files]
+    lengths = [example_files.lengths(file) for file in files]
     for file, (length, predictions) in zip(files, lengths, strict=True):
         wanted = (max_seq_length or lengths[0][0], max_predictions or lengths[0][1])
         if (length, predictions) != wanted:
@@ -218,13 +195,14 @@ def open_examples(
                 f"Received: {length} and {predictions}; write them anew with `bert examples`, or change the settings"
             )
     length, predictions = lengths[0]
-    spec = feature_spec(length, predictions)
+    spec = example_files.feature_spec(length, predictions)
     kept: list[dict[str, np.ndarray]] | None = []
-    count = size = 0
+    count = size = masked = 0
     for file in files:
-        for first, chunk in _chunks(file, spec):
-            _check(file, first, chunk, vocab_size)
+        for first, chunk in example_files.chunks(file, spec):
+            example_files.check(file, first, chunk, vocab_size)
             count += len(chunk[features.INPUT_IDS])
+            masked += int((chunk[features.MASKED_LM_WEIGHTS] > 0).sum())
             if kept is not None:
                 stored = {name: array.astype(_STORED[name]) for name, array in chunk.items()}
                 size += sum(array.nbytes for array in stored.values())
@@ -234,7 +212,17 @@ def open_examples(
     arrays = None
     if kept is not None:
         arrays = {name: np.concatenate([chunk[name] for chunk in kept]) for name in features.ALL_FEATURES}
-    return Examples(tuple(files), count, length, predictions, arrays)
+    return Examples(tuple(files), count, length, predictions, masked, arrays)
+
+
+def by_length(files: Sequence[str]) -> dict[int, list[str]]:
+    """Files by the max_seq_length of their first examples. InputError as `open_examples`."""
+    groups: dict[int, list[str]] = {}
+    for file in files:
+        if not tf.io.gfile.exists(file):
+            raise InputError(f"{file}: no such file of examples")
+        groups.setdefault(example_files.lengths(file)[0], []).append(file)
+    return groups
 
 
 def read_batches(
@@ -249,6 +237,7 @@ def read_batches(
     start: int = 0,
     vocab_size: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
+    buckets: Sequence[int] = (),
     transform: Transform | None = None,
 ) -> tf.data.Dataset:
     """`open_examples(...).batches(...)` in one call."""
@@ -259,7 +248,59 @@ def read_batches(
         vocab_size=vocab_size,
         memory_limit=memory_limit,
     )
-    return examples.batches(batch_size, seed=seed, shuffle=shuffle, repeat=repeat, start=start, transform=transform)
+    return examples.batches(
+        batch_size, seed=seed, shuffle=shuffle, repeat=repeat, start=start, buckets=buckets, transform=transform
+    )
+
+
+class _LengthPlan:
+    """Number of a batch -> indices [B] of examples of like length, a function of (seed, number).
+
+    In each epoch examples are shuffled, sorted by length in steps of a sixteenth of the longest, cut into batches, and
+    the batches shuffled. What does not fill a batch is left out, others in each epoch.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
+        if len(lengths) < batch_size:
+            raise InputError(f"buckets need at least batch_size ({batch_size}) examples. Received: {len(lengths)}")
+        self._classes = lengths * 16 // (lengths.max() + 1)
+        self._batch_size, self._seed = batch_size, seed
+        self._epoch, self._plan = -1, np.empty((0, 0), np.int64)
+        self._lock = threading.Lock()  # tf.data asks for several batches at once
+
+    def __call__(self, number: int) -> np.ndarray:
+        number = int(number)
+        batches = len(self._classes) // self._batch_size
+        with self._lock:
+            if number // batches != self._epoch:
+                self._epoch = number // batches
+                self._plan = self._of_epoch(self._epoch, batches)
+            return self._plan[number % batches]
+
+    def _of_epoch(self, epoch, batches):
+        random = np.random.Generator(np.random.Philox([self._seed, epoch]))
+        order = random.permutation(len(self._classes))[: batches * self._batch_size]
+        order = order[np.argsort(self._classes[order], kind="stable")]
+        return random.permutation(order.reshape(batches, self._batch_size))
+
+
+def _transformed(transform, batch, epoch):
+    names = list(batch)
+
+    def on_arrays(epoch, *values):
+        result = transform(dict(zip(names, values, strict=True)), int(epoch))
+        return [np.asarray(result[name], value.dtype) for name, value in zip(names, values, strict=True)]
+
+    values = tf.numpy_function(on_arrays, [epoch, *batch.values()], [value.dtype for value in batch.values()])
+    return dict(zip(names, values, strict=True))
+
+
+def _cut(batch, buckets):
+    longest = tf.reduce_max(tf.reduce_sum(batch[features.INPUT_MASK], axis=1))
+    length = tf.shape(batch[features.INPUT_MASK])[1]
+    for bucket in reversed(buckets):
+        length = tf.where(longest <= bucket, tf.minimum(bucket, length), length)
+    return batch | {name: batch[name][:, :length] for name in features.SEQUENCE_FEATURES}
 
 
 def _as_model_input(values):
@@ -271,74 +312,3 @@ def _fill(batch, batch_size):
         return tf.pad(values, [[0, batch_size - tf.shape(values)[0]], [0, 0]])
 
     return {name: fill(values) for name, values in batch.items()}
-
-
-def _compression(file: str) -> str:
-    with tf.io.gfile.GFile(file, "rb") as stream:
-        return "GZIP" if stream.read(2) == b"\x1f\x8b" else ""
-
-
-def _records(file: str) -> Iterator[bytes]:
-    """Serialized records of a file. InputError where it breaks off."""
-    number = 0
-    try:
-        for record in tf.data.TFRecordDataset(file, _compression(file)).as_numpy_iterator():
-            yield record
-            number += 1
-    except tf.errors.OpError as error:
-        raise _broken(file, number, error) from error
-
-
-def _chunks(file: str, spec) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """(number of the first example, arrays of up to SCAN_BATCH examples) through a file."""
-    number = 0
-    # A record that breaks off must not hide the ones before it, so parsing errors and reading errors are told apart.
-    batches = tf.data.TFRecordDataset(file, _compression(file)).batch(SCAN_BATCH).prefetch(1)
-    try:
-        for serialized in batches:
-            try:
-                parsed = tf.io.parse_example(serialized, spec)
-            except tf.errors.InvalidArgumentError as error:
-                length, predictions = spec[features.INPUT_IDS].shape[0], spec[features.MASKED_LM_IDS].shape[0]
-                raise InputError(
-                    f"{file}: between examples {number} and {number + len(serialized) - 1} one does not have {length} "
-                    f"tokens and {predictions} predictions, as the first one does. "
-                    f"Received: {error.message.splitlines()[0]}"
-                ) from error
-            yield number, {name: value.numpy() for name, value in parsed.items()}
-            number += len(serialized)
-    except tf.errors.OpError as error:
-        raise _broken(file, number, error) from error
-
-
-def _broken(file, number, error) -> InputError:
-    return InputError(
-        f"{file}: cannot be read after example {number}, the shard is truncated or damaged; write it anew with "
-        f"`bert examples`. Received: {error.message.splitlines()[0]}"
-    )
-
-
-def _check(file: str, first: int, chunk: dict[str, np.ndarray], vocab_size: int | None) -> None:
-    length = chunk[features.INPUT_IDS].shape[1]
-    rules = [
-        (features.INPUT_IDS, vocab_size, "a token id must lie inside the model's vocabulary"),
-        (features.MASKED_LM_IDS, vocab_size, "a token id must lie inside the model's vocabulary"),
-        (features.MASKED_LM_POSITIONS, length, "a position must lie inside the sequence"),
-        (features.INPUT_MASK, 2, "the mask must be 0 or 1"),
-        (features.SEGMENT_IDS, 2, "a segment must be 0 or 1"),
-        (features.NEXT_SENTENCE_LABELS, 2, "the label must be 0 or 1"),
-    ]
-    for name, bound, rule in rules:
-        values = chunk[name]
-        bad = values < 0 if bound is None else (values < 0) | (values >= bound)
-        if bad.any():
-            row, column = np.argwhere(bad)[0]
-            allowed = "0 or more" if bound is None else f"0 to {bound - 1}"
-            raise InputError(
-                f"{file}: example {first + row}: {rule}, {name} {allowed}. Received: {values[row, column]}; "
-                "the examples must come from the model's own vocabulary"
-            )
-    weights = chunk[features.MASKED_LM_WEIGHTS]
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
-        row = np.argwhere(~(np.isfinite(weights) & (weights >= 0)))[0][0]
-        raise InputError(f"{file}: example {first + row}: weights must be 0 or more. Received: {weights[row].tolist()}")

@@ -39,13 +39,13 @@ def command(examples, vocab, config, steps, output, held_out, init, **options):
     """Pretrains an encoder. The same command in the same folder goes on with an interrupted run."""
     from model import training
     from model.training_settings import TrainingSettings
-    from preprocessing import batches
+    from preprocessing import example_files
 
     settings = TrainingSettings(steps=steps, **options)
     vocab_size = _vocabulary_size(vocab)
     encoder_settings = _encoder_settings(config, vocab_size)
-    train_files = batches.find_files(examples)
-    eval_files = batches.find_files(held_out) if held_out else []
+    train_files = example_files.find_files(examples)
+    eval_files = example_files.find_files(held_out) if held_out else []
     with terminal.Progress("Training", total=steps, unit="steps") as progress:
         result = training.train(
             encoder_settings,

@@ -1,0 +1,45 @@
+"""What the model is trained on: one device, all GPUs of a machine, or several machines."""
+
+import json
+import os
+
+import tensorflow as tf
+
+from preprocessing.errors import InputError
+
+
+def strategy(gpus: int | None) -> tf.distribute.Strategy:
+    """By the machine: several workers where the environment variable TF_CONFIG names them; else all GPUs (or the first
+    `gpus`) as mirrors of each other; else TensorFlow's default, the one device there is.
+
+    Without a GPU, several logical CPU devices (`tf.config.set_logical_device_configuration`) are used like GPUs.
+    To be called before TensorFlow uses a device. InputError when more GPUs are asked for than there are.
+    """
+    physical = tf.config.list_physical_devices("GPU")
+    if gpus is not None and gpus > len(physical):
+        raise InputError(f"gpus must not exceed those of this machine ({len(physical)}). Received: {gpus}")
+    if gpus is not None and gpus < len(physical):
+        tf.config.set_visible_devices(physical[:gpus], "GPU")
+    if len(_workers()) > 1:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    names = [device.name for device in tf.config.list_logical_devices("GPU")]
+    if len(names) > 1:
+        return tf.distribute.MirroredStrategy(names)
+    names = names or [device.name for device in tf.config.list_logical_devices("CPU")]
+    if len(names) > 1:
+        return tf.distribute.MirroredStrategy(names, cross_device_ops=tf.distribute.ReductionToOneDevice())
+    return tf.distribute.get_strategy()
+
+
+def is_chief() -> bool:
+    """Whether this process is the one that writes results: the only one, or the first of several workers."""
+    return _config().get("task", {}).get("index", 0) == 0
+
+
+def _config() -> dict:
+    return json.loads(os.environ.get("TF_CONFIG") or "{}")
+
+
+def _workers() -> list[str]:
+    cluster = _config().get("cluster", {})
+    return [*cluster.get("chief", []), *cluster.get("worker", [])]

@@ -1,0 +1,142 @@
+"""Many steps in one call, on whatever devices there are, and what they come to."""
+
+import dataclasses
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from model import metrics
+from model.optimizer import learning_rate
+from model.training_settings import TrainingSettings
+from model.training_step import EXTRA, LossScale, TrainingStep
+from preprocessing import batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """Steps that were run: their summed results (`metrics.SUMS`, `training_step.EXTRA`; skipped ones left out), seconds
+    spent waiting for input, and the step whose loss was not finite, where that ended them."""
+
+    sums: np.ndarray
+    steps: int
+    waited: float
+    bad_step: int | None = None
+    bad_loss: float = 0.0
+    bad_norm: float = 0.0
+
+
+class Loop:
+    """Runs steps of one encoder and optimizer under a strategy."""
+
+    def __init__(self, settings: TrainingSettings, strategy, encoder, optimizer, loss_scale: LossScale):
+        self._settings, self._strategy, self._loss_scale = settings, strategy, loss_scale
+        one_gpu = strategy.num_replicas_in_sync == 1 and bool(tf.config.list_logical_devices("GPU"))
+        xla = one_gpu and settings.gpus != 0 if settings.xla is None else settings.xla
+        self._step = TrainingStep(settings, encoder, optimizer, strategy.num_replicas_in_sync, xla)
+        self._run = tf.function(self._steps)
+
+    def iterator(self, examples: batches.Examples, batch_size: int, start: int, transform=None):
+        """Over batches from number `start` on, spread over workers and devices."""
+        settings, strategy = self._settings, self._strategy
+
+        def of_worker(context):
+            # Each worker takes its part of every global batch, and its devices take theirs in turn.
+            workers = context.num_input_pipelines
+            dataset = examples.batches(
+                batch_size,
+                seed=settings.seed,
+                start=start,
+                buckets=settings.buckets,
+                transform=transform,
+                shards=workers,
+                shard=context.input_pipeline_id,
+            )
+            if context.num_replicas_in_sync == workers:
+                return dataset
+            return dataset.unbatch().batch(batch_size // context.num_replicas_in_sync, drop_remainder=True)
+
+        if strategy is tf.distribute.get_strategy():  # the default one: nothing to distribute
+            return iter(of_worker(tf.distribute.InputContext()))
+        return iter(strategy.distribute_datasets_from_function(of_worker))
+
+    def run(self, iterator, step: int, stop: int) -> Done:
+        """Runs the steps from `step` to before `stop`. float16 skips a step whose loss is not finite, other precisions
+        end there, both without a change of weights."""
+        reached, sums, last, waited = self._run(
+            iterator, tf.constant(step, tf.int64), tf.constant(stop, tf.int64), self._loss_scale.enabled
+        )
+        last = dict(zip((*metrics.SUMS, *EXTRA), last.numpy().tolist(), strict=True))
+        reached = int(reached)
+        done = Done(sums.numpy(), reached - step, float(waited))
+        if last["good"] or self._loss_scale.enabled:
+            return done
+        loss = last["masked_nll"] / max(last["masked_weight"], 1.0) + last["next_nll"] / max(last["examples"], 1.0)
+        return dataclasses.replace(done, bad_step=reached - 1, bad_loss=loss, bad_norm=last["gradient_norm"])
+
+    def _steps(self, iterator, step, stop, skip_bad):
+        one_device = self._strategy.num_replicas_in_sync == 1
+        width = len(metrics.SUMS) + len(EXTRA)
+        sums, result = tf.zeros([width]), tf.ones([width])
+        waited = tf.constant(0.0, tf.float64)
+        while step < stop and (result[-1] > 0 or skip_bad):
+            before = tf.timestamp()
+            with tf.control_dependencies([before]):
+                batch = next(iterator)
+            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                waited += tf.timestamp() - before
+            if one_device:
+                result = self._step(batch, step, self._loss_scale.value())
+            else:
+                results = self._strategy.run(self._step, args=(batch, step, self._loss_scale.value()))
+                result = self._strategy.experimental_local_results(results)[0]
+            result = tf.ensure_shape(result, [width])
+            if skip_bad:
+                self._loss_scale.update(result[-1] > 0)
+            sums += tf.where(result[-1] > 0, result, 0.0)
+            step += 1
+        return step, sums, result, waited
+
+
+class Meter:
+    """Figures since the last report: means of losses, rates a second of pure training time."""
+
+    def __init__(self, settings: TrainingSettings, step: int):
+        self._settings = settings
+        self._reset(step)
+
+    def _reset(self, step):
+        self._seconds = self._waited = 0.0
+        self._steps = 0
+        self._sums = np.zeros(len(metrics.SUMS) + len(EXTRA))
+        self.pause()
+
+    def add(self, done: Done) -> None:
+        self._sums += done.sums
+        self._steps += done.steps
+        self._waited += done.waited
+        self._seconds += time.monotonic() - self._started
+
+    def pause(self) -> None:
+        """The time since the last `add` is not training's."""
+        self._started = time.monotonic()
+
+    def figures(self, step: int) -> dict[str, float]:
+        """To be told at `step`, and begins anew."""
+        settings = self._settings
+        sums = dict(zip((*metrics.SUMS, *EXTRA), self._sums.tolist(), strict=True))
+        told = metrics.figures(self._sums[: len(metrics.SUMS)], settings.next_sentence)
+        good = max(sums["good"], 1.0)
+        figures = {
+            "loss": told["masked_lm_loss"] + told.get("next_sentence_loss", 0.0),
+            **told,
+            "learning_rate": float(learning_rate(settings, tf.constant(step - 1))),
+            "gradient_norm": sums["gradient_norm"] / good,
+            "examples_per_second": sums["examples"] / self._seconds,
+            "tokens_per_second": sums["tokens"] / self._seconds,
+            "input_wait_share": self._waited / self._seconds,
+        }
+        if self._steps > sums["good"]:
+            figures["skipped_steps"] = self._steps - sums["good"]
+        self._reset(step)
+        return figures
