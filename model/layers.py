@@ -49,7 +49,7 @@ class BertLayer(keras.layers.Layer):
         return operations.layer_norm(x, scale.value, offset.value, self.settings.layer_norm_epsilon)
 
     @property
-    def activation(self) -> Callable[[tf.Tensor], tf.Tensor]:
+    def activation(self) -> Callable[..., tf.Tensor]:
         return operations.gelu_tanh if self.settings.activation == "gelu_tanh" else operations.gelu
 
 
@@ -132,7 +132,7 @@ class TransformerLayer(BertLayer):
         )
         x_RH = self.norm(x_RH + attended_RH, self.attention_norm_scale, self.attention_norm_offset)
 
-        inner_RF = self.activation(self.dense(x_RH, self.inner_kernel, self.inner_bias))
+        inner_RF = self.activation(self.dense(x_RH, self.inner_kernel, self.inner_bias), compiled=on)
         output_RH = operations.dropout(self.dense(inner_RF, self.output_kernel, self.output_bias), rate, seeds[2])
         return self.norm(x_RH + output_RH, self.output_norm_scale, self.output_norm_offset), probabilities_BNQL
 
