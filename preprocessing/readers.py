@@ -96,16 +96,30 @@ def compression_of(path: str) -> str | None:
     return next((name for ending, name in COMPRESSIONS.items() if path.endswith(ending)), None)
 
 
-def _lines(handle: BinaryIO, limit: int) -> Iterator[tuple[bytes, int, bool]]:
-    """(line, bytes it takes with its line end, whether it is complete); of one over `limit` bytes, its beginning."""
+def _lines(handle: BinaryIO, chunk: Chunk, limit: int, tally: Tally) -> Iterator[tuple[int, bytes, bool]]:
+    """(offset in the file, line, whether it is complete) from the chunk's start on; of a line over `limit` bytes, its
+    beginning. Counts the line ends within the chunk."""
+    offset = read = chunk.start
     carry, dropped = b"", 0
     while block := handle.read(_BLOCK):
+        inside = len(block) if read + len(block) <= chunk.limit else max(int(chunk.limit) - read, 0)
+        tally.newlines += block.count(b"\n", 0, inside)
+        if not read:
+            trimmed = block.removeprefix(_BOM)
+            offset += len(block) - len(trimmed)
+            read, block = offset, trimmed
+        read += len(block)
         *lines, rest = block.split(b"\n")
         if lines:
             lines[0] = carry + lines[0]
             for line in lines:
-                yield line[:limit], len(line) + dropped + 1, len(line) + dropped <= limit
-                dropped = 0
+                size = len(line) + dropped
+                if size > limit:
+                    yield offset, line[:limit], False
+                    dropped = 0
+                else:
+                    yield offset, line, True
+                offset += size + 1
             carry = rest
         else:
             carry += rest
@@ -113,7 +127,7 @@ def _lines(handle: BinaryIO, limit: int) -> Iterator[tuple[bytes, int, bool]]:
             dropped += len(carry) - limit
             carry = carry[:limit]
     if carry:
-        yield carry, len(carry) + dropped, not dropped
+        yield offset, carry, not dropped
 
 
 def _decode(line: bytes) -> tuple[str, str]:
@@ -130,80 +144,81 @@ class _Document:
 
     def __init__(self, settings: CorpusSettings, tally: Tally, refuse: BadLine):
         self._settings, self._tally, self._refuse = settings, tally, refuse
-        self._lines: list[tuple[int, bytes]] = []
+        self._lines: list[bytes] = []
+        self._numbers: list[int] = []
         self._size = 0
         self._parts = 0
 
-    def add(self, number: int, line: bytes, complete: bool) -> Iterator[str]:
-        self._tally.lines += 1
-        if not complete:
-            limit = self._settings.max_line_bytes
-            self._refuse(number, f"longer than {limit:,} bytes (max_line_bytes)", line)
-            return
-        if self._lines and self._size + len(line) > self._settings.max_document_bytes:
-            yield from self._flush()
-        self._lines.append((number, line))
+    def add(self, number: int, line: bytes) -> str:
+        """Takes a line. Gives the text of the lines before it where that would exceed the bound with it, else ""."""
+        full = ""
+        if self._size + len(line) > self._settings.max_document_bytes and self._lines:
+            full = self._flush()
+        self._lines.append(line)
+        self._numbers.append(number)
         self._size += len(line) + 1
+        return full
 
-    def close(self) -> Iterator[str]:
-        yield from self._flush()
+    def close(self) -> str:
+        """The text of the lines since the last one given, and a fresh start."""
+        text = self._flush()
         self._tally.split += self._parts > 1
         self._parts = 0
+        return text
 
-    def _flush(self) -> Iterator[str]:
-        text, reason = _decode(b"\n".join(line for _, line in self._lines))
+    def _flush(self) -> str:
+        text, reason = _decode(b"\n".join(self._lines))
         if reason:
             good = []
-            for number, line in self._lines:
+            for number, line in zip(self._numbers, self._lines, strict=True):
                 text, reason = _decode(line)
                 if reason:
                     self._refuse(number, reason, line)
                 else:
                     good.append(text)
             text = "\n".join(good)
-        self._lines, self._size = [], 0
-        if text and not text.isspace():
-            self._parts += 1
-            yield text
+        self._lines, self._numbers, self._size = [], [], 0
+        text = "" if text.isspace() else text
+        self._parts += bool(text)
+        return text
 
 
 def _read_text(handle, chunk, settings, tally, refuse) -> Iterator[str]:
     """Plain text: blank lines (nothing but ASCII white space) part documents. A document begins at its first character
     that is not blank."""
     whole_file = chunk.format == "document"
+    limit = chunk.limit
     fresh, at_line_start = _before(handle, chunk.start)  # may a document begin here
     if chunk.start:
         handle.seek(chunk.start)
-    document = None
-    for number, offset, line, complete in _lines_of(handle, chunk, settings, tally):
-        stripped = line.strip(_BLANKS)
-        if document is None and offset >= chunk.limit:
+    document = _Document(settings, tally, refuse)
+    inside = False  # a document of ours
+    for number, (offset, line, complete) in enumerate(_lines(handle, chunk, settings.max_line_bytes, tally)):
+        if not inside and offset >= limit:
             break
         if not number and not at_line_start:
             continue  # the rest of a line that begins in an earlier chunk
+        stripped = line.strip(_BLANKS)
         if not stripped:
             fresh = True
-            if document is not None and not whole_file:
-                yield from document.close()
-                document = None
-        elif document is not None or fresh:
-            if document is None:
-                if offset + len(line) - len(line.lstrip(_BLANKS)) >= chunk.limit:
-                    break
-                document = _Document(settings, tally, refuse)
-                fresh = False
-            yield from document.add(number, stripped, complete)
-    if document is not None:
-        yield from document.close()
-
-
-def _lines_of(handle, chunk, settings, tally) -> Iterator[tuple[int, int, bytes, bool]]:
-    """(number from 0, offset in the file, line, whether complete), counting the line ends within the chunk."""
-    offset = chunk.start
-    for number, (line, size, complete) in enumerate(_lines(handle, settings.max_line_bytes)):
-        yield number, offset, line.removeprefix(_BOM) if not offset else line, complete
-        offset += size
-        tally.newlines += offset <= chunk.limit
+            if inside and not whole_file:
+                inside = False
+                if text := document.close():
+                    yield text
+            continue
+        if not inside:
+            if not fresh:
+                continue
+            if offset + len(line) - len(line.lstrip(_BLANKS)) >= limit:
+                break
+            inside, fresh = True, False
+        tally.lines += 1
+        if not complete:
+            refuse(number, f"longer than {settings.max_line_bytes:,} bytes (max_line_bytes)", stripped)
+        elif text := document.add(number, stripped):
+            yield text
+    if inside and (text := document.close()):
+        yield text
 
 
 def _before(handle, start: int) -> tuple[bool, bool]:
@@ -228,7 +243,7 @@ def _read_jsonl(handle, chunk, settings, tally, refuse) -> Iterator[str]:
     if chunk.start:
         handle.seek(chunk.start - 1)
         at_line_start = handle.read(1) == b"\n"
-    for number, offset, line, complete in _lines_of(handle, chunk, settings, tally):
+    for number, (offset, line, complete) in enumerate(_lines(handle, chunk, settings.max_line_bytes, tally)):
         if offset >= chunk.limit:
             break
         if (not number and not at_line_start) or not line.strip():
