@@ -42,7 +42,7 @@ def run(home: pathlib.Path) -> None:
     if not report["blessed"]:
         raise InputError(f"the model did not pass the gate: see {home / 'reports' / 'report.json'}")
     with server(report["serving_folder"], name) as (grpc_address, rest_address):
-        for protocol, target in (("REST", f"http://{rest_address}"), ("gRPC", grpc_address)):
+        for protocol, target in (("REST", rest_address), ("gRPC", grpc_address)):
             click.echo(f"\nThe pushed model answers over {protocol} ({target}):")
             with Client(target, model=name) as client:
                 ask(client)
