@@ -54,18 +54,22 @@ def load(path: str | os.PathLike) -> list[str]:
 
 def save(tokens: Iterable[str], path: str | os.PathLike) -> None:
     """Writes a vocabulary file whole or not at all. Raises InputError where it cannot be written."""
+    write_whole("".join(f"{token}\n" for token in check(list(tokens))), path)
+
+
+def write_whole(text: str, path: str | os.PathLike) -> None:
+    """Writes a text file under another name and then renames it, so that no half-written file has the name."""
     name = os.fspath(path)
-    data = "".join(f"{token}\n" for token in check(list(tokens)))
     scratch = f"{name}.{os.getpid()}.tmp"
     try:
         with tf.io.gfile.GFile(scratch, "w") as file:
-            file.write(data)
+            file.write(text)
         tf.io.gfile.rename(scratch, name, overwrite=True)
     except (OSError, tf.errors.OpError) as error:
         if tf.io.gfile.exists(scratch):
             tf.io.gfile.remove(scratch)
         reason = error.message if isinstance(error, tf.errors.OpError) else error.strerror
-        raise InputError(f"{name}: the vocabulary cannot be written ({reason})") from error
+        raise InputError(f"{name}: cannot be written ({reason})") from error
 
 
 def learn(

@@ -19,7 +19,7 @@ CONTINUATION = "##"
 MAX_WORD_CHARACTERS = 200  # longer words are unknown to the tokenizer
 # A bound on memory (some 40 bytes per character of the words): rarer words than these hardly move a count.
 MAX_WORDS = 2_000_000
-# Characters that must be in the vocabulary: the commonest ones that make up this share of the text.
+# The commonest characters that make up this share of the text come before any longer piece.
 CHARACTER_COVERAGE = 0.9995
 
 
@@ -30,8 +30,8 @@ def choose_words(counts: Mapping[str, int], limit: int = MAX_WORDS) -> list[tupl
 
 
 def choose_alphabet(words: list[tuple[str, int]], room: int) -> list[str]:
-    """Single-character pieces, sorted. The commonest that cover 99.95 % of the text, but no more than half of the room;
-    beyond that, while there is room for seven times as many longer pieces, all the others by count."""
+    """Single-character pieces, sorted: the commonest that make up 99.95 % of the text, and the next commonest as far as
+    the alphabet fills no more than an eighth of the room."""
     counts: dict[str, int] = {}
     for word, count in words:
         for place, character in enumerate(word):
@@ -40,7 +40,7 @@ def choose_alphabet(words: list[tuple[str, int]], room: int) -> list[str]:
     ranked = sorted(counts, key=lambda form: (-counts[form], form))
     covered = np.cumsum([counts[form] for form in ranked])
     needed = int(np.searchsorted(covered, CHARACTER_COVERAGE * covered[-1])) + 1 if ranked else 0
-    return sorted(ranked[: min(max(needed, room // 8), max(room // 2, 1))])
+    return sorted(ranked[: min(max(needed, room // 8), room)])
 
 
 def merge_pairs(

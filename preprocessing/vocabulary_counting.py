@@ -1,0 +1,54 @@
+"""Counting the words of a corpus with Beam, in two parts: to learn from, and held out to judge what was learned."""
+
+import json
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from preprocessing import beam_runner
+from preprocessing.beam_transforms import CountWords
+from preprocessing.corpus import ReadDocuments
+from preprocessing.errors import InputError
+from preprocessing.settings import CorpusSettings
+
+_HELD_OUT = 20  # one document in so many, by its id and so by its content
+
+
+def count_corpus(
+    settings: CorpusSettings, lower_case: bool, scratch: str, options: PipelineOptions
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Word counts of 19 documents in 20, and of the twentieth (of all where there is none).
+
+    `scratch` is a folder for the counts on their way from the workers, which must not exist and is removed; on a runner
+    with machines of its own it must lie where they can write. Raises InputError for bad input or where it cannot be
+    written.
+    """
+    try:
+        FileSystems.mkdirs(scratch)
+    except Exception as error:  # each filesystem has errors of its own
+        raise InputError(f"{scratch}: cannot be written: {error}") from error
+    try:
+        pipeline = beam.Pipeline(options=options)
+        documents = pipeline | "Read" >> ReadDocuments(settings)
+        parts = documents | beam.Partition(lambda document, _: int(document.id[0] % _HELD_OUT == 0), 2)
+        for name, part in zip(("learn", "held-out"), parts, strict=True):
+            _ = (
+                part
+                | f"Count {name}" >> CountWords(lower_case)
+                | f"Format {name}" >> beam.MapTuple(lambda word, count: json.dumps([word, count]))
+                | f"Write {name}" >> beam.io.WriteToText(FileSystems.join(scratch, name))
+            )
+        beam_runner.run(pipeline)
+        learn, held_out = _read(scratch, "learn"), _read(scratch, "held-out")
+    finally:
+        FileSystems.delete([scratch])
+    return (learn, held_out) if learn and held_out else (learn or held_out, learn or held_out)
+
+
+def _read(folder: str, name: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for file in FileSystems.match([FileSystems.join(folder, f"{name}-*")])[0].metadata_list:
+        with FileSystems.open(file.path) as lines:
+            counts |= dict(map(json.loads, lines))
+    return counts
