@@ -1,7 +1,10 @@
 """Running a Beam pipeline: the runner by default, and errors in workers as one line for a person."""
 
+import contextlib
 import logging
+import os
 import re
+import sys
 from collections.abc import Sequence
 
 import apache_beam as beam
@@ -35,18 +38,43 @@ def make_options(arguments: Sequence[str] = (), workers: int = 1) -> PipelineOpt
 
 def run(pipeline: beam.Pipeline) -> PipelineResult:
     """Runs a pipeline to its end. What a worker found wrong with the input comes out as InputError."""
-    beam_log = logging.getLogger("apache_beam")
-    level = beam_log.level
-    beam_log.setLevel(logging.CRITICAL)  # the exception says it all; the log would repeat it as a traceback
     try:
-        result = pipeline.run()
-        result.wait_until_finish()
+        with _quiet_workers():
+            result = pipeline.run()
+            result.wait_until_finish()
     except Exception as error:
         raise_input_error(error)
         raise
-    finally:
-        beam_log.setLevel(level)
     return result
+
+
+@contextlib.contextmanager
+def _quiet_workers():
+    """Keeps the logs and the standard error of workers away: the exception says it all, once."""
+    beam_log = logging.getLogger("apache_beam")
+    level = beam_log.level
+    beam_log.setLevel(logging.CRITICAL)
+    stream, kept = sys.stderr, os.dup(2)
+    own = os.fdopen(os.dup(kept), "w", buffering=1)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        if _is_standard_error(stream):
+            sys.stderr = own  # what this process says still reaches the terminal
+        yield
+    finally:
+        sys.stderr = stream
+        os.dup2(kept, 2)
+        os.close(kept)
+        own.close()
+        beam_log.setLevel(level)
+
+
+def _is_standard_error(stream) -> bool:
+    try:
+        return stream.fileno() == 2
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def counters(result: PipelineResult) -> dict[str, int]:
