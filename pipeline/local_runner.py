@@ -5,6 +5,8 @@ BERT_CORPUS    files or globs of your own text, separated by blanks; none: the e
 BERT_HOME      folder for everything that the pipeline keeps; default `.bert` in the current folder
 """
 
+import errno
+import logging
 import os
 import pathlib
 import shlex
@@ -48,14 +50,17 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
     from pipeline import graph, steps, summary
 
     pipeline = graph.create_pipeline(settings, str(home))
-    lines = steps.watch(home / "logs" / "pipeline.log", len(pipeline.components))
-    try:
-        LocalDagRunner().run(pipeline)
-    except Exception as error:
-        cause = input_error(error)
-        if cause is None:
-            raise
-        raise InputError(f"{lines.running}: {cause}") from error
+    log = home / "logs" / "pipeline.log"
+    with steps.watch(log, len(pipeline.components)) as lines:
+        try:
+            LocalDagRunner().run(pipeline)
+        except Exception as error:
+            logging.getLogger(__name__).exception("%s failed", lines.running)
+            cause = input_error(error)
+            if cause is None:
+                click.echo(f"bert: {lines.running} failed; the whole log is {log}", err=True)
+                raise
+            raise InputError(f"{lines.running}: {cause}") from error
     if lines.done:  # `tfx pipeline create` only looks at the pipeline
         report = summary.collect(home, settings.name)
         summary.write(report, home / "reports")
@@ -67,6 +72,8 @@ def input_error(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, InputError):
             return str(error)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return f"{error.filename or 'the output'}: no space left on the device; make room, or set BERT_HOME"
         if isinstance(error, OSError) and error.filename:
             return f"{error.filename}: {error.strerror}"
         error = error.__cause__ or error.__context__

@@ -1,9 +1,11 @@
 """Tells a person which step runs, from what TFX's runner logs; the log itself goes to a file."""
 
+import contextlib
 import logging
 import pathlib
 import re
 import time
+from collections.abc import Iterator
 
 import click
 from absl import logging as absl_logging
@@ -58,18 +60,28 @@ class StepLines(logging.Handler):
             self.running = None
 
 
-def watch(log: pathlib.Path, number_of_steps: int) -> StepLines:
-    """Sends all log lines to a file, errors of ours to the terminal, and gives the handler that prints the steps."""
+@contextlib.contextmanager
+def watch(log: pathlib.Path, number_of_steps: int) -> Iterator[StepLines]:
+    """Sends all log lines to a file and none to the terminal; gives the handler that prints the steps instead."""
     log.parent.mkdir(parents=True, exist_ok=True)
     to_file = logging.FileHandler(log)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     lines = StepLines(number_of_steps)
-    for logger in (logging.getLogger(), logging.getLogger("absl"), logging.getLogger("tensorflow")):
-        for handler in list(logger.handlers):
+    root = logging.getLogger()
+    others = [(logger, list(logger.handlers)) for logger in map(logging.getLogger, (None, "absl", "tensorflow"))]
+    for logger, handlers in others:
+        for handler in handlers:
             logger.removeHandler(handler)
         logger.setLevel(logging.INFO)
     absl_logging.set_verbosity(absl_logging.INFO)  # saving a SavedModel goes back to what was set so
-    root = logging.getLogger()
     root.addHandler(to_file)
     root.addHandler(lines)
-    return lines
+    try:
+        yield lines
+    finally:
+        root.removeHandler(lines)
+        root.removeHandler(to_file)
+        to_file.close()
+        for logger, handlers in others:
+            for handler in handlers:
+                logger.addHandler(handler)

@@ -1,10 +1,15 @@
 """What a person sees: progress on a terminal, plain lines elsewhere, and no third-party noise."""
 
+import contextlib
 import logging
 import os
+import shutil
 import sys
+import tempfile
+import threading
 import time
 import warnings
+from collections.abc import Iterator, Mapping
 
 
 def quiet() -> None:
@@ -83,6 +88,48 @@ class Progress:
         if self._total and 0 < done < self._total:
             parts.append(f"{clock(elapsed * (self._total - done) / done)} left")
         return "  ".join(parts)
+
+
+@contextlib.contextmanager
+def watch_workers(title: str, unit: str) -> Iterator[str]:
+    """Gives a folder for `preprocessing.progress.WorkerProgress` and shows what stands there until the block ends:
+    the counts of `unit`, of documents and of tokens, and their rates."""
+    from preprocessing import progress
+
+    folder = tempfile.mkdtemp(prefix="bert-progress-")
+    finished = threading.Event()
+
+    def show():
+        start = time.monotonic()
+        with Progress(title, unit=unit) as line:
+            while not finished.wait(0.5):
+                done = progress.total(folder)
+                rates = {
+                    f"{name}/s": done[name] / (time.monotonic() - start) for name in ("documents", unit) if done[name]
+                }
+                if done:
+                    line.update(done[unit], documents=done["documents"], tokens=done["tokens"], **rates)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield folder
+    finally:
+        finished.set()
+        thread.join()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def training_figures(figures: Mapping[str, float]) -> dict[str, float]:
+    """What of the training figures fits on a line."""
+    names = {
+        "loss": "loss",
+        "masked_lm_accuracy": "masked_accuracy",
+        "next_sentence_accuracy": "next_accuracy",
+        "learning_rate": "learning_rate",
+        "tokens_per_second": "tokens/s",
+    }
+    return {shown: figures[name] for name, shown in names.items() if name in figures}
 
 
 def number(value: float | str) -> str:

@@ -37,7 +37,7 @@ def run_fn(fn_args: FnArgs) -> None:
             output=str(work),
             vocab_path=vocab_path,
             init=run.init,
-            report=lambda step, total, figures: progress.update(step, **figures),
+            report=lambda step, total, figures: progress.update(step, **terminal.training_figures(figures)),
         )
     export.export(
         result.encoder, vocab_path, fn_args.serving_model_dir, run.export, lower_case=run.vocabulary.lower_case

@@ -8,6 +8,7 @@ import tempfile
 
 import apache_beam as beam
 import tensorflow as tf
+from apache_beam.metrics import Metrics
 from tfx.dsl.component.experimental.annotations import BeamComponentParameter, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
@@ -16,10 +17,12 @@ from tfx.utils import io_utils
 from pipeline import settings as pipeline_settings
 from pipeline import split
 from preprocessing import beam_runner, corpus, embedded
+from preprocessing.errors import InputError
 
 
-def encode(document: corpus.Document) -> bytes:
+def encode(document: corpus.Document, split_name: str) -> bytes:
     """A document as a serialized tf.Example: `text` (a sentence a line), `id` and sizes for the statistics."""
+    Metrics.counter(beam_runner.NAMESPACE, f"documents_{split_name}").inc()
     text = "\n".join(document.sentences).encode()
     sizes = {"num_sentences": len(document.sentences), "num_bytes": len(text), "num_words": len(text.split())}
     features = {name: tf.train.Feature(int64_list=tf.train.Int64List(value=[v])) for name, v in sizes.items()}
@@ -61,7 +64,14 @@ def CorpusGen(
         parts = read | "Split" >> beam.Partition(split.partition, len(split.NAMES), run.eval_share)
         for name, part in zip(split.NAMES, parts, strict=True):
             prefix = os.path.join(artifact_utils.get_split_uri([documents], name), "documents")
-            encoded = part | f"Encode-{name}" >> beam.Map(encode)
+            encoded = part | f"Encode-{name}" >> beam.Map(encode, name)
             _ = encoded | f"Write-{name}" >> beam.io.WriteToTFRecord(prefix, file_name_suffix=".gz")
         report = beam_runner.counters(beam_runner.run(beam_pipeline))
+    counts = {name: report.setdefault(f"documents_{name}", 0) for name in split.NAMES}
+    if min(counts.values()) < 2:
+        raise InputError(
+            "a random next sentence comes from another document, so train and eval need at least 2 documents each: "
+            f"give more text (a blank line divides documents) or another eval_share ({run.eval_share}). "
+            f"Received: {counts}"
+        )
     io_utils.write_string_file(os.path.join(documents.uri, "report.json"), json.dumps(report, indent=2))

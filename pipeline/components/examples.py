@@ -5,6 +5,7 @@ import json
 import os
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.dsl.component.experimental.annotations import (
     BeamComponentParameter,
@@ -18,11 +19,13 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
 from pipeline import settings as pipeline_settings
-from pipeline import split
+from pipeline import split, terminal
 from pipeline.components.documents import decode
 from pipeline.components.vocabulary import FILE, Vocabulary
 from preprocessing import beam_runner, beam_transforms, corpus, features, vocabulary
 from preprocessing.settings import ExampleSettings
+
+_EXPANSION = 2  # bytes of compressed examples for a byte of compressed text
 
 
 def schema(settings: ExampleSettings, vocab_size: int) -> schema_pb2.Schema:
@@ -47,6 +50,13 @@ def schema(settings: ExampleSettings, vocab_size: int) -> schema_pb2.Schema:
     return result
 
 
+def _number_of_shards(pattern: str, dupe_factor: int) -> int:
+    """So many that each will have about 100 MB, whatever the runner."""
+    (found,) = FileSystems.match([pattern])
+    size = sum(file.size_in_bytes for file in found.metadata_list) * dupe_factor
+    return max(1, round(size * _EXPANSION / 100_000_000))
+
+
 @component(use_beam=True)
 def MaskedExamplesGen(
     documents: InputArtifact[standard_artifacts.Examples],
@@ -66,21 +76,22 @@ def MaskedExamplesGen(
     examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
     vocab_path = os.path.join(vocabulary_artifact.uri, FILE)
     tokens_folder = os.path.join(examples.uri, "tokens")
-    for name in split.NAMES:
-        split_settings = run.examples if name == "train" else dataclasses.replace(run.examples, dupe_factor=1)
-        _ = (
-            beam_pipeline
-            | f"Read-{name}"
-            >> beam.io.ReadFromTFRecord(os.path.join(artifact_utils.get_split_uri([documents], name), "*.gz"))
-            | f"Decode-{name}" >> beam.Map(decode).with_output_types(corpus.Document)
-            | f"MakeExamples-{name}"
-            >> beam_transforms.MakeExamples(split_settings, vocab_path, os.path.join(tokens_folder, name))
-            | f"Write-{name}"
-            >> beam.io.WriteToTFRecord(
-                os.path.join(artifact_utils.get_split_uri([examples], name), "examples"), file_name_suffix=".gz"
+    with terminal.watch_workers("  examples", unit="examples") as progress_folder:
+        for name in split.NAMES:
+            split_settings = run.examples if name == "train" else dataclasses.replace(run.examples, dupe_factor=1)
+            pattern = os.path.join(artifact_utils.get_split_uri([documents], name), "*.gz")
+            read = beam_pipeline | f"Read-{name}" >> beam.io.ReadFromTFRecord(pattern)
+            decoded = read | f"Decode-{name}" >> beam.Map(decode).with_output_types(corpus.Document)
+            _ = decoded | f"Write-{name}" >> beam_transforms.WriteExamples(
+                split_settings,
+                vocab_path,
+                artifact_utils.get_split_uri([examples], name),
+                shards=_number_of_shards(pattern, split_settings.dupe_factor),
+                compression="gzip",
+                temp_folder=os.path.join(tokens_folder, name),
+                progress_folder=progress_folder,
             )
-        )
-    report = beam_runner.counters(beam_runner.run(beam_pipeline))
+        report = beam_transforms.report(beam_runner.counters(beam_runner.run(beam_pipeline)))
     fileio.rmtree(tokens_folder)
     io_utils.write_string_file(os.path.join(examples.uri, "report.json"), json.dumps(report, indent=2))
     io_utils.copy_file(vocab_path, os.path.join(examples.uri, FILE), overwrite=True)

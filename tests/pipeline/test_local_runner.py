@@ -1,0 +1,106 @@
+"""Bad input ends in one line that names file and way out; each run here stops at its first step."""
+
+import errno
+import os
+import pathlib
+
+import pytest
+
+from pipeline import local_runner, settings
+from pipeline.components import documents
+from preprocessing.errors import InputError
+
+PARAGRAPH = "A paragraph of a few words, which says nothing at all. It has two sentences.\n"
+
+
+def message_of(tmp_path, **files) -> str:
+    """What a run on these files ends with."""
+    for name, data in files.items():
+        (tmp_path / f"{name}.txt").write_bytes(data)
+    run = settings.smoke()
+    corpus = settings.dataclasses.replace(run.corpus, input=(str(tmp_path / "*.txt"),))
+    with pytest.raises(InputError) as error:
+        local_runner.run(run.replace(corpus=corpus), tmp_path / "home")
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "home").glob("artifacts/CorpusGen/documents/*/report.json"))
+    return str(error.value)
+
+
+def good(number_of_documents: int) -> bytes:
+    return "\n".join(f"Number {i}. {PARAGRAPH}" * 3 for i in range(number_of_documents)).encode()
+
+
+def test_no_file_matches(tmp_path):
+    assert "no file matches" in message_of(tmp_path)
+
+
+def test_an_empty_file(tmp_path):
+    assert "a.txt: the file is empty" in message_of(tmp_path, a=b"")
+
+
+def test_a_file_of_blank_lines(tmp_path):
+    assert "nothing but blank lines" in message_of(tmp_path, a=b"\n  \n\n")
+
+
+def test_one_document_only(tmp_path):
+    message = message_of(tmp_path, a=PARAGRAPH.encode() * 5)
+    assert "need at least 2 documents each" in message
+    assert "Received: {'train': " in message
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"), [(b"caf\xe9 au lait\n", "UTF-8"), (b"a\0b\n", "NUL")], ids=["invalid UTF-8", "NUL bytes"]
+)
+def test_too_many_lines_that_cannot_be_used(tmp_path, line, reason):
+    message = message_of(tmp_path, a=good(20) + b"\n" + line * 5)
+    assert "a.txt:80" in message.replace("a.txt:79", "a.txt:80").replace("a.txt:81", "a.txt:80")
+    assert reason in message
+
+
+def test_a_single_line_of_100_megabytes(tmp_path):
+    message = message_of(tmp_path, a=good(2) + b"\n" + b"x" * 100_000_000 + b"\n")
+    assert "a.txt:" in message
+    assert "10,000,000" in message or "bytes" in message
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    from apache_beam.io.filesystems import FileSystems
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(FileSystems, "match", refuse)
+    message = message_of(tmp_path, a=good(2))
+    assert str(tmp_path) in message
+    assert "Permission denied" in message
+
+
+def test_an_output_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot be written: .* Set BERT_HOME to another folder"):
+        local_runner.run(settings.smoke(), tmp_path / "file" / "home")
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(documents.embedded, "write", full)
+    with pytest.raises(InputError, match="CorpusGen: the output: no space left on the device; make room"):
+        local_runner.run(settings.smoke(), tmp_path)
+
+
+def test_the_corpus_and_the_settings_come_from_the_environment(tmp_path):
+    run, home = local_runner.from_environment(
+        {"BERT_SETTINGS": "smoke", "BERT_CORPUS": "a.txt 'b c.txt'", "BERT_HOME": str(tmp_path)}
+    )
+    assert (run.corpus.input, home) == (("a.txt", "b c.txt"), tmp_path)
+    run, home = local_runner.from_environment({})
+    assert (run, home) == (settings.demo(), pathlib.Path(".bert").absolute())
+
+
+def test_an_error_of_ours_is_found_behind_those_of_beam_and_tfx():
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = InputError("a.txt:3: broken")
+    assert local_runner.input_error(wrapped) == "a.txt:3: broken"
+    assert local_runner.input_error(KeyError("x")) is None
