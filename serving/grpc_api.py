@@ -1,11 +1,12 @@
 """TensorFlow Serving's gRPC services over the event loop, with health and reflection."""
 
 import contextlib
+import importlib
 import time
 from collections.abc import Awaitable, Callable
 
 import grpc
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
@@ -22,10 +23,11 @@ from serving.loaded_model import answered
 from serving.metrics import Metrics
 from serving.request_error import Code, RequestError
 
-# It fails half-way under protobuf's C implementation, after the service's description has been registered, which is all
-# that reflection needs; its handlers are therefore named by hand below.
-with contextlib.suppress(AttributeError):
-    from tensorflow_serving.apis import model_service_pb2  # noqa: F401
+# These fail half-way under protobuf's C implementation, after the service's description has been registered, which is
+# all that reflection needs; ModelService's handlers are therefore named by hand below.
+for _module in ("prediction_service_pb2", "model_service_pb2"):
+    with contextlib.suppress(AttributeError):
+        importlib.import_module(f"tensorflow_serving.apis.{_module}")
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
@@ -150,8 +152,25 @@ def add_services(server: grpc.aio.Server, inference: Inference, metrics: Metrics
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     names = (PREDICTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    reflection.enable_server_reflection(names, server, pool=_Descriptors())
     return healthy
+
+
+class _Descriptors:
+    """The default pool, which under protobuf's C implementation finds services but not their methods; ghz asks for
+    those."""
+
+    def __init__(self):
+        self._pool = descriptor_pool.Default()
+
+    def FindFileContainingSymbol(self, name):
+        try:
+            return self._pool.FindFileContainingSymbol(name)
+        except KeyError:
+            return self._pool.FindServiceByName(name.rpartition(".")[0]).file
+
+    def __getattr__(self, name):
+        return getattr(self._pool, name)
 
 
 async def set_health(healthy, serving: bool) -> None:

@@ -86,6 +86,7 @@ class Models:
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task] = set()
         self._closed = False
+        self.unsettled = False  # whether the last look found a version that was still being written
 
     # ------------------------------------------------------------------------------------------------------ look-ups
 
@@ -168,6 +169,7 @@ class Models:
     async def refresh(self) -> None:
         """Brings memory in line with the folders, once."""
         async with self._lock:
+            self.unsettled = False
             for model in list(self._models.values()):
                 await self._refresh(model)
 
@@ -180,6 +182,7 @@ class Models:
     async def _refresh(self, model: _Model) -> None:
         found = await self._in_thread(self._scan, model)
         whole = {number: files for number, (_, files) in found.items() if files is not None}
+        self.unsettled |= len(whole) < len(found)
         for number, known in list(model.versions.items()):
             if known.state is State.END and known.refused is not None and number not in found:
                 del model.versions[number]

@@ -37,9 +37,11 @@ ModelConfig: string name = 1; string base_path = 2; int32 model_type = 3; string
 ModelConfigList: repeated ModelConfig config = 1;
 ModelServerConfig: ModelConfigList model_config_list = 1;
 
-BatchingParameters: Int64Value max_batch_size = 1; Int64Value batch_timeout_micros = 2; Int64Value max_enqueued_batches = 3;
-  Int64Value num_batch_threads = 4; StringValue thread_pool_name = 5; repeated int64 allowed_batch_sizes = 6;
-  bool pad_variable_length_inputs = 7; BoolValue enable_large_batch_splitting = 8; Int64Value max_execution_batch_size = 9;
+BatchingParameters: Int64Value max_batch_size = 1; Int64Value batch_timeout_micros = 2;
+  Int64Value max_enqueued_batches = 3; Int64Value num_batch_threads = 4;
+  StringValue thread_pool_name = 5; repeated int64 allowed_batch_sizes = 6;
+  bool pad_variable_length_inputs = 7; BoolValue enable_large_batch_splitting = 8;
+  Int64Value max_execution_batch_size = 9;
 StringValue: string value = 1;
 BoolValue: bool value = 1;
 SSLConfig: string server_key = 1; string server_cert = 2; string custom_ca = 3; bool client_verify = 4;

@@ -122,6 +122,10 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
     rest_server = None
     try:
         await models.refresh()
+        settled = asyncio.get_running_loop().time() + 3 * versions.SETTLE_SECONDS
+        while models.unsettled and asyncio.get_running_loop().time() < settled:
+            await asyncio.sleep(0.1)  # a version that has only just been written
+            await models.refresh()
         _check_loaded(settings, models)
         if grpc_server is not None:
             await grpc_server.start()

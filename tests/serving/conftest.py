@@ -1,0 +1,26 @@
+"""One server for all tests that do not change it."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory):
+    """A base path with versions 1 and 2."""
+    from tests.serving import served
+
+    base = tmp_path_factory.mktemp("toy")
+    served.save(base, 1)
+    served.save(base, 2)
+    return base
+
+
+@pytest.fixture(scope="session")
+def toy_server(toy_folder):
+    """Serves both versions of `toy`, version 1 with the label `stable`."""
+    from serving.server_settings import Limits
+    from tests.serving import served
+
+    limits = Limits(message_bytes=200_000, answer_bytes=1_000_000, rows=100, variable_rows=4, text_bytes=50_000)
+    model = {"policy": "all", "labels": (("stable", 1),)}
+    with served.running(served.settings(toy_folder, model=model, limits=limits)) as server:
+        yield server

@@ -1,0 +1,236 @@
+"""Batching: what shares a batch, who waits, who is refused, and that no request spoils another's."""
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from serving.batching import Batcher
+from serving.client import Client
+from serving.loaded_model import Spec
+from serving.request_error import Code, RequestError
+from serving.server_settings import BatchingSettings
+from tests.serving import served
+
+
+class FakeSignature:
+    """Doubles numbers, one batch at a time, each as long as `gate` is closed; refuses negative ones."""
+
+    name = "double"
+    model = type("Model", (), {"in_flight": 0})()
+
+    def __init__(self, sharable=True, splittable=True):
+        self.sharable, self.splittable = sharable, splittable
+        self.inputs = self.outputs = {"x": Spec(np.dtype("float32"), (None,))}
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches = []
+
+    def __call__(self, inputs):
+        self.batches.append(inputs["x"].tolist())
+        assert self.gate.wait(10)
+        if (inputs["x"] < 0).any():
+            raise RequestError(Code.INVALID_ARGUMENT, "negative")
+        if (inputs["x"] > 100).any():
+            raise ZeroDivisionError
+        return {"x": inputs["x"] * 2}
+
+    def cut(self, outputs, rows):
+        return {key: array[rows] for key, array in outputs.items()}
+
+
+def numbers(*values):
+    return {"x": np.array(values, np.float32)}
+
+
+def run(body, **settings):
+    """Runs `body(batcher)` in an event loop."""
+
+    async def main():
+        batcher = Batcher(BatchingSettings(**{"num_batch_threads": 1, "max_batch_size": 4, **settings}))
+        try:
+            return await body(batcher)
+        finally:
+            batcher.close()
+
+    return asyncio.run(main())
+
+
+async def while_busy(batcher, signature, *requests):
+    """Puts requests into the queue while the only thread is busy with `[0]`, then lets go."""
+    signature.gate.clear()
+    asked = [numbers(0), *requests]
+    tasks = [asyncio.create_task(batcher.run(signature, inputs, len(inputs["x"]))) for inputs in asked]
+    await asyncio.sleep(0.02)
+    return tasks[1:]
+
+
+def test_those_who_wait_share_a_batch():
+    signature = FakeSignature()
+
+    async def body(batcher):
+        tasks = await while_busy(batcher, signature, numbers(1), numbers(2, 3), numbers(4, 5), numbers(6))
+        assert batcher.waiting_rows == 6
+        signature.gate.set()
+        answers = await asyncio.gather(*tasks)
+        assert [answer["x"].tolist() for answer in answers] == [[2], [4, 6], [8, 10], [12]]
+        assert batcher.waiting_rows == 0
+
+    run(body)
+    assert signature.batches == [[0], [1, 2, 3], [4, 5, 6]]
+
+
+def test_nobody_waits_for_company_while_a_thread_is_free():
+    signature = FakeSignature()
+
+    async def body(batcher):
+        start = time.monotonic()
+        await batcher.run(signature, numbers(1), 1)
+        assert time.monotonic() - start < 0.5
+
+    run(body)
+
+
+def test_batch_timeout_waits_for_company():
+    signature = FakeSignature()
+
+    async def body(batcher):
+        start = time.monotonic()
+        await asyncio.gather(*(batcher.run(signature, numbers(i), 1) for i in range(3)))
+        assert 0.1 <= time.monotonic() - start < 2
+        await asyncio.gather(*(batcher.run(signature, numbers(i), 1) for i in range(4)))  # full: no wait
+
+    run(body, batch_timeout_micros=100_000)
+    assert [len(batch) for batch in signature.batches] == [3, 4]
+
+
+def test_what_may_not_share_runs_alone():
+    signature = FakeSignature(sharable=False, splittable=False)
+
+    async def body(batcher):
+        tasks = await while_busy(batcher, signature, numbers(1), numbers(2), numbers(*range(9)))
+        signature.gate.set()
+        await asyncio.gather(*tasks)
+
+    run(body)
+    assert [len(batch) for batch in signature.batches] == [1, 1, 1, 9]
+
+
+def test_large_requests_are_split_and_joined():
+    signature = FakeSignature()
+
+    async def body(batcher):
+        answer = await batcher.run(signature, numbers(*range(10)), 10)
+        assert answer["x"].tolist() == [2.0 * i for i in range(10)]
+
+    run(body)
+    assert [len(batch) for batch in signature.batches] == [4, 4, 2]
+
+
+def test_over_the_bound_is_refused_at_once():
+    signature = FakeSignature()
+
+    async def body(batcher):
+        tasks = await while_busy(batcher, signature, *(numbers(i) for i in range(8)))
+        with pytest.raises(RequestError) as error:
+            await batcher.run(signature, numbers(9), 1)
+        assert error.value.code is Code.RESOURCE_EXHAUSTED
+        other = asyncio.create_task(batcher.run(FakeSignature(), numbers(1), 1))  # has a queue of its own
+        await asyncio.sleep(0)
+        signature.gate.set()
+        await asyncio.gather(other, *tasks)
+        await batcher.run(signature, numbers(9), 1)
+
+    run(body, max_enqueued_batches=2)
+    assert len(signature.batches) == 4
+
+
+def test_who_has_gone_is_not_answered():
+    signature = FakeSignature()
+
+    async def body(batcher):
+        tasks = await while_busy(batcher, signature, numbers(1), numbers(2), numbers(3))
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        signature.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(answers[1], asyncio.CancelledError)
+        assert batcher.waiting_rows == 0
+
+    run(body)
+    assert signature.batches == [[0], [1, 3]]
+    assert signature.model.in_flight == 0
+
+
+def test_one_refused_request_does_not_spoil_the_batch():
+    signature = FakeSignature()
+
+    async def body(batcher):
+        tasks = await while_busy(batcher, signature, numbers(1), numbers(-1), numbers(101), numbers(3))
+        signature.gate.set()
+        good, negative, failed, last = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [good["x"].tolist(), last["x"].tolist()] == [[2], [6]]
+        assert negative.code is Code.INVALID_ARGUMENT
+        assert failed.code is Code.INTERNAL
+        assert failed.message == "the model failed: ZeroDivisionError"
+
+    run(body)
+
+
+def test_an_empty_request():
+    signature = FakeSignature()
+
+    async def body(batcher):
+        assert (await batcher.run(signature, numbers(), 0))["x"].tolist() == []
+
+    run(body)
+
+
+# ------------------------------------------------------------------------------------------------- in a real server
+
+
+def together(server, signature, *texts):
+    """Answers to requests that are sent at once while the server's only thread is busy."""
+    with Client(server.grpc, model="toy") as client, concurrent.futures.ThreadPoolExecutor(len(texts) + 1) as threads:
+        threads.submit(client.predict, "slow", text=["400"])
+        time.sleep(0.1)
+        asked = [threads.submit(client.predict, signature, text=[text]) for text in texts]
+        return [one.exception() or one.result() for one in asked]
+
+
+@pytest.fixture(scope="module")
+def server(toy_folder):
+    settings = BatchingSettings(num_batch_threads=1, max_batch_size=8)
+    with served.running(served.settings(toy_folder, batching=settings)) as server:
+        yield server
+
+
+def test_clients_share_a_batch(server):
+    answers = together(server, "serving_default", "a", "bb", "ccc", "dddd")
+    assert [answer["length"].tolist() for answer in answers] == [[1], [2], [3], [4]]
+    assert max(int(answer["batch"][0]) for answer in answers) > 1
+
+
+def test_the_answer_is_the_same_alone_and_in_company(server):
+    texts = ["x", "a much longer one", ""]
+    with Client(server.grpc, model="toy") as client:
+        for signature in ("fill_mask", "free"):
+            alone = [client.predict(signature, text=[text]) for text in texts]
+            for one, other in zip(alone, together(server, signature, *texts), strict=True):
+                assert {name: array.tolist() for name, array in one.items()} == {
+                    name: array.tolist() for name, array in other.items()
+                }
+                assert {name: array.shape for name, array in one.items()} == {
+                    name: array.shape for name, array in other.items()
+                }
+
+
+def test_a_refused_text_among_good_ones(server):
+    good, bad, other = together(server, "picky", "a", "bad", "ccc")
+    assert good["length"].tolist() == [1]
+    assert other["length"].tolist() == [3]
+    assert bad.code is Code.INVALID_ARGUMENT
+    assert "bad is refused" in bad.message

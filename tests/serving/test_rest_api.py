@@ -1,0 +1,180 @@
+"""TensorFlow Serving's REST API, asked as curl would."""
+
+import base64
+import http.client
+import json
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+
+
+@pytest.fixture
+def ask(toy_server):
+    """(status, answer) of a request to a path below /v1/models/."""
+
+    def asked(path, body=None, method=None):
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(f"{toy_server.rest}/v1/models/{path}", data, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return response.status, json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    return asked
+
+
+def test_rows_and_columns(ask):
+    status, answer = ask("toy:predict", {"instances": ["ab", "ünï"]})
+    assert status == 200
+    assert [(row["length"], row["upper"], row["version"]) for row in answer["predictions"]] == [
+        (2.0, "AB", 2),
+        (5.0, "üNï", 2),
+    ]
+    assert ask("toy:predict", {"instances": [{"text": "ab"}, {"text": "ünï"}]}) == (status, answer)
+    assert ask("toy:predict", {"inputs": ["ab"]})[1]["outputs"]["length"] == [2.0]
+    assert ask("toy:predict", {"inputs": {"text": ["ab"]}})[1]["outputs"]["upper"] == ["AB"]
+
+
+def test_a_single_output_drops_its_name(ask):
+    assert ask("toy:predict", {"signature_name": "single", "instances": ["ab", ""]}) == (200, {"predictions": [2, 0]})
+    assert ask("toy:predict", {"signature_name": "single", "inputs": ["ab"]}) == (200, {"outputs": [2]})
+
+
+def test_bytes_and_numbers(ask):
+    raw = {"b64": base64.b64encode(b"\xff\x00").decode()}
+    rows = [{"text": raw, "numbers": [1, 2.5]}, {"text": "é", "numbers": [-1, 0]}]
+    status, answer = ask("toy:predict", {"signature_name": "pair", "instances": rows})
+    assert status == 200
+    first, second = answer["predictions"]
+    assert first["copy_bytes"] == raw
+    assert second["copy_bytes"] == {"b64": base64.b64encode("é".encode()).decode()}
+    assert first["sum"] == 3.5
+    assert second["root"][0] != second["root"][0]  # NaN, written as NaN
+    assert ask("toy:predict", {"instances": [raw]})[1]["predictions"][0]["length"] == 2.0
+
+
+def test_versions_and_labels(ask):
+    def version(path):
+        return ask(f"{path}:predict", {"instances": ["x"]})[1]["predictions"][0]["version"]
+
+    assert [version("toy"), version("toy/versions/1"), version("toy/labels/stable")] == [2, 1, 1]
+    status, answer = ask("toy/versions/3:predict", {"instances": ["x"]})
+    assert status == 404
+    assert "Specific(toy, 3)" in answer["error"]
+    assert ask("toy/labels/canary:predict", {"instances": ["x"]})[0] == 404
+    assert ask("other:predict", {"instances": ["x"]})[0] == 404
+
+
+def test_status_and_metadata(ask):
+    status, answer = ask("toy")
+    assert status == 200
+    assert [(v["version"], v["state"], v["status"]["error_code"]) for v in answer["model_version_status"]] == [
+        ("2", "AVAILABLE", "OK"),
+        ("1", "AVAILABLE", "OK"),
+    ]
+    assert len(ask("toy/versions/1")[1]["model_version_status"]) == 1
+    assert ask("toy/versions/9")[0] == 404
+    metadata = ask("toy/metadata")[1]
+    assert metadata["model_spec"] == {"name": "toy", "signature_name": "", "version": "2"}
+    signature = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
+    assert signature["inputs"]["text"]["dtype"] == "DT_STRING"
+    assert signature["method_name"] == "tensorflow/serving/predict"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"{", "JSON Parse error"),
+        (b"[]", "must be a JSON object"),
+        (b"\xff", "JSON Parse error"),
+        (b"[" * 100_000, "JSON Parse error"),
+        ({}, "either instances or inputs"),
+        ({"instances": ["x"], "inputs": ["x"]}, "either instances or inputs"),
+        ({"instances": []}, "not empty"),
+        ({"instances": "x"}, "must be a list"),
+        ({"instances": ["x"], "signature": "single"}, "fields are"),
+        ({"instances": ["x"], "signature_name": 3}, "must be a string"),
+        ({"instances": ["x"], "signature_name": "none"}, "has no signature 'none'"),
+        ({"instances": ["x", 3]}, "must be of type string. Received: 3"),
+        ({"instances": ["x", ["y"]]}, "must be of type string"),
+        ({"instances": [["x"], ["y", "z"]]}, "rectangular"),
+        ({"instances": [["x"]]}, "must be of shape"),
+        ({"inputs": "x"}, "must be of shape"),
+        ({"instances": [{"b64": "?"}]}, "not base64"),
+        ({"instances": [{"text": "x"}, {"txt": "x"}]}, "objects with"),
+        ({"instances": [{"txt": "x"}]}, "takes the inputs ['text']"),
+        ({"instances": ["x"], "signature_name": "pair"}, "must be named"),
+        ({"inputs": {"text": ["x"], "numbers": [[1, "2"]]}, "signature_name": "pair"}, 'float32. Received: "2"'),
+        ({"inputs": {"text": ["x"], "numbers": [[1, True]]}, "signature_name": "pair"}, "float32. Received: true"),
+        ({"inputs": {"text": ["x"], "numbers": [[1, 2], [3, 4]]}, "signature_name": "pair"}, "equally many rows"),
+        ({"instances": ["bad"], "signature_name": "picky"}, "bad is refused"),
+        ({"instances": ["x"] * 101}, "may have 100 rows. Received: 101"),
+        ({"instances": ["x"] * 5, "signature_name": "free"}, "may have 4 rows. Received: 5"),
+        ({"instances": ["x" * 50_001]}, "may have 50000 bytes. Received: 50001"),
+        (b'{"instances": ["\\ud800"]}', "surrogate"),
+    ],
+)
+def test_bad_requests(ask, body, message):
+    status, answer = ask("toy:predict", body)
+    assert status == 400
+    assert answer.keys() == {"error"}
+    assert message in answer["error"]
+
+
+def test_bad_paths_and_methods(ask):
+    assert ask("toy:predict", method="GET") == (400, {"error": "Malformed request: GET /v1/models/toy:predict"})
+    assert ask("toy", {"instances": ["x"]})[0] == 400
+    assert ask("toy/versions/x")[0] == 400
+    assert ask("../../etc/passwd")[0] == 400
+    assert ask("toy:explain", {})[0] == 400
+    for verb in ("classify", "regress"):
+        status, answer = ask(f"toy:{verb}", {"examples": []})
+        assert status == 501
+        assert "use Predict" in answer["error"]
+
+
+def test_a_body_beyond_the_bound_is_not_read(toy_server):
+    connection = http.client.HTTPConnection(toy_server.rest.removeprefix("http://"), timeout=20)
+    connection.putrequest("POST", "/v1/models/toy:predict")
+    connection.putheader("Content-Length", str(10**12))
+    connection.endheaders()
+    connection.send(b"x" * 250_000)
+    response = connection.getresponse()
+    assert response.status == 413
+    assert "200000 bytes" in json.loads(response.read())["error"]
+    connection.close()
+
+
+def test_an_answer_beyond_the_bound(ask):
+    text = "x" * 40_000
+    status, answer = ask("toy:predict", {"signature_name": "fill_mask", "instances": [text, text, text, text]})
+    assert status == 429
+    assert "send fewer texts" in answer["error"]
+
+
+def test_metrics(toy_server, ask):
+    ask("toy:predict", {"instances": ["x"]})
+    ask("toy:predict", {"instances": []})
+    with urllib.request.urlopen(f"{toy_server.rest}/monitoring/prometheus/metrics") as response:
+        lines = response.read().decode().splitlines()
+    counted = [line for line in lines if line.startswith(":tensorflow:serving:request_count_total")]
+    assert any('entrypoint="REST.Predict",model_name="toy",status="OK"' in line for line in counted)
+    assert any('status="INVALID_ARGUMENT"' in line for line in counted)
+    assert 'bert_serving_version_available{model_name="toy",version="2"} 1.0' in lines
+
+
+def test_curl(toy_server):
+    curl = shutil.which("curl")
+    if not curl:
+        pytest.skip("needs curl")
+    url = f"{toy_server.rest}/v1/models/toy:predict"
+    answer = subprocess.run(
+        [curl, "-sS", "-d", '{"signature_name": "single", "instances": ["hello"]}', url],
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(answer.stdout) == {"predictions": [5]}
