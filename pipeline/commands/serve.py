@@ -69,7 +69,7 @@ def command(**flags):
         click.echo(f"bert: running {binary}; it listens on all addresses (--embedded: this server)", err=True)
         os.execvp(binary, [BINARY, *arguments])
     settings = _settings(flags)
-    _import_tensorflow_quickly()
+    _leave_out_optional_packages()
     from serving import server
 
     server.serve(settings, report=lambda line: click.echo(f"bert: {line}", err=True), ready=server.print_ready)
@@ -129,9 +129,9 @@ def _settings(flags):
     )
 
 
-def _import_tensorflow_quickly() -> None:
+def _leave_out_optional_packages() -> None:
     """TensorFlow imports Keras, and Keras, for its plots and data adapters, whatever of these is installed: two seconds
-    of a server's start for packages that it never calls. They are optional there, and absent in this process."""
+    of a server's start for packages that it never calls. They are optional there, and count as absent in this
+    process."""
     for name in ("IPython", "jax", "matplotlib", "pandas", "scipy", "sklearn", "torch"):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
-    import tensorflow  # noqa: F401

@@ -1,0 +1,137 @@
+"""`bert serve` and `bert predict` as a person or a script runs them."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from pipeline.commands import predict, serve
+from preprocessing.errors import InputError
+from serving.client import Client
+
+BERT = [sys.executable, "-m", "pipeline.cli"]
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def toy_base(tmp_path_factory):
+    from tests.serving import served
+
+    base = tmp_path_factory.mktemp("toy")
+    served.save(base, 1)
+    return base
+
+
+def bert(*arguments, **more):
+    return subprocess.run([*BERT, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120, **more)
+
+
+def test_serve_answers_and_drains(toy_base):
+    """One process for all that needs a real one: the ready line, `bert predict` by both protocols, TF Serving's
+    spelling of the flags, SIGTERM with a request under way."""
+    flags = ["--model_base_path", str(toy_base), "--model_name=toy", "--port=0", "--rest_api_port=0", "--embedded"]
+    with subprocess.Popen(
+        [*BERT, "serve", *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as server:
+        try:
+            ready = server.stdout.readline()
+            match = re.fullmatch(r"Ready: gRPC (127\.0\.0\.1:\d+), REST (http://127\.0\.0\.1:\d+)\n", ready)
+            assert match, (ready, server.stderr.read() if server.poll() is not None else "")
+            grpc, rest = match.groups()
+            for target in (["--server", grpc], ["--rest", rest]):
+                done = bert("predict", *target, "--model-name", "toy", "--signature", "single", "--json", "hello")
+                assert json.loads(done.stdout) == {"length": [5]}, done.stderr
+            done = bert("predict", "--server", grpc, "--model-name", "toy", "--signature", "none", "hello")
+            assert done.returncode == 1
+            assert re.fullmatch(r"bert: error: .*has no signature 'none'.*\(INVALID_ARGUMENT\)\n", done.stderr)
+
+            with Client(grpc, model="toy", tries=1) as client, concurrent.futures.ThreadPoolExecutor(1) as thread:
+                slow = thread.submit(client.predict, "slow", text=["1000"])
+                time.sleep(0.3)
+                server.send_signal(signal.SIGTERM)
+                assert slow.result()["batch"].tolist() == [1]
+            assert server.wait(20) == 0
+            errors = server.stderr.read()
+            assert re.fullmatch(r"bert: toy: version 1 loaded in [\d.]+ s\n", errors), errors
+        finally:
+            server.kill()
+
+
+def test_serve_errors_are_one_line(tmp_path):
+    done = bert("serve", "--model-base-path", str(tmp_path / "none"), "--embedded")
+    assert done.returncode == 1
+    assert done.stderr.startswith("bert: error: the base path of model bert must be a folder")
+    assert done.stderr.count("\n") == 1
+    assert "name the folder to serve" in bert("serve").stderr
+
+
+def test_help_is_quick():
+    start = time.monotonic()
+    done = bert("serve", "--help")
+    assert time.monotonic() - start < 5  # a second on an idle machine; TensorFlow alone would take longer
+    assert "--model-base-path" in done.stdout
+
+
+def test_handover_passes_tensorflow_servings_flags_on(tmp_path):
+    binary = tmp_path / "tensorflow_model_server"
+    binary.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    binary.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    arguments = ["--model-base-path", "/models/bert", "--rest_api_port=8501", "--port", "8500", "--host", "0.0.0.0"]
+    done = bert("serve", *arguments, "--max-text-bytes=9", env=env)
+    assert done.stdout.split() == ["--model_base_path=/models/bert", "--rest_api_port=8501", "--port=8500"]
+    assert "listens on all addresses" in done.stderr
+
+
+def test_handover_of_odd_flags():
+    assert serve.handover(["--a-b=--c-d", "--e_f", "-1"]) == ["--a_b=--c-d", "--e_f=-1"]
+    with pytest.raises(InputError, match="needs a value"):
+        serve.handover(["--port"])
+    with pytest.raises(InputError, match="begin with --"):
+        serve.handover(["port"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--server", "a:1", "--rest", "b:1", "x"], "one of --server, --rest and --model"),
+        (["--signature", "next_sentence", "only one"], "takes texts in pairs. Received: 1"),
+        (["--model", "/none", "x"], "no folder with version"),
+        (["--rest", "127.0.0.1:9", "--timeout", "0.3", "x"], "UNAVAILABLE"),
+    ],
+)
+def test_predict_errors(arguments, message):
+    result = CliRunner().invoke(predict.command, arguments)
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+
+
+def test_predict_from_a_folder(toy_base):
+    result = CliRunner().invoke(predict.command, ["--model", str(toy_base), "hello"])
+    assert result.exception is None
+    assert result.output.splitlines()[0] == "hello"
+    assert "  length   5" in result.output.splitlines()
+    assert "  upper    HELLO" in result.output.splitlines()
+
+
+def test_fill_mask_is_shown_with_bars():
+    outputs = {
+        "mask_count": np.array([1, 0]),
+        "tokens": np.array([[[b"capital", b"heart"]], [[b"", b""]]], object),
+        "scores": np.array([[[0.5, 0.25]], [[0, 0]]], np.float32),
+    }
+    lines = list(predict._table("fill_mask", {"text": ["Paris is the [MASK].", "x"]}, outputs))
+    assert lines[0] == "Paris is the [MASK]."
+    assert re.fullmatch(r"  capital  50\.00%  █+", lines[1])
+    assert re.fullmatch(r"  heart    25\.00%  █+", lines[2])
+    assert abs(lines[1].count("█") - 2 * lines[2].count("█")) <= 1
+    assert lines[3:] == ["x", "  there is no [MASK] in it"]

@@ -1,0 +1,153 @@
+"""The client gives the same answers over gRPC, over REST and from a folder, keeps its deadline, and is light."""
+
+import http.server
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from preprocessing.errors import InputError
+from serving.client import Client
+from serving.request_error import Code, RequestError
+
+KINDS = ("grpc", "rest", "folder")
+
+
+@pytest.fixture(params=KINDS)
+def client(request, toy_server, toy_folder):
+    target = toy_folder if request.param == "folder" else getattr(toy_server, request.param)
+    with Client(target, model="toy") as client:
+        yield client
+
+
+def test_predict(client):
+    outputs = client.predict("serving_default", text=["ab", "ünï", b"\xff"])
+    assert outputs["length"].tolist() == [2, 5, 1]
+    assert outputs["length"].dtype == np.float32
+    assert outputs["version"].tolist() == [2, 2, 2]
+    assert client.predict("single", text=["ab"])["length"].tolist() == [2]
+
+
+def test_bytes_come_back_as_they_went(client):
+    numbers = np.array([[1, 2], [-3, 4]], np.float32)
+    outputs = client.predict("pair", text=[b"\xff\x00", "é"], numbers=numbers)
+    assert outputs["copy_bytes"].tolist() == [b"\xff\x00", "é".encode()]
+    np.testing.assert_allclose(outputs["root"], np.sqrt(numbers, where=numbers > 0, out=np.full((2, 2), np.nan)))
+
+
+def test_errors_have_a_code(client):
+    for call in (
+        lambda: client.predict("none", text=["x"]),
+        lambda: client.predict("single", txt=["x"]),
+        lambda: client.predict("picky", text=["bad"]),
+    ):
+        with pytest.raises(RequestError) as error:
+            call()
+        assert error.value.code is Code.INVALID_ARGUMENT
+    with pytest.raises(TypeError, match="a list of texts"):
+        client.predict("single", text="one text")
+
+
+def test_versions(client):
+    assert client.versions()[2] == "AVAILABLE"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_version_one(kind, toy_server, toy_folder):
+    target = toy_folder if kind == "folder" else getattr(toy_server, kind)
+    assert Client(target, model="toy", version=1).predict("serving_default", text=["x"])["version"].tolist() == [1]
+    if kind != "folder":
+        labelled = Client(target, model="toy", label="stable")
+        assert labelled.predict("serving_default", text=["x"])["version"].tolist() == [1]
+
+
+def test_typed_answers(monkeypatch):
+    """fill_mask and the others only take `predict`'s arrays apart."""
+    arrays = {
+        "tokens": np.array([[[b"a", b"b"], [b"c", b"d"]], [[b"e", b"f"], [b"", b""]]], object),
+        "scores": np.array([[[0.9, 0.1], [0.8, 0.2]], [[0.7, 0.3], [0, 0]]], np.float32),
+        "sequence": np.array([[[b"xa", b"xb"], [b"xc", b"xd"]], [[b"xe", b"xf"], [b"", b""]]], object),
+        "mask_count": np.array([2, 1], np.int32),
+    }
+    client = Client("localhost:1")
+    monkeypatch.setattr(client, "predict", lambda signature, **inputs: arrays)
+    first, second = client.fill_mask(["x", "y"])
+    assert [[candidate.token for candidate in mask] for mask in first] == [["a", "b"], ["c", "d"]]
+    assert [candidate.sequence for candidate in second[0]] == ["xe", "xf"]
+    assert second[0][0].score == pytest.approx(0.7)
+    tokens = {"tokens": np.array([[b"[CLS]", b"a", b"[PAD]"]], object), "length": np.array([2])}
+    monkeypatch.setattr(client, "predict", lambda signature, **inputs: tokens)
+    assert client.tokenize(["a"]) == [["[CLS]", "a"]]
+
+
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_deadline(kind, toy_server):
+    with Client(getattr(toy_server, kind), model="toy", timeout=0.2) as client:
+        start = time.monotonic()
+        with pytest.raises(RequestError) as error:
+            client.predict("slow", text=["2000"])
+        assert error.value.code is Code.DEADLINE_EXCEEDED
+        assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:9", "http://127.0.0.1:9"])
+def test_a_server_that_is_not_there(target):
+    start = time.monotonic()
+    with pytest.raises(RequestError) as error:
+        Client(target, timeout=5, tries=2).predict("single", text=["x"])
+    assert error.value.code is Code.UNAVAILABLE
+    assert time.monotonic() - start < 5
+
+
+def test_tries_again_while_the_server_is_overloaded():
+    answers = [(429, b'{"error": "overloaded"}'), (503, b'{"error": "starting"}'), (200, b'{"outputs": {"n": [1]}}')]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status, body = answers.pop(0)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as fake:
+        threading.Thread(target=fake.serve_forever, daemon=True).start()
+        with Client(f"http://127.0.0.1:{fake.server_port}") as client:
+            assert client.predict("any", text=["x"])["n"].tolist() == [1]
+            answers[:] = [(400, b'{"error": "no"}'), (200, b"{}")]
+            with pytest.raises(RequestError, match="no"):
+                client.predict("any", text=["x"])
+            assert len(answers) == 1  # a bad request is bad the second time too
+        fake.shutdown()
+
+
+def test_targets(tmp_path):
+    with pytest.raises(InputError, match="no folder with version 1, 2"):
+        Client(tmp_path)
+    with pytest.raises(InputError, match="no folder with version 7"):
+        Client(tmp_path, version=7)
+    with pytest.raises(InputError, match="not both"):
+        Client("localhost:1", version=1, label="stable")
+
+
+def test_asking_a_server_needs_no_tensorflow(toy_server):
+    code = f"""
+import sys
+from serving.client import Client
+for target in ({toy_server.grpc!r}, {toy_server.rest!r}):
+    print(Client(target, model="toy").predict("single", text=["abc"])["length"].tolist())
+print(sorted({{"tensorflow", "keras"}} & sys.modules.keys()))
+"""
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.split() == ["[3]", "[3]", "[]"]
