@@ -7,6 +7,7 @@ the text.
 
 import hashlib
 import json
+import os
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -73,11 +74,8 @@ def check_input(settings: CorpusSettings) -> None:
 def _match(pattern: str) -> list[tuple[str, int]]:
     """(path, bytes) of the files that a file name, folder or glob stands for."""
     try:
-        found = FileSystems.match([pattern])[0].metadata_list
-        if not found or all(not file.size_in_bytes for file in found):
-            folder = FileSystems.match([pattern.rstrip("/") + "/*"])[0].metadata_list
-            found = folder or found
-        files = [(file.path, file.size_in_bytes) for file in found if not file.path.endswith("/")]
+        inside, found = (match.metadata_list for match in FileSystems.match([FileSystems.join(pattern, "*"), pattern]))
+        files = [(file.path, file.size_in_bytes) for file in inside or found if not os.path.isdir(file.path)]
         if not files:
             raise InputError(f"no file matches {pattern!r}: check the path, and quote a glob")
         for path, _ in files:
