@@ -107,7 +107,7 @@ class BertEncoder(keras.Model):
         states_RH, probabilities_BNLL = [x_RH], []
         for layer, seeds in zip(self.transformer_layers, layer_seeds, strict=True):
             chosen = positions if layer is self.transformer_layers[-1] else None
-            x_RH, layer_probabilities_BNLL = layer(x_RH, mask_B11L, seeds=seeds, positions=chosen)
+            x_RH, layer_probabilities_BNLL = layer(x_RH, mask_B11L, training=training, seeds=seeds, positions=chosen)
             states_RH.append(x_RH)
             probabilities_BNLL.append(layer_probabilities_BNLL)
 

@@ -54,54 +54,60 @@ def layer_norm(x_NH: tf.Tensor, scale_H: tf.Tensor, offset_H: tf.Tensor, epsilon
     return normalize(x_NH, scale_H, offset_H)
 
 
-def _activation(value: Callable, gradient: Callable) -> Callable:
-    """An elementwise operation `(x, compiled=False)` of its value and its gradient `(x, d) -> d * value'(x)`.
+def gelu_tanh(x: tf.Tensor, training: bool = False) -> tf.Tensor:
+    """google-research/bert's GELU, `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
 
-    Compiled by XLA it is one pass over memory forward and one back, about a third of the time on a CPU, but each shape
-    is compiled anew: for training, where shapes stay; not for serving. Nothing but `x` is kept for the gradient.
+    Outside of training it is written as TensorFlow writes it, which its graph optimiser fuses with the matmul before.
+    In training it is one pass over memory forward and one back, both compiled by XLA, for each shape anew; nothing but
+    `x` is kept for the gradient.
     """
-    plain = value, gradient
-    fused = tuple(tf.function(part, jit_compile=True, autograph=False) for part in plain)
-
-    def operation(x: tf.Tensor, compiled: bool = False) -> tf.Tensor:
-        forward, backward = fused if compiled else plain
-
-        @tf.custom_gradient
-        def activate(x):
-            return forward(x), lambda d: backward(x, d)
-
-        return activate(x)
-
-    return operation
+    return _gelu_tanh(x) if training else tf.nn.gelu(x, approximate=True)
 
 
-# sqrt(2/pi) (x + 0.044715 x^3), twice, is x (LINEAR + CUBIC x^2).
-LINEAR = 2 * math.sqrt(2 / math.pi)
+def gelu(x: tf.Tensor, training: bool = False) -> tf.Tensor:
+    """Exact GELU, `x/2 (1 + erf(x / sqrt 2))`; see `gelu_tanh` about `training`."""
+    return _gelu(x) if training else tf.nn.gelu(x, approximate=False)
+
+
+def _compiled(function: Callable) -> Callable:
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+# sqrt(2/pi) (x + 0.044715 x^3) is x (LINEAR + CUBIC x^2); and (1 + tanh(y)) / 2 = sigmoid(2 y).
+LINEAR = math.sqrt(2 / math.pi)
 CUBIC = 0.044715 * LINEAR
 
 
-def _gelu_tanh(x):
-    return x * tf.sigmoid(x * (LINEAR + CUBIC * x * x))
+@_compiled
+def _gelu_tanh_value(x):
+    return x * tf.sigmoid(2 * x * (LINEAR + CUBIC * x * x))
 
 
+@_compiled
 def _gelu_tanh_gradient(x, d):
-    gate = tf.sigmoid(x * (LINEAR + CUBIC * x * x))
-    return d * (gate + x * gate * (1 - gate) * (LINEAR + 3 * CUBIC * x * x))
+    gate = tf.sigmoid(2 * x * (LINEAR + CUBIC * x * x))
+    return d * (gate + 2 * x * gate * (1 - gate) * (LINEAR + 3 * CUBIC * x * x))
 
 
-def _gelu(x):
+@tf.custom_gradient
+def _gelu_tanh(x):
+    return _gelu_tanh_value(x), lambda d: _gelu_tanh_gradient(x, d)
+
+
+@_compiled
+def _gelu_value(x):
     return 0.5 * x * (1 + tf.math.erf(x * math.sqrt(0.5)))
 
 
+@_compiled
 def _gelu_gradient(x, d):
     density = math.sqrt(0.5 / math.pi) * tf.exp(-0.5 * x * x)
     return d * (0.5 * (1 + tf.math.erf(x * math.sqrt(0.5))) + x * density)
 
 
-# google-research/bert's GELU, x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), as the identical x sigmoid(2 sqrt(...)).
-gelu_tanh = _activation(_gelu_tanh, _gelu_tanh_gradient)
-# Exact GELU, x/2 (1 + erf(x / sqrt 2)).
-gelu = _activation(_gelu, _gelu_gradient)
+@tf.custom_gradient
+def _gelu(x):
+    return _gelu_value(x), lambda d: _gelu_gradient(x, d)
 
 
 def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:

@@ -49,15 +49,15 @@ def gelu(x):
     return np.vectorize(lambda value: value * 0.5 * (1 + math.erf(value / math.sqrt(2))))(x)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("operation", "reference"), [(operations.gelu_tanh, gelu_tanh), (operations.gelu, gelu)])
-def test_gelu_and_its_gradient(operation, reference, compiled):
+def test_gelu_and_its_gradient(operation, reference, training):
     x = np.concatenate([np.linspace(-6, 6, 97), [-40.0, 40.0]])
     upstream = np.random.default_rng(0).normal(size=x.shape)
     tensor = tf.constant(x, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(tensor)
-        y = operation(tensor, compiled=compiled)
+        y = operation(tensor, training)
     np.testing.assert_allclose(y, reference(x), atol=2e-6)
     expected = (reference(x + 1e-4) - reference(x - 1e-4)) / 2e-4 * upstream
     np.testing.assert_allclose(tape.gradient(y, tensor, tf.constant(upstream, tf.float32)), expected, atol=1e-5)
