@@ -140,7 +140,7 @@ class Optimizer(tf.Module):
                 lr=rate,
                 beta1=settings.beta_1,
                 beta2=settings.beta_2,
-                epsilon=settings.epsilon,
+                epsilon=settings.epsilon * tf.sqrt(1 - power_2),  # the kernel corrects the root alone
                 grad=gradient,
             )
             return

@@ -6,7 +6,7 @@ gradients, or weigh the masked tokens of the whole batch alike.
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -68,17 +68,15 @@ def train(
     """
     settings = training_settings
     strategy = devices.strategy(settings.gpus)
-    phases = settings.phases or (Phase(settings.steps),)
-    for phase in phases:
-        _check_batch_size(phase.batch_size or settings.batch_size, strategy.num_replicas_in_sync, settings.accumulate)
     tokens = read_vocabulary(vocab_path, encoder_settings.vocab_size) if vocab_path else None
     train_groups, held_out_groups = batches.by_length(train_files), batches.by_length(eval_files)
-    phases = _with_lengths(phases, train_groups, encoder_settings, train_files)
+    stretches = _stretches(settings, train_groups, encoder_settings, strategy.num_replicas_in_sync)
+    last_length = stretches[-1].length
     vocab_size = encoder_settings.vocab_size
     examples = {
         length: batches.open_examples(files, vocab_size=vocab_size)
         for length, files in train_groups.items()
-        if length in {phase.max_seq_length for phase in phases}
+        if length in {stretch.length for stretch in stretches}
     }
     for opened in examples.values():
         _check_predictions(opened, transform)
@@ -87,10 +85,10 @@ def train(
         for length, files in held_out_groups.items()
         if length in examples
     }
-    if eval_files and phases[-1].max_seq_length not in held_out:
+    if eval_files and last_length not in held_out:
         raise InputError(
-            f"{eval_files[0]}: held-out examples must have the length of the last phase "
-            f"({phases[-1].max_seq_length}). Received: {', '.join(map(str, held_out_groups))}"
+            f"{eval_files[0]}: held-out examples must have the length of the last training examples ({last_length}). "
+            f"Received: {', '.join(map(str, held_out_groups))}"
         )
     if devices.is_chief():
         claim(
@@ -118,21 +116,20 @@ def train(
     checkpoint_every = settings.checkpoint_every or max(1, settings.steps // 10)
     with Records(output if devices.is_chief() else None, step) as records:
         meter = Meter(settings, step)
-        for phase, first, end in _stretches(phases):
-            if step >= end:
+        for stretch in stretches:
+            if step >= stretch.end:
                 continue
-            evaluation = evaluations.get(phase.max_seq_length)
-            batch_size = phase.batch_size or settings.batch_size
-            source = loop.iterator(examples[phase.max_seq_length], batch_size, step - first, transform)
-            while step < end:
+            evaluation = evaluations.get(stretch.length)
+            source = loop.iterator(examples[stretch.length], stretch.batch_size, step - stretch.first, transform)
+            while step < stretch.end:
                 # To the next multiple of whatever comes first.
                 every = (settings.steps_per_call, settings.report_every, evaluate_every, checkpoint_every)
-                stop = min(end, *(step + n - step % n for n in every))
+                stop = min(stretch.end, *(step + n - step % n for n in every))
                 done = loop.run(source, step, stop)
                 if done.bad_step is not None:
                     state.save(done.bad_step)
                     raise InputError(
-                        f"the loss is not finite at step {done.bad_step} (batch {done.bad_step - first}); "
+                        f"the loss is not finite at step {done.bad_step} (batch {done.bad_step - stretch.first}); "
                         f"the weights before it are in {state.newest()}. Try a lower learning rate. Received: loss "
                         f"{done.bad_loss}, gradient norm {done.bad_norm}"
                     )
@@ -155,7 +152,7 @@ def train(
                 meter.pause()
         found = {}
         if eval_files:
-            found = evaluations[phases[-1].max_seq_length]()
+            found = evaluations[last_length]()
             records.write(step, "held_out", found)
             state.save_if_best(step, found["masked_lm_loss"])
         if devices.is_chief():
@@ -183,14 +180,6 @@ def start_from(encoder: BertEncoder, path: str) -> None:
         weight.assign(found)
 
 
-def _check_batch_size(batch_size: int, replicas: int, accumulate: int) -> None:
-    if batch_size % (replicas * accumulate):
-        raise InputError(
-            f"batch_size must be a multiple of the devices ({replicas}) times accumulate ({accumulate}). "
-            f"Received: {batch_size}"
-        )
-
-
 def _check_predictions(examples: batches.Examples, transform) -> None:
     if transform is None and not examples.predictions:
         raise InputError(
@@ -199,32 +188,39 @@ def _check_predictions(examples: batches.Examples, transform) -> None:
         )
 
 
-def _with_lengths(phases, groups, encoder_settings, files) -> tuple[Phase, ...]:
-    """Phases with their lengths, checked: the only length of the files where a phase leaves it open."""
-    if not files:
+@dataclasses.dataclass(frozen=True)
+class _Stretch:
+    """A phase in place: examples of this length from step `first` to before `end`."""
+
+    length: int
+    batch_size: int
+    first: int
+    end: int
+
+
+def _stretches(settings, groups, encoder_settings, replicas) -> list[_Stretch]:
+    """The run's phases, checked against example files by length, model and devices."""
+    if not groups:
         raise InputError("training needs at least one file of examples. Received: none")
     known = ", ".join(map(str, sorted(groups)))
-    if len(groups) > 1 and not phases[0].max_seq_length:
-        raise InputError(f"examples must have one length, or phases say which one when. Received: {known}")
-    phases = tuple(
-        dataclasses.replace(phase, max_seq_length=phase.max_seq_length or next(iter(groups))) for phase in phases
-    )
-    for phase in phases:
-        if phase.max_seq_length not in groups:
+    stretches, first = [], 0
+    for phase in settings.phases or (Phase(settings.steps),):
+        if phase.max_seq_length is None and len(groups) > 1:
+            raise InputError(f"examples must have one length, or phases say which one when. Received: {known}")
+        length = phase.max_seq_length or next(iter(groups))
+        if length not in groups:
+            raise InputError(f"a phase's max_seq_length must be that of examples ({known}). Received: {length}")
+        if length > encoder_settings.max_positions:
             raise InputError(
-                f"a phase's max_seq_length must be that of examples ({known}). Received: {phase.max_seq_length}"
+                f"{groups[length][0]}: the examples' length must not exceed the model's max_positions "
+                f"({encoder_settings.max_positions}). Received: {length}"
             )
-        if phase.max_seq_length > encoder_settings.max_positions:
+        batch_size = phase.batch_size or settings.batch_size
+        if batch_size % (replicas * settings.accumulate):
             raise InputError(
-                f"{groups[phase.max_seq_length][0]}: the examples' length must not exceed the model's max_positions "
-                f"({encoder_settings.max_positions}). Received: {phase.max_seq_length}"
+                f"batch_size must be a multiple of the devices ({replicas}) times accumulate ({settings.accumulate}). "
+                f"Received: {batch_size}"
             )
-    return phases
-
-
-def _stretches(phases: Sequence[Phase]) -> Iterator[tuple[Phase, int, int]]:
-    """(phase, its first step, the step after its last)."""
-    first = 0
-    for phase in phases:
-        yield phase, first, first + phase.steps
+        stretches.append(_Stretch(length, batch_size, first, first + phase.steps))
         first += phase.steps
+    return stretches

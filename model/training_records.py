@@ -33,13 +33,13 @@ class Records:
         return self
 
     def __exit__(self, *error):
-        if self._stream:
+        if self._stream and self._writer:
             self._stream.close()
             self._writer.close()
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
         """`kind` is "training" or "held_out"."""
-        if not self._stream:
+        if not (self._stream and self._writer):
             return
         row = {"step": step, "kind": kind, **figures}
         self._history.append(row)

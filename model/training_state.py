@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import warnings
+from typing import Any
 
 import tensorflow as tf
 
@@ -78,7 +79,7 @@ class State:
             self._best.save(checkpoint_number=step)
 
 
-def claim(output: str, **parts) -> None:
+def claim(output: str, **parts: Any) -> None:
     """Makes `output` the folder of the run that these settings describe, or goes on with it.
 
     Args:
@@ -88,7 +89,9 @@ def claim(output: str, **parts) -> None:
         InputError: the folder holds a run with others; or it cannot be written to.
     """
     described = json.loads(
-        json.dumps({name: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for name, v in parts.items()})
+        json.dumps(
+            {name: dataclasses.asdict(v) if hasattr(v, "__dataclass_fields__") else v for name, v in parts.items()}
+        )
     )
     path = os.path.join(output, "run.json")
     try:

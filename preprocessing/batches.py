@@ -43,7 +43,7 @@ class Examples:
     max_seq_length: int
     max_predictions: int
     predictions: int  # masked tokens in all examples; none when they are to be masked at training time
-    arrays: dict[str, np.ndarray] | None  # name -> [count, length]
+    arrays: dict[str, np.ndarray]  # name -> [count, length]; empty when they do not fit in memory
 
     def batches(
         self,
@@ -72,9 +72,9 @@ class Examples:
             shards, shard: every batch is cut into `shards` equal parts, of which this gives one (several workers).
         """
         repeat = shuffle if repeat is None else repeat
-        if buckets and (self.arrays is None or not shuffle):
+        if buckets and (not self.arrays or not shuffle):
             raise InputError("buckets need shuffled examples that fit in memory; leave them out, or raise the limit")
-        if self.arrays is not None:
+        if self.arrays:
             batches = self._resident(batch_size, seed, shuffle, repeat, start, bool(buckets))
         else:
             batches = self._streamed(batch_size, seed, shuffle, repeat, start)
@@ -209,7 +209,7 @@ def open_examples(
                 kept.append(stored)
                 if size > memory_limit:
                     kept = None
-    arrays = None
+    arrays: dict[str, np.ndarray] = {}
     if kept is not None:
         arrays = {name: np.concatenate([chunk[name] for chunk in kept]) for name in features.ALL_FEATURES}
     return Examples(tuple(files), count, length, predictions, masked, arrays)

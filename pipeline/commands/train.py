@@ -71,14 +71,14 @@ def _vocabulary_size(path: str) -> int:
 def _encoder_settings(config: str, vocab_size: int):
     """A named size with the vocabulary's number of tokens, or the settings of a file."""
     from model import settings
-    from model.checkpoints import read_settings
+    from model.formats import settings_in
 
     if config in settings.NAMED:
         return settings.NAMED[config](vocab_size=vocab_size)
     path = pathlib.Path(config)
     if not path.is_file():
         raise InputError(f"config must be {', '.join(settings.NAMED)} or a JSON file. Received: {config!r}")
-    found = read_settings(path)
+    found = settings_in(path)
     if found.vocab_size != vocab_size:
         raise InputError(f"{config}: vocab_size must be the vocabulary's ({vocab_size}). Received: {found.vocab_size}")
     return dataclasses.replace(found, vocab_size=vocab_size)

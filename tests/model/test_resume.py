@@ -1,0 +1,135 @@
+"""Killed at any moment and run again, a run ends with the weights of one that was not interrupted, bit for bit."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from model import training
+from model.training_settings import TrainingSettings
+from preprocessing.errors import InputError
+from tests.model import small_examples
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Dropout stays on: its random numbers must resume, too.
+SETTINGS = TrainingSettings(
+    steps=60, batch_size=8, learning_rate=1e-2, steps_per_call=4, report_every=10, evaluate_every=20, checkpoint_every=6
+)
+
+RUN = """
+import sys, time
+from model import training
+from tests.model import small_examples, test_resume
+def report(step, total, figures):
+    print(step, flush=True)
+    time.sleep(float(sys.argv[3]))
+training.train(small_examples.encoder_settings(), test_resume.SETTINGS, train_files=[sys.argv[1]],
+               eval_files=[sys.argv[1]], output=sys.argv[2], report=report)
+"""
+
+
+def start(examples, output, pause):
+    """The run as a process of its own that tells each tenth step."""
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, examples, str(output), str(pause)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def train(examples, output):
+    return training.train(
+        small_examples.encoder_settings(), SETTINGS, train_files=[examples], eval_files=[examples], output=str(output)
+    )
+
+
+def weights(result):
+    return [weight.numpy() for weight in result.encoder.weights]
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    path = tmp_path_factory.mktemp("examples") / "a.tfrecord"
+    return small_examples.write(path, small_examples.examples(100))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(examples, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole")
+    return output, train(examples, output)
+
+
+def assert_same(first, second):
+    for one, other in zip(weights(first), weights(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_killed_and_run_again(examples, uninterrupted, tmp_path):
+    """The first run in a process that is killed after 20 steps; the second here."""
+    process = start(examples, tmp_path, pause=1.0)
+    for line in process.stdout:
+        if int(line) >= 20:
+            break
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    steps = []
+    result = training.train(
+        small_examples.encoder_settings(),
+        SETTINGS,
+        train_files=[examples],
+        eval_files=[examples],
+        output=str(tmp_path),
+        report=lambda step, *_: steps.append(step),
+    )
+    assert steps[0] > 10, "it began anew"
+    assert_same(result, uninterrupted[1])
+    assert result.metrics == uninterrupted[1].metrics
+    assert (tmp_path / "history.jsonl").read_text().count('"held_out"') == 3
+
+
+@pytest.mark.long
+def test_killed_at_random_moments(examples, uninterrupted, tmp_path):
+    random = np.random.default_rng(0)
+    for _ in range(6):
+        process = start(examples, tmp_path, pause=0.0)
+        time.sleep(random.uniform(4, 12))
+        process.kill()
+        process.communicate()
+    assert_same(train(examples, tmp_path), uninterrupted[1])
+
+
+def copy_without_last_steps(source, target):
+    """A run's folder as if killed before it ended: without its result."""
+    (target / "checkpoints").mkdir()
+    for path in [source / "run.json", source / "history.jsonl", *(source / "checkpoints").glob("c*")]:
+        (target / path.relative_to(source)).write_bytes(path.read_bytes())
+
+
+@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(examples, uninterrupted, tmp_path, ending):
+    copy_without_last_steps(uninterrupted[0], tmp_path)
+    damaged = tmp_path / "checkpoints" / f"ckpt-60.{ending}"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
+    damaged.write_bytes(bytes(content[: len(content) * 3 // 4]))
+    with pytest.warns(UserWarning, match=r"ckpt-60 cannot be read, going back to the one before"):
+        result = train(examples, tmp_path)
+    assert_same(result, uninterrupted[1])
+
+
+def test_no_readable_checkpoint(examples, uninterrupted, tmp_path):
+    copy_without_last_steps(uninterrupted[0], tmp_path)
+    for path in (tmp_path / "checkpoints").glob("*.index"):
+        path.write_bytes(b"")
+    with (
+        pytest.warns(UserWarning, match="cannot be read"),
+        pytest.raises(InputError, match="none of the 2 checkpoints can be read; remove the folder"),
+    ):
+        train(examples, tmp_path)

@@ -1,0 +1,268 @@
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import checkpoints, training
+from model.encoder import BertEncoder
+from model.training_settings import Phase, TrainingSettings
+from preprocessing import features
+from preprocessing.errors import InputError
+from tests.model import small_examples
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "training_curve.json"
+SETTINGS = TrainingSettings(
+    steps=120,
+    batch_size=16,
+    learning_rate=3e-3,
+    steps_per_call=7,
+    report_every=20,
+    evaluate_every=60,
+    checkpoint_every=40,
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples")
+    return {
+        "train_files": [small_examples.write(folder / "train.tfrecord.gz", small_examples.examples(400))],
+        "eval_files": [small_examples.write(folder / "eval.tfrecord", small_examples.examples(70, seed=1))],
+        "vocab_path": small_examples.write_vocabulary(folder / "vocab.txt"),
+    }
+
+
+def settings(**values):
+    return dataclasses.replace(SETTINGS, **values)
+
+
+def train(files, output, training_settings=SETTINGS, encoder_settings=None, **options):
+    return training.train(
+        encoder_settings or small_examples.encoder_settings(),
+        training_settings,
+        output=str(output),
+        **(files | options),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(files, tmp_path_factory):
+    """One run that several tests look at: (output, result, what was reported)."""
+    output, reported = tmp_path_factory.mktemp("run"), []
+    result = train(files, output, report=lambda *report: reported.append(report))
+    return output, result, reported
+
+
+def test_it_learns(run):
+    found = run[1].metrics
+    assert found["masked_lm_loss"] < 0.6 * found["unigram_loss"]
+    assert found["masked_lm_accuracy"] > 2 * found["commonest_token_accuracy"]
+
+
+def test_the_curve_is_the_stored_one(run):
+    """A change in numbers must be meant: then remove the file, run this test, and look at the difference."""
+    curve = [figures["loss"] for _, _, figures in run[2]]
+    if not GOLDEN.exists():
+        GOLDEN.write_text(json.dumps({"loss": [round(value, 5) for value in curve]}) + "\n")
+    stored = json.loads(GOLDEN.read_text())["loss"]
+    np.testing.assert_allclose(curve, stored, rtol=0.01)
+
+
+def test_it_reports(run):
+    steps = [(step, total) for step, total, _ in run[2]]
+    assert steps == [(step, 120) for step in range(20, 121, 20)]
+    figures = run[2][-1][2]
+    assert {"loss", "masked_lm_accuracy", "next_sentence_accuracy", "learning_rate", "tokens_per_second"} <= set(
+        figures
+    )
+    assert 0 <= figures["input_wait_share"] <= 1
+
+
+def test_it_leaves_its_records(run):
+    output = run[0]
+    assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((output / "logs").glob("events*"))
+    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in history if row["kind"] == "held_out"] == [60, 120]
+    assert b"filled_masks" in b"".join(path.read_bytes() for path in (output / "logs").iterdir())
+
+
+def test_it_leaves_the_newest_checkpoints_and_the_best(run):
+    names = {path.name for path in (run[0] / "checkpoints").rglob("*.index")}
+    assert names == {"ckpt-80.index", "ckpt-120.index", "best-120.index"}
+
+
+def test_the_model_it_leaves_is_the_result(run):
+    loaded = checkpoints.load(run[0] / "model")
+    for weight, expected in zip(loaded.weights, run[1].encoder.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy())
+
+
+def test_another_call_does_not_train_again(run, files):
+    reported = []
+    result = train(files, run[0], report=lambda *report: reported.append(report))
+    assert not reported
+    assert result.metrics == run[1].metrics
+
+
+def test_other_settings_in_the_same_folder_are_refused(run, files):
+    with pytest.raises(InputError, match=r"training.learning_rate was 0\.003, now 0\.02"):
+        train(files, run[0], settings(learning_rate=0.02))
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_precisions_learn(files, tmp_path, precision):
+    found = train(files, tmp_path, settings(precision=precision)).metrics
+    assert found["masked_lm_loss"] < 0.9 * found["unigram_loss"]
+
+
+def test_phases_buckets_lamb_and_xla(files, tmp_path):
+    """What does not change the loop's shape, together: two lengths, buckets, another optimizer, compiled."""
+    longer = small_examples.write(tmp_path / "longer.tfrecord", small_examples.examples(100, length=24))
+    result = train(
+        files | {"train_files": [*files["train_files"], longer], "eval_files": []},
+        tmp_path / "run",
+        settings(
+            phases=(Phase(14, 16), Phase(6, 24, batch_size=8)),
+            steps=20,
+            report_every=10,
+            optimizer="lamb",
+            xla=True,
+            buckets=(8,),
+            layer_decay=0.9,
+        ),
+        small_examples.encoder_settings(max_positions=24),
+    )
+    assert result.metrics == {}
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in history] == [10, 20]
+
+
+def test_init_takes_over_weights_and_extends_positions(run, files, tmp_path):
+    encoder = BertEncoder(small_examples.encoder_settings(max_positions=40))
+    training.start_from(encoder, str(run[0] / "model"))
+    source = run[1].encoder
+    np.testing.assert_array_equal(encoder.embeddings.word.numpy(), source.embeddings.word.numpy())
+    positions = source.embeddings.position.numpy()
+    np.testing.assert_array_equal(
+        encoder.embeddings.position.numpy(), np.concatenate([positions, positions, positions[:8]])
+    )
+    with pytest.raises(InputError, match="embeddings/word must have the shape"):
+        training.start_from(BertEncoder(small_examples.encoder_settings(vocab_size=50)), str(run[0] / "model"))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_harms(files, tmp_path):
+    with pytest.raises(InputError, match=r"not finite at step \d+ \(batch \d+\).*checkpoints/ckpt-\d+"):
+        train(files, tmp_path, settings(learning_rate=1e30, clip_norm=0.0, optimizer="sgd", warmup_steps=0))
+    newest = tf.train.latest_checkpoint(str(tmp_path / "checkpoints"))
+    reader = tf.train.load_checkpoint(newest)
+    for name, shape in reader.get_variable_to_shape_map().items():
+        if "weights" in name and shape:
+            assert np.isfinite(reader.get_tensor(name)).all(), name
+
+
+class TestBadInput:
+    def test_vocabulary_of_another_size(self, files, tmp_path):
+        with pytest.raises(
+            InputError, match=r"vocab\.txt: the vocabulary must have as many tokens as the model \(50\)"
+        ):
+            train(files, tmp_path, encoder_settings=small_examples.encoder_settings(vocab_size=50))
+
+    def test_token_outside_the_vocabulary(self, files, tmp_path):
+        small = small_examples.encoder_settings(vocab_size=20)
+        with pytest.raises(InputError, match=r"train\.tfrecord\.gz: example \d+: a token id must lie inside"):
+            train(files | {"vocab_path": None}, tmp_path, encoder_settings=small)
+
+    def test_examples_longer_than_the_model(self, files, tmp_path):
+        with pytest.raises(InputError, match=r"train\.tfrecord\.gz: the examples' length must not exceed"):
+            train(files, tmp_path, encoder_settings=small_examples.encoder_settings(max_positions=8))
+
+    def test_a_gpu_that_is_not_there(self, files, tmp_path):
+        with pytest.raises(InputError, match="gpus must not exceed those of this machine"):
+            train(files, tmp_path, settings(gpus=99))
+
+    def test_unmasked_examples(self, files, tmp_path):
+        arrays = small_examples.examples(20)
+        arrays[features.MASKED_LM_WEIGHTS][:] = 0
+        path = small_examples.write(tmp_path / "a.tfrecord", arrays)
+        with pytest.raises(InputError, match="must have masked tokens to predict"):
+            train(files | {"train_files": [path]}, tmp_path / "run")
+
+    def test_a_phase_without_examples(self, files, tmp_path):
+        with pytest.raises(
+            InputError, match=r"a phase's max_seq_length must be that of examples \(16\). Received: 512"
+        ):
+            train(files, tmp_path, settings(phases=(Phase(120, 512),)))
+
+    def test_held_out_examples_of_another_length(self, files, tmp_path):
+        path = small_examples.write(tmp_path / "a.tfrecord", small_examples.examples(20, length=24))
+        with pytest.raises(InputError, match="held-out examples must have the length"):
+            train(files | {"eval_files": [path]}, tmp_path / "run")
+
+    def test_output_that_is_a_file(self, files, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(InputError, match="output folder must be writable"):
+            train(files, tmp_path / "file" / "run")
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"steps": 0}, "steps must be positive"),
+            ({"accumulate": 5}, "batch_size must be a multiple of accumulate"),
+            ({"warmup_steps": 120}, "warmup_steps must be at least 0 and less than steps"),
+            ({"end_learning_rate": 1.0}, "end_learning_rate must be between"),
+            ({"schedule_power": 2.0}, "schedule_power needs schedule polynomial"),
+            ({"phases": (Phase(10, 16),)}, "phases' steps must add up to steps"),
+            ({"precision": "int8"}, "precision must be"),
+            ({"buckets": (16, 8)}, "buckets must be positive and ascending"),
+        ],
+    )
+    def test_settings_that_contradict(self, values, message):
+        with pytest.raises(InputError, match=message):
+            settings(**values)
+
+
+TWO_DEVICES = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tests.model import test_training
+test_training.train_few_steps(*sys.argv[1:])
+"""
+
+
+def train_few_steps(examples, folder):
+    """Six steps with SGD and with AdamW, on all devices there are; leaves the weights in the folder."""
+    for name in ("sgd", "adamw"):
+        result = training.train(
+            small_examples.encoder_settings(dropout=0.0, attention_dropout=0.0),
+            settings(steps=6, batch_size=8, optimizer=name, warmup_steps=0, accumulate=2),
+            train_files=[examples],
+            output=f"{folder}/{name}",
+        )
+        np.savez(f"{folder}/{name}.npz", *[weight.numpy() for weight in result.encoder.weights])
+
+
+def test_two_devices_give_the_weights_of_one(files, tmp_path):
+    """In particular: nothing is summed over devices twice."""
+    (examples,) = files["train_files"]
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    two = subprocess.Popen(
+        [sys.executable, "-c", TWO_DEVICES, examples, str(tmp_path / "two")],
+        cwd=GOLDEN.parents[2],
+        stderr=subprocess.PIPE,
+    )
+    train_few_steps(examples, tmp_path / "one")
+    _, errors = two.communicate()
+    assert two.returncode == 0, errors.decode()[-2000:]
+    for name, tolerance in (("sgd", 1e-6), ("adamw", 1e-5)):
+        one, both = (np.load(tmp_path / folder / f"{name}.npz") for folder in ("one", "two"))
+        for array in one.files:
+            np.testing.assert_allclose(one[array], both[array], atol=tolerance, rtol=0, err_msg=f"{name} {array}")
