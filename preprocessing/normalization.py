@@ -7,8 +7,9 @@ than 200 characters is unknown. Splitting at white space, punctuation and Chines
 `tf_text.FastWordpieceTokenizer` itself, so what remains is one string to one string.
 
 Three ways through, the cheapest that is exact for a string: `plain` strings need ASCII lower-casing only; `ordinary`
-ones pass through ICU (lower, NFD, drop Mn); the rest (controls, invalid bytes, possibly long words, characters that the
-C++ ops do not know) is taken apart into code points, which also gives the alignment with the original text.
+ones pass through ICU (lower, NFD, drop Mn), after their control characters were dropped; the rest (invalid bytes,
+possibly long words, characters that the C++ ops do not know) is taken apart into code points, which also gives the
+alignment with the original text.
 
 Shapes: N strings, C code points of all of them, U different ones among them.
 """
@@ -131,9 +132,8 @@ class Normalizer:
 
     def normalize(self, texts: tf.Tensor) -> tf.Tensor:
         """String [N] -> string [N], to be split at white space, punctuation and Chinese characters."""
-        if self.lower_case:
-            return self._replace_where(~self.is_plain(texts), texts, tf.strings.lower(texts), self._fold)
-        return self._replace_where(~self.is_plain(texts), texts, texts, self._exact)
+        simple = tf.strings.lower(texts) if self.lower_case else texts
+        return self._replace_where(~self.is_plain(texts), texts, simple, self._normalize_ordinary)
 
     def is_plain(self, texts: tf.Tensor) -> tf.Tensor:
         """Bool [N]: whether normalizing is ASCII lower-casing at most, which leaves every byte where it is."""
@@ -152,17 +152,30 @@ class Normalizer:
         has_short_words = tf.strings.regex_full_match(texts, self._short_words)
         return has_short_words & tf.strings.regex_full_match(texts, _known())
 
-    def _exact(self, texts):
+    def _normalize_ordinary(self, texts):
+        return self._fold_or(texts, self._normalize_cleaned)
+
+    def _normalize_cleaned(self, texts):
+        """Most strings that are not ordinary have a control character or two (Persian's zero-width ones, say)."""
+        # Of invalid bytes around a control character, dropping it could make a character.
+        is_valid = tf.strings.regex_full_match(texts, _class([(0xD800, 0xDFFF)], negated=True) + "*")
+        cleaned = tf.strings.regex_replace(texts, _class(_dropped()) + "+", "")
+        return self._fold_or(tf.where(is_valid, cleaned, texts), self._normalize_rare)
+
+    def _normalize_rare(self, texts):
         return _take_apart(texts, self.lower_case).texts
 
-    def _fold(self, texts):
+    def _fold_or(self, texts, otherwise):
+        """Folds the ordinary texts; `otherwise(texts)` for the others."""
         is_ordinary = self._is_ordinary(texts)
-        # ICU refuses invalid bytes, so that strings which are not ordinary must not reach it.
-        folded = tf.where(is_ordinary, texts, "")
-        # ASCII first: ICU makes a dotless i of I in Turkish surroundings. Other such rules add dots, dropped below.
-        folded = tf.strings.lower(tf.strings.lower(folded), encoding="utf-8")
-        folded = tf.strings.regex_replace(text.normalize_utf8(folded, "NFD"), _marks() + "+", "")
-        return self._replace_where(~is_ordinary, texts, folded, self._exact)
+        folded = texts
+        if self.lower_case:
+            # ICU refuses invalid bytes, so that strings which are not ordinary must not reach it.
+            folded = tf.where(is_ordinary, texts, "")
+            # ASCII first: ICU makes a dotless i of I in Turkish surroundings. Other such rules add dots, dropped below.
+            folded = tf.strings.lower(tf.strings.lower(folded), encoding="utf-8")
+            folded = tf.strings.regex_replace(text.normalize_utf8(folded, "NFD"), _marks() + "+", "")
+        return self._replace_where(~is_ordinary, texts, folded, otherwise)
 
     @staticmethod
     def _replace_where(condition, texts, otherwise, function):

@@ -31,7 +31,7 @@ def count_corpus(
     try:
         pipeline = beam.Pipeline(options=options)
         documents = pipeline | "Read" >> ReadDocuments(settings)
-        parts = documents | beam.Partition(lambda document, _: int(document.id[0] % _HELD_OUT == 0), 2)
+        parts = documents | beam.Partition(_part, 2)  # type: ignore[arg-type]
         for name, part in zip(("learn", "held-out"), parts, strict=True):
             _ = (
                 part
@@ -44,6 +44,10 @@ def count_corpus(
     finally:
         FileSystems.delete([scratch])
     return (learn, held_out) if learn and held_out else (learn or held_out, learn or held_out)
+
+
+def _part(document, _parts) -> int:
+    return int(document.id[0] % _HELD_OUT == 0)
 
 
 def _read(folder: str, name: str) -> dict[str, int]:
