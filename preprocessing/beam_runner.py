@@ -21,7 +21,8 @@ NAMESPACE = "bert"  # of this project's counters
 
 _INPUT_ERROR = re.compile(r"InputError: (?P<message>.+?)(?: \[while running|\\n|\n|$)")
 _OS_ERROR = re.compile(
-    r"(?:OSError|PermissionError|FileNotFoundError|BeamIOError): (?:\[Errno \d+\] )?(?P<message>[^\n]+)"
+    r"(?:OSError|PermissionError|FileNotFoundError|BeamIOError): (?:\[Errno \d+\] )?"
+    r"(?P<message>.+?)(?: \[while running|\\n|\n|$)"
 )
 
 

@@ -46,6 +46,8 @@ class TokenizedDocuments:
 
     def runs(self, labels: Ints) -> Iterator[tuple[int, slice, "TokenizedDocuments"]]:
         """(label, rows, documents) of each run of equal labels [D]."""
+        if not len(labels):
+            return
         sentence_ends = np.concatenate([[0], np.cumsum(self.sentence_counts, dtype=np.int64)])
         token_ends = np.concatenate([[0], np.cumsum(self.sentence_lengths, dtype=np.int64)])
         starts = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1)).tolist()

@@ -1,0 +1,163 @@
+"""`bert examples`: what it writes, refuses and shows."""
+
+import json
+import pathlib
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from pipeline.commands.examples import command
+from preprocessing import beam_transforms, tfrecord, vocabulary
+from preprocessing.errors import InputError
+from preprocessing.features import SPECIAL_TOKENS
+
+TEXT = "\n\n".join(f"The {animal} walked home. It was a {animal}. Then it slept." for animal in ("cat", "dog", "cow"))
+
+
+@pytest.fixture
+def vocab(tmp_path):
+    path = tmp_path / "vocab.txt"
+    words = ["the", "cat", "dog", "cow", "walk", "##ed", "home", ".", "it", "was", "a", "then", "slept"]
+    vocabulary.save([*SPECIAL_TOKENS, *words], path)
+    return str(path)
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(TEXT)
+    return str(path)
+
+
+def invoke(*arguments):
+    """What the command prints; errors as they are."""
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def names(folder):
+    return sorted(path.name for path in pathlib.Path(folder).iterdir())
+
+
+def test_shards_and_report(tmp_path, vocab, text):
+    output = tmp_path / "out"
+    printed = invoke(
+        "--input", text, "--vocab", vocab, "--output", output, "--shards", 2, "--compression", "gzip", "--workers", 1
+    )
+    assert names(output) == [
+        "examples-00000-of-00002.tfrecord.gz",
+        "examples-00001-of-00002.tfrecord.gz",
+        "report.json",
+    ]
+    report = json.loads((output / "report.json").read_text())
+    assert report["documents"] == 3
+    assert report["sentences"] == 9
+    assert report["examples"] >= 30
+    assert f"examples  {report['examples']}\n" in printed
+    assert "masked share" in printed
+
+
+def test_a_second_run_refuses_and_overwrites_when_told(tmp_path, vocab, text):
+    output = tmp_path / "out"
+    arguments = ("--input", text, "--vocab", vocab, "--output", output, "--workers", 1, "--dupe-factor", 1)
+    invoke(*arguments, "--shards", 3)
+    (output / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"out: the output folder is not empty; choose another or give --overwrite"):
+        invoke(*arguments)
+    invoke(*arguments, "--shards", 1, "--overwrite")
+    assert names(output) == ["examples-00000-of-00001.tfrecord", "notes.txt", "report.json"]
+
+
+def test_an_interrupted_run_leaves_nothing_that_looks_whole(tmp_path, vocab, text, monkeypatch):
+    output = tmp_path / "out"
+
+    def stop(*_):
+        unfinished = [path for path in output.rglob("examples-*") if path.suffix == ".tfrecord"]
+        assert all(path.parent.name.startswith(".unfinished-") for path in unfinished)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tfrecord, "frame", stop)
+    result = CliRunner().invoke(command, ["--input", text, "--vocab", vocab, "--output", str(output)])
+    assert result.exit_code != 0
+    assert names(output) == []
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
+def test_a_full_disk_is_one_line(tmp_path, vocab, text, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(tfrecord, "frame", fail)
+    with pytest.raises(InputError) as raised:
+        invoke("--input", text, "--vocab", vocab, "--output", tmp_path / "out")
+    message = str(raised.value)
+    assert "\n" not in message
+    assert ("no space left on the device; make room" in message) == (error.errno == 28)
+    assert names(tmp_path / "out") == []
+
+
+def test_an_unwritable_output(tmp_path, vocab, text):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="the output folder cannot be written"):
+        invoke("--input", text, "--vocab", vocab, "--output", tmp_path / "file" / "out")
+
+
+def test_lines_set_aside_stand_beside_the_report(tmp_path, vocab):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(b"the cat\n\xff\n\nthe dog\n")
+    output = tmp_path / "out"
+    invoke("--input", path, "--vocab", vocab, "--output", output, "--max-bad-share", 0.5)
+    assert json.loads((output / "set_aside.jsonl").read_text())["line"] == 2
+    assert json.loads((output / "report.json").read_text())["lines_set_aside"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "absent*.txt"], "no file matches 'absent"),
+        ([], "no input"),
+        (["--input", "TEXT", "--max-seq-length", 4], "max_seq_length must be at least 5"),
+        (["--input", "TEXT", "--masked-lm-prob", 0], "masked_lm_prob must be in"),
+        (["--input", "TEXT", "other.txt"], "unexpected argument 'other.txt': quote a glob"),
+        (["--input", "TEXT", "--workers", -1], "--workers must not be negative"),
+        (["--show", 1], "no examples there"),
+    ],
+)
+def test_bad_arguments(tmp_path, vocab, text, arguments, message):
+    arguments = [text if argument == "TEXT" else argument for argument in arguments]
+    with pytest.raises(InputError, match=message):
+        invoke("--vocab", vocab, "--output", tmp_path / "out", *arguments)
+
+
+def test_a_vocabulary_without_its_special_tokens(tmp_path, text):
+    path = tmp_path / "small.txt"
+    path.write_text("[PAD]\n[UNK]\n[CLS]\n")
+    with pytest.raises(InputError, match=r"Missing: \[SEP\], \[MASK\]"):
+        invoke("--input", text, "--vocab", path, "--output", tmp_path / "out")
+
+
+def test_show_prints_pieces_and_masks(tmp_path, vocab, text):
+    output = tmp_path / "out"
+    arguments = ("--vocab", vocab, "--output", output)
+    invoke("--input", text, *arguments, "--names", "model-garden")
+    shown = invoke(*arguments, "--show", 3)
+    assert shown.count("[CLS]") == 3
+    assert "→" in shown
+    assert "B is random" in shown or "B follows A" in shown
+    coloured = CliRunner().invoke(command, [str(a) for a in (*arguments, "--show", 1)], color=True).output
+    assert click.unstyle(coloured) == shown[: len(click.unstyle(coloured))]
+    assert "\x1b[31m" in coloured
+
+
+def test_options_of_beam_reach_it(tmp_path, vocab, text):
+    with pytest.raises(Exception, match=r"no_such_runner|NoSuchRunner"):
+        invoke("--input", text, "--vocab", vocab, "--output", tmp_path / "out", "--", "--runner=no_such_runner.X")
+
+
+def test_names_of_shards():
+    assert beam_transforms.shard_name(3, 12) == "examples-00003-of-00012.tfrecord"
+    assert beam_transforms.shard_name(0, 1, "gzip") == "examples-00000-of-00001.tfrecord.gz"
