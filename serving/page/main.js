@@ -1,0 +1,132 @@
+import * as api from "./api.js";
+import { AttentionView } from "./attention.js";
+import { bars, element } from "./elements.js";
+
+const byId = (id) => document.getElementById(id);
+const model = byId("model");
+
+// What a section needs of the model: signature and outputs.
+const NEEDS = {
+  "fill-mask": ["fill_mask", ["tokens", "scores", "mask_count"]],
+  "next-sentence": ["next_sentence", ["is_next"]],
+  nearest: ["serving_default", ["embedding"]],
+  attention: ["attention", ["attention", "tokens", "mask"]],
+};
+
+const percent = (share) => `${(100 * share).toFixed(share >= 0.0995 ? 1 : 2)} %`;
+
+async function fillMask(answer) {
+  const outputs = await api.predict(model.value, "fill_mask", { text: [byId("fill-text").value] });
+  const count = outputs.mask_count[0];
+  answer.replaceChildren();
+  if (!count) answer.append(element("p", "There is no [MASK] in the text.", "note"));
+  for (let mask = 0; mask < count; mask++) {
+    if (count > 1) answer.append(element("strong", `[MASK] ${mask + 1}`));
+    const scores = outputs.scores[0][mask];
+    answer.append(bars(outputs.tokens[0][mask].map((name, i) => ({ name, share: scores[i], value: percent(scores[i]) }))));
+  }
+  if (outputs.truncated?.[0]) answer.append(element("p", "The text was too long and was cut.", "note"));
+}
+
+async function nextSentence(answer) {
+  const inputs = { first: [byId("first").value], second: [byId("second").value] };
+  const share = (await api.predict(model.value, "next_sentence", inputs)).is_next[0];
+  const rows = [["follows", share], ["does not", 1 - share]];
+  answer.replaceChildren(bars(rows.map(([name, s]) => ({ name, share: s, value: percent(s) }))));
+}
+
+async function nearest(answer) {
+  const candidates = byId("candidates").value.split("\n").map((line) => line.trim()).filter(Boolean);
+  if (!candidates.length) throw new api.Refused("There is no line to compare with.");
+  const texts = [byId("query").value, ...candidates];
+  const { embedding } = await api.predict(model.value, "serving_default", { text: texts });
+  const [query, ...others] = embedding.map(unit);
+  const ranked = others
+    .map((vector, i) => ({ name: candidates[i], cosine: vector.reduce((sum, x, j) => sum + x * query[j], 0) }))
+    .sort((a, b) => b.cosine - a.cosine);
+  answer.replaceChildren(bars(ranked.map(({ name, cosine }) => ({ name, share: cosine, value: cosine.toFixed(3) }))));
+}
+
+function unit(vector) {
+  const length = Math.hypot(...vector) || 1;
+  return vector.map((x) => x / length);
+}
+
+const view = new AttentionView();
+
+async function attention() {
+  const inputs = { text: [byId("attention-text").value], second: [byId("attention-second").value] };
+  const outputs = await api.predict(model.value, "attention", inputs);
+  const length = outputs.mask[0].reduce((sum, real) => sum + real, 0);
+  view.show(outputs.attention[0], outputs.tokens[0].slice(0, length));
+}
+
+const ACTIONS = { "fill-mask": fillMask, "next-sentence": nextSentence, nearest, attention };
+
+for (const [id, action] of Object.entries(ACTIONS)) {
+  const section = byId(id);
+  const form = section.querySelector("form");
+  const message = section.querySelector(".message") ?? section.querySelector(".answer");
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = form.querySelector("button");
+    button.disabled = true;
+    try {
+      if (message.matches(".message")) message.replaceChildren();
+      await action(section.querySelector(".answer"));
+    } catch (error) {
+      if (!(error instanceof api.Refused)) console.error(error);
+      message.replaceChildren(element("p", error.message, "error"));
+    } finally {
+      button.disabled = false;
+    }
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+}
+
+for (const button of document.querySelectorAll("[data-insert]")) {
+  button.addEventListener("click", () => {
+    const text = byId("fill-text");
+    text.setRangeText(button.dataset.insert, text.selectionStart, text.selectionEnd, "end");
+    text.focus();
+  });
+}
+
+async function choose() {
+  const status = byId("status");
+  try {
+    const version = await api.version(model.value);
+    if (version === null) throw new api.Refused("no version is loaded yet");
+    const known = await api.signatures(model.value);
+    const missing = [];
+    for (const [id, [signature, outputs]] of Object.entries(NEEDS)) {
+      const there = outputs.every((name) => known[signature]?.outputs[name]);
+      byId(id).hidden = !there;
+      byId(id).querySelector(".answer").toggleAttribute("hidden", id === "attention");
+      if (id !== "attention") byId(id).querySelector(".answer").replaceChildren();
+      if (!there) missing.push(byId(id).querySelector("h2").textContent.toLowerCase());
+    }
+    status.textContent = `Version ${version}` + (missing.length ? `. This model cannot: ${missing.join(", ")}.` : "");
+    const path = `${location.origin}/v1/models/${encodeURIComponent(model.value)}:predict`;
+    byId("example").textContent = `curl -d '{"instances": ["a text"]}' ${path}`;
+  } catch (error) {
+    status.textContent = `${model.value || "The server"}: ${error.message}`;
+  }
+}
+
+async function start() {
+  try {
+    for (const name of await api.models()) model.append(new Option(name, name));
+    model.closest("label").hidden = model.options.length < 2;
+  } catch (error) {
+    byId("status").textContent = error.message;
+    return;
+  }
+  model.addEventListener("change", choose);
+  await choose();
+  document.body.dataset.ready = "yes"; // for tests
+}
+
+start();
