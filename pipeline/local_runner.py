@@ -51,7 +51,7 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
 
     pipeline = graph.create_pipeline(settings, str(home))
     log = home / "logs" / "pipeline.log"
-    with steps.watch(log, len(pipeline.components)) as lines:
+    with steps.watch(log, len(pipeline.components)) as lines, terminal.native_log(log.with_name("native.log")):
         try:
             LocalDagRunner().run(pipeline)
         except Exception as error:
@@ -61,10 +61,10 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
                 click.echo(f"bert: {lines.running} failed; the whole log is {log}", err=True)
                 raise
             raise InputError(f"{lines.running}: {cause}") from error
-    if lines.done:  # `tfx pipeline create` only looks at the pipeline
-        report = summary.collect(home, settings.name)
-        summary.write(report, home / "reports")
-        summary.show(report)
+        if lines.done:  # `tfx pipeline create` only looks at the pipeline
+            report = summary.collect(home, settings.name)
+            summary.write(report, home / "reports")
+            summary.show(report)
 
 
 def input_error(error: BaseException | None) -> str | None:

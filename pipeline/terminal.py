@@ -28,6 +28,23 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+@contextlib.contextmanager
+def native_log(path: str | os.PathLike) -> Iterator[None]:
+    """Sends what native code (XLA, for one, which no environment variable silences) and child processes write to
+    standard error to a file; what Python writes there still reaches the terminal."""
+    python_stderr, terminal = sys.stderr, os.dup(2)
+    with open(path, "ab") as file:
+        os.dup2(file.fileno(), 2)
+    sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1)
+    try:
+        yield
+    finally:
+        sys.stderr.close()
+        sys.stderr = python_stderr
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
 class Progress:
     """One line of progress: rewritten in place on a terminal, at most every `interval` seconds a new line elsewhere.
 

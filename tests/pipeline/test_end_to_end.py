@@ -55,7 +55,7 @@ def finish(home, run=None) -> str:
 
 def steps(output: str) -> dict[str, str]:
     """Step -> how it ended."""
-    return {name: end for name, end in re.findall(r"\] (\w+): .*\n(?:  \S.*\n)*        (cached|done)", output)}
+    return dict(re.findall(r"\] (\w+): .*\n(?:  \S.*\n)*        (cached|done)", output))
 
 
 def records(home, component: str, key: str, split: str) -> list[tf.train.Example]:
@@ -78,9 +78,8 @@ def test_a_model_is_trained_evaluated_and_pushed(first_run):
     home, output = first_run
     found = report(home)
     assert found["blessed"]
-    assert (
-        found["documents"]["documents_train"] + found["documents"]["documents_eval"] == found["documents"]["documents"]
-    )
+    sides = found["documents"]
+    assert sides["documents_train"] + sides["documents_eval"] == found["examples"]["documents"]
     assert found["vocabulary"]["size"] == 1000
     version = pathlib.Path(found["pushed_to"])
     assert (version / "saved_model.pb").is_file()

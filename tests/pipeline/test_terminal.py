@@ -1,4 +1,6 @@
 import io
+import os
+import sys
 import warnings
 
 import pytest
@@ -42,3 +44,12 @@ def test_third_party_warnings_are_silent_and_ours_are_not():
         warnings.warn_explicit("theirs", UserWarning, "x.py", 1, module="tensorflow.python")
         warnings.warn_explicit("ours", UserWarning, "y.py", 1, module="model.training")
     assert [str(warning.message) for warning in caught] == ["ours"]
+
+
+def test_native_output_goes_to_a_file_and_pythons_does_not(tmp_path, capfd):
+    with terminal.native_log(tmp_path / "native.log"):
+        os.write(2, b"from native code\n")
+        print("from Python", file=sys.stderr)
+    os.write(2, b"afterwards\n")
+    assert (tmp_path / "native.log").read_text() == "from native code\n"
+    assert capfd.readouterr().err == "from Python\nafterwards\n"
