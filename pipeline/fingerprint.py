@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-import importlib.util
+import importlib.resources
 import pathlib
 
 from apache_beam.io.filesystems import FileSystems
@@ -13,8 +13,7 @@ def of_code(*packages: str) -> str:
     """Hash of the Python sources of top-level packages of this project, so that changed code runs again."""
     digest = hashlib.sha256()
     for package in packages:
-        spec = importlib.util.find_spec(package)
-        root = pathlib.Path(spec.submodule_search_locations[0])
+        root = pathlib.Path(str(importlib.resources.files(package)))
         for path in sorted(root.rglob("*.py")):
             digest.update(f"{package}/{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -86,7 +86,7 @@ def server(folder: str, name: str) -> Iterator[tuple[str, str]]:
     command = [sys.executable, "-m", "pipeline.cli", "serve", "--model-base-path", folder, "--model-name", name]
     process = subprocess.Popen([*command, "--port", "0", "--rest-api-port", "0"], stdout=subprocess.PIPE, text=True)
     try:
-        for line in process.stdout:
+        for line in process.stdout or ():
             if match := re.search(r"gRPC (\S+:\d+), REST (\S+:\d+)", line):
                 break
         else:

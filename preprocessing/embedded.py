@@ -91,11 +91,11 @@ def _texts(package: str) -> Iterator[tuple[str, str]]:
             if text:
                 yield f"{path.relative_to(root.parent)}:{getattr(node, 'lineno', 1)}", text
         if package == "pydoc_data":  # one dict of topics
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Dict):
-                    for key, value in zip(node.keys, node.values, strict=True):
+            for table in ast.walk(tree):
+                if isinstance(table, ast.Dict):
+                    for key, value in zip(table.keys, table.values, strict=True):
                         if isinstance(key, ast.Constant) and isinstance(value, ast.Constant):
-                            yield f"{path.name}:{key.value}", str(value.value)
+                            yield f"{path.name}:{key.value!s}", str(value.value)
 
 
 def _definitions(tree: ast.Module) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:

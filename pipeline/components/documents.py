@@ -61,8 +61,8 @@ def CorpusGen(
         read = beam_pipeline | "Read" >> corpus.ReadDocuments(
             corpus_settings, set_aside=os.path.join(documents.uri, "set_aside.jsonl")
         )
-        parts = read | "Split" >> beam.Partition(split.partition, len(split.NAMES), run.eval_share)
-        for name, part in zip(split.NAMES, parts, strict=True):
+        for name in split.NAMES:
+            part = read | f"Split-{name}" >> beam.Filter(split.is_in, name, run.eval_share)
             prefix = os.path.join(artifact_utils.get_split_uri([documents], name), "documents")
             encoded = part | f"Encode-{name}" >> beam.Map(encode, name)
             _ = encoded | f"Write-{name}" >> beam.io.WriteToTFRecord(prefix, file_name_suffix=".gz")

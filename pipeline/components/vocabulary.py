@@ -50,7 +50,7 @@ def VocabularyGen(
             | "Write" >> beam.io.WriteToText(path)
         )
         beam_runner.run(beam_pipeline)
-        counts = {}
+        counts: dict[str, int] = {}
         for name in os.listdir(folder):
             with open(os.path.join(folder, name), encoding="utf-8") as file:
                 counts |= dict(map(json.loads, file))
