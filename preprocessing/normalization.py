@@ -123,7 +123,7 @@ def _known() -> str:
 
 
 class Normalizer:
-    """Cleans texts. Both methods are graph-compatible and give equal texts."""
+    """Cleans texts; graph-compatible."""
 
     def __init__(self, lower_case: bool):
         self.lower_case = lower_case
@@ -213,14 +213,16 @@ def _take_apart(texts: tf.Tensor, lower_case: bool) -> Aligned:
     pieces = tf.strings.unicode_encode(different[:, tf.newaxis], "UTF-8")
     if lower_case:
         pieces = tf.strings.regex_replace(pieces, _COMPOSED_UNKNOWN_TO_OPS, _ITS_DECOMPOSITION)
-        pieces = tf.strings.regex_replace(text.normalize_utf8(pieces, "NFD"), _marks(), "")
+        pieces = text.normalize_utf8(pieces, "NFD")
     pieces = tf.strings.regex_replace(pieces, f"([{_PUNCTUATION_UNKNOWN_TO_OPS}])", r" \1 ")
     expanded = tf.gather(tf.strings.unicode_decode(pieces, "UTF-8"), index_C)
     code_C = expanded.values
     becomes_C = row_ids(expanded.row_splits)
     row_C, start_C, end_C = (tf.gather(values, becomes_C) for values in (row_C, start_C, end_C))
     if lower_case:
-        code_C = _reorder(code_C)
+        is_mark_C = _matches(code_C, _marks())
+        code_C = tf.boolean_mask(*_reorder(code_C, ~is_mark_C, row_C))
+        row_C, start_C, end_C = (tf.boolean_mask(values, ~is_mark_C) for values in (row_C, start_C, end_C))
     code_C = _mark_long_words(code_C, row_C)
 
     length_C = _utf8_length(code_C)
@@ -291,23 +293,26 @@ def _look_up(code_C, keys: list[int], values: list[int], default):
 
 @functools.lru_cache(maxsize=1)
 def _combining_classes() -> tuple[list[int], list[int]]:
-    """Combining characters that are no Mn, ascending, and their canonical combining classes."""
-    codes = [
-        code for code, category in enumerate(_categories()) if category != "Mn" and unicodedata.combining(chr(code))
-    ]
+    """Characters of a canonical combining class other than 0, ascending, and these classes."""
+    codes = [code for code in range(0x110000) if unicodedata.combining(chr(code))]
     return codes, [unicodedata.combining(chr(code)) for code in codes]
 
 
-def _reorder(code_C):
-    """Canonical order of combining characters that are no Mn (a few viramas and musical stems). Only the characters
-    move: the k-th place keeps the k-th origin, so that spans stay ascending."""
+def _reorder(code_C, is_kept_C, row_C):
+    """Characters in canonical order, with whether each is kept. Only these move, not the origins: the k-th kept
+    character has the k-th kept origin, so that spans stay ascending.
+
+    What matters is the order of kept characters that combine (a few viramas and musical stems), so that there is hardly
+    ever anything to do.
+    """
     class_C = _look_up(code_C, *_combining_classes(), 0)
 
     def sort():
-        run_C = tf.cumsum(tf.cast(class_C == 0, tf.int32))
-        return tf.gather(code_C, tf.argsort(run_C * 256 + class_C, stable=True))
+        run_C = tf.cumsum(tf.cast((class_C == 0) | _begins_row(row_C), tf.int64))
+        order_C = tf.argsort(run_C * 256 + tf.cast(class_C, tf.int64), stable=True)
+        return tf.gather(code_C, order_C), tf.gather(is_kept_C, order_C)
 
-    return tf.cond(tf.reduce_any(class_C > 0), sort, lambda: code_C)
+    return tf.cond(tf.reduce_any(is_kept_C & (class_C > 0)), sort, lambda: (code_C, is_kept_C))
 
 
 def _mark_long_words(code_C, row_C):

@@ -17,8 +17,8 @@ import numpy as np
 
 CONTINUATION = "##"
 MAX_WORD_CHARACTERS = 200  # longer words are unknown to the tokenizer
-# A bound on memory (some 40 bytes per character of the words): rarer words than these hardly move a count.
-MAX_WORDS = 2_000_000
+# A bound on memory (1 GB or so): rarer words than these hardly move a count.
+MAX_WORDS = 1_000_000
 # The commonest characters that make up this share of the text come before any longer piece.
 CHARACTER_COVERAGE = 0.9995
 

@@ -131,6 +131,22 @@ def test_characters_of_every_category(lower_case):
     check(*small(lower_case), [f"a{chr(code)}b a{chr(code)} {chr(code)}" for code in codes])
 
 
+def test_canonical_order_of_marks_that_are_kept():
+    """They change places (224 before 9, not so across another character, nor across texts)."""
+    kept, lower, starter = "\u302e", "\u1b44", "\u0941"
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", f"##{kept}", f"##{lower}", kept, lower, "\u2e52"]
+    texts = [
+        f"a{kept}{lower}",
+        f"a{lower}{kept}",
+        f"a{kept}{starter}{lower}",
+        f"a{kept}\u0301{lower}",
+        f"a{kept}",
+        lower,
+    ]
+    texts += [text + "\u2e52" for text in texts]  # sends it the other way
+    check(BertTokenizer(tokens), {token: number for number, token in enumerate(tokens)}, texts)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("lower_case", [True, False])
 def test_every_character(lower_case):
