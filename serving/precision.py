@@ -5,11 +5,13 @@ import tensorflow as tf
 
 from model.encoder import BertEncoder
 from preprocessing.features import INPUT_IDS
+from serving.forward import forward
 from serving.settings import ExportSettings
 
 
 class StoredEncoder:
-    """Calls like BertEncoder, without dropout. `variables` are the tf.Variables it reads, and nothing else.
+    """Calls like BertEncoder, without dropout: eagerly it is that encoder, in a graph `serving.forward`. `variables`
+    are the tf.Variables it reads, and nothing else.
 
     Matrices may be stored as bfloat16; LayerNorm's and the biases' vectors stay float32, and so do logits, softmax and
     LayerNorm's arithmetic (see BertEncoder).
@@ -31,7 +33,9 @@ class StoredEncoder:
         # Rows are looked up before they are widened: widening the whole table would cost more than the encoder.
         words = None if word is None else tf.gather(word, inputs[INPUT_IDS])
         with self._scope():
-            return self._encoder(inputs, words=words, **asked)
+            if tf.executing_eagerly():
+                return self._encoder(inputs, words=words, **asked)
+            return forward(self._encoder, inputs, words=words, **asked)
 
     @property
     def masked_lm(self):
@@ -62,9 +66,9 @@ class StoredEncoder:
         scope = keras.StatelessScope()
         for variable in self._encoder.variables:
             if (stored := self._stored.get(id(variable))) is not None:
-                # A product under the bfloat16 policy takes the value as it is; anything else wants float32.
-                kept = variable._autocast and self._encoder.compute_dtype == "bfloat16"
-                scope.state_mapping[id(variable)] = stored.value() if kept else tf.cast(stored, tf.float32)
+                # Kernels are cast where they are multiplied; embeddings are added up as float32.
+                added = any(variable is table for table in self._encoder.embeddings.weights)
+                scope.state_mapping[id(variable)] = tf.cast(stored, tf.float32) if added else stored.value()
         return scope
 
 

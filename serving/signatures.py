@@ -157,7 +157,8 @@ class Signatures:
         (gRPC's `output_filter`), or call `features_<choice>`.
 
         Returns: `last`, `second_to_last`, `sum_last_four` float32 [B, L, H], `concat_last_four` [B, L, 4 H], `all`
-        [B, layers + 1, L, H] (the embeddings first); `tokens` string [B, L], `mask` int32 [B, L], `truncated` bool [B].
+        [B, layers + 1, L, H] (the embeddings first), zero at padding; `tokens` string [B, L], `mask` int32 [B, L],
+        `truncated` bool [B].
         Models of fewer than four layers lack the two of four.
         """
         left_out = self.left_out()
@@ -188,12 +189,13 @@ class Signatures:
     def attention(self, text, second):
         """Attention probabilities (`second` empty: none).
 
-        Returns: `attention` float32 [B, layers, N, L, L] (from position, to position; zero towards padding);
+        Returns: `attention` float32 [B, layers, N, L, L] (from position, to position; zero at padding);
         `tokens` string [B, L], `mask` int32 [B, L], `truncated` bool [B].
         """
         packed = self._pack_pair(text, second, optional=True)
-        attentions = self._encode(packed, attentions=True)["attentions"]
-        return {"attention": tf.cast(tf.stack(attentions, 1), tf.float32)} | self._words(packed)
+        attention = tf.cast(tf.stack(self._encode(packed, attentions=True)["attentions"], 1), tf.float32)
+        real = packed.input_mask[:, None, None, :, None] > 0
+        return {"attention": tf.where(real, attention, 0.0)} | self._words(packed)
 
     def tokenize(self, text):
         """What the model sees.
@@ -275,7 +277,9 @@ class Signatures:
 
     def _hidden_states(self, text, second):
         packed = self._pack_pair(text, second, optional=True)
-        return packed, self._encode(packed, hidden_states=True)["hidden_states"]
+        states = self._encode(packed, hidden_states=True)["hidden_states"]
+        real = packed.input_mask[:, :, None] > 0
+        return packed, [tf.where(real, tf.cast(state, tf.float32), 0.0) for state in states]
 
     def _chosen_features(self, choice, text, second):
         packed, states = self._hidden_states(text, second)
@@ -287,15 +291,14 @@ class Signatures:
 
 
 def _chosen(choice: str, states: list[tf.Tensor]) -> tf.Tensor:
-    """One of CHOICES from layers + 1 hidden states [B, L, H], as float32."""
-    chosen = {
+    """One of CHOICES from layers + 1 hidden states [B, L, H]."""
+    return {
         "last": lambda: states[-1],
         "second_to_last": lambda: states[-2],
         "sum_last_four": lambda: tf.add_n(states[-4:]),
         "concat_last_four": lambda: tf.concat(states[:-5:-1], -1),
         "all": lambda: tf.stack(states, 1),
     }[choice]()
-    return tf.cast(chosen, tf.float32)
 
 
 def _sequences(text, ordinal, tokens):

@@ -11,6 +11,7 @@ from preprocessing.errors import InputError
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 from preprocessing.tokenizer import BertTokenizer
 from serving import packing
+from serving.forward import forward
 from serving.settings import ExportSettings
 from serving.signatures import CHOICES, INPUTS, Signatures
 from tests.serving import small_model
@@ -146,22 +147,17 @@ def test_a_text_has_the_same_answer_alone_and_among_others(signatures, name):
         for key, value in alone.items():
             among = together[key][row]
             real = tuple(slice(0, size) for size in value[0].shape)
-            if value.dtype.kind == "f" and key not in ("embedding", "is_next", "scores"):
-                # What stands at padded positions is no answer.
-                mask = int(alone["mask"].sum())
-                cut = {"attention": (..., slice(mask), slice(mask))}.get(key, (..., slice(mask), slice(None)))
-                np.testing.assert_allclose(
-                    among[real][cut], value[0][cut], err_msg=f"{texts[row]!r} {key}", **TOLERANCE
-                )
-            elif value.dtype.kind == "f":
+            if value.dtype.kind == "f":
                 np.testing.assert_allclose(among[real], value[0], err_msg=f"{texts[row]!r} {key}", **TOLERANCE)
+                assert abs(among).sum() == pytest.approx(abs(value).sum(), rel=1e-4)  # nothing but zeros at padding
             else:
                 np.testing.assert_array_equal(among[real], value[0], err_msg=f"{texts[row]!r} {key}")
 
 
 @pytest.mark.parametrize("name", [name for name in INPUTS if name != "evaluate"])
 def test_an_empty_batch_is_answered(signatures, name):
-    outputs = signatures.methods()[name](*[tf.constant([], tf.string)] * len(INPUTS[name]))
+    method = tf.function(signatures.methods()[name], input_signature=INPUTS[name], autograph=False)
+    outputs = method(*[tf.constant([], tf.string)] * len(INPUTS[name]))
     assert all(value.shape[0] == 0 for value in outputs.values())
 
 
@@ -360,6 +356,22 @@ def test_few_layers_leave_out_the_features_of_four(tokenizer):
 def test_the_vocabulary_must_fit_the_model(encoder):
     with pytest.raises(InputError, match=r"word embedding \(\d+ rows\)\. Received: \d+ tokens"):
         Signatures(encoder, BertTokenizer([*VOCAB, "more"]), SETTINGS)
+
+
+@pytest.mark.parametrize("asked", ["hidden_states", "attentions"])
+def test_the_graph_computes_the_encoder_over_the_real_tokens(signatures, encoder, asked):
+    packed = signatures._pack(tf.constant(TEXTS))
+    expected = encoder(packed.features, **{asked: True})
+    outputs = tf.function(lambda: forward(encoder, packed.features, **{asked: True}))()
+    real = packed.input_mask.numpy() > 0
+    assert not real.all()
+    assert set(outputs) == set(expected)
+    np.testing.assert_allclose(outputs["pooled_output"], expected["pooled_output"], **TOLERANCE)
+    np.testing.assert_allclose(outputs["sequence_output"][real], expected["sequence_output"][real], **TOLERANCE)
+    assert np.isfinite(outputs["sequence_output"]).all()
+    for ours, theirs in zip(outputs[asked], expected[asked], strict=True):
+        rows = real if asked == "hidden_states" else np.broadcast_to(real[:, None], ours.shape[:3])
+        np.testing.assert_allclose(ours.numpy()[rows], theirs.numpy()[rows], **TOLERANCE)
 
 
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
