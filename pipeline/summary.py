@@ -33,17 +33,19 @@ def collect(home: pathlib.Path, name: str) -> dict[str, Any]:
         "documents": _report(outputs["CorpusGen", "documents"]),
         "vocabulary": _report(outputs["VocabularyGen", "vocabulary_artifact"]),
         "examples": _report(outputs["MaskedExamplesGen", "examples"]),
+        "corpus": outputs["CorpusGen", "documents"].uri,
         "model_run": outputs["Trainer", "model_run"].uri,
     }
 
 
 def write(report: dict[str, Any], folder: pathlib.Path) -> None:
-    """Writes `report.json` and a copy of the training curves."""
+    """Writes `report.json`, a copy of the training curves and the input lines that could not be used, if any."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(report, indent=2))
-    curves = pathlib.Path(report["model_run"], "curves.png")
-    if curves.exists():
-        shutil.copy(curves, folder)
+    for path in (pathlib.Path(report["model_run"], "curves.png"), pathlib.Path(report["corpus"], "set_aside.jsonl")):
+        (folder / path.name).unlink(missing_ok=True)
+        if path.exists():
+            shutil.copy(path, folder)
 
 
 def show(report: dict[str, Any]) -> None:
