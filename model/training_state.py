@@ -50,7 +50,7 @@ class State:
             try:
                 self._checkpoint.restore(path).assert_consumed()
                 return int(self.step.numpy())
-            except (tf.errors.OpError, AssertionError, ValueError) as error:
+            except (tf.errors.OpError, AssertionError, ValueError, LookupError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0]
                 warnings.warn(f"checkpoint {path} cannot be read, going back to the one before: {reason}", stacklevel=2)
         if paths:
