@@ -41,17 +41,18 @@ class Evaluation:
     def samples(self, tokens: list[str], count: int = 4) -> str:
         """Markdown of the first examples with the model's choices at the masked positions."""
         batch = next(iter(self._examples.batches(count, shuffle=False, transform=self._transform)))
-        _, logits = losses.outputs_and_logits(self._encoder, batch)
+        outputs = self._encoder(batch)
+        logits = self._encoder.masked_lm(outputs["sequence_output"], batch[features.MASKED_LM_POSITIONS])
         arrays = {name: value.numpy() for name, value in batch.items()}
         return filled_masks(arrays, tf.argmax(logits, -1).numpy(), tokens)
 
     def _batch_sums(self, batch):
         encoder = self._encoder
-        outputs, logits = losses.outputs_and_logits(encoder, batch)
+        outputs = losses.encoder_outputs(encoder, batch)
         labels = tf.reshape(batch[features.MASKED_LM_IDS], [-1])
         weights = tf.reshape(batch[features.MASKED_LM_WEIGHTS], [-1])
         counts = tf.math.unsorted_segment_sum(weights, labels, encoder.settings.vocab_size)
-        return metrics.batch_sums(encoder, outputs, logits, batch), counts
+        return metrics.batch_sums(encoder, outputs, batch), counts
 
 
 def evaluate(encoder: BertEncoder, files: list[str], batch_size: int = 32) -> dict[str, float]:

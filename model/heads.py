@@ -43,16 +43,19 @@ class MaskedLMHead(BertLayer):
 
         Returns: float32 [B, P, V].
         """
-        settings = self.settings
-        batch, length = tf.unstack(tf.shape(sequence_output)[:2])
-        rows_M = tf.reshape(tf.cast(positions, tf.int32) + (tf.range(batch) * length)[:, None], [-1])
-        x_MH = tf.gather(tf.reshape(sequence_output, [-1, settings.hidden_size]), rows_M)
-        x_MH = self.activation(self.dense(x_MH, self.kernel, self.bias))
-        x_MH = self.norm(x_MH, self.norm_scale, self.norm_offset)
+        x_MH = self.before_logits(sequence_output, positions)
         table = tf.cast(self._table() if table is None else table, x_MH.dtype)
         logits_MV = tf.cast(tf.matmul(x_MH, table, transpose_b=True), tf.float32)
         logits_MV = operations.bias_add(logits_MV, self.output_bias.value)
-        return tf.reshape(logits_MV, [batch, tf.shape(positions)[1], settings.vocab_size])
+        return tf.reshape(logits_MV, [*tf.unstack(tf.shape(positions)), self.settings.vocab_size])
+
+    def before_logits(self, sequence_output, positions):
+        """What is multiplied by the word embedding, [M, H]; for a loss that does without the logits' gradient."""
+        batch, length = tf.unstack(tf.shape(sequence_output)[:2])
+        rows_M = tf.reshape(tf.cast(positions, tf.int32) + (tf.range(batch) * length)[:, None], [-1])
+        x_MH = tf.gather(tf.reshape(sequence_output, [-1, self.settings.hidden_size]), rows_M)
+        x_MH = self.activation(self.dense(x_MH, self.kernel, self.bias))
+        return self.norm(x_MH, self.norm_scale, self.norm_offset)
 
 
 class NextSentenceHead(BertLayer):

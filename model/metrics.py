@@ -10,9 +10,9 @@ from preprocessing import features
 SUMS = ("masked_nll", "masked_weight", "masked_right", "next_nll", "next_right", "examples", "tokens")
 
 
-def batch_sums(encoder, outputs, masked_logits, batch) -> tf.Tensor:
-    """[len(SUMS)] float32 of a batch, from the encoder's outputs and the masked-token logits [B, P, V]."""
-    masked_nll, masked_right = losses.masked_lm(masked_logits, batch)
+def batch_sums(encoder, outputs, batch) -> tf.Tensor:
+    """[len(SUMS)] float32 of a batch, from the encoder's outputs (`losses.encoder_outputs`)."""
+    masked_nll, masked_right = losses.masked_lm(encoder, outputs, batch)
     next_nll, next_right = tf.constant(0.0), tf.constant(0.0)
     if encoder.next_sentence is not None:
         next_nll, next_right = losses.next_sentence(encoder.next_sentence(outputs["pooled_output"]), batch)

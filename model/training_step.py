@@ -106,8 +106,8 @@ class TrainingStep:
         words = encoder.embeddings.lookup(ids)
         with tf.GradientTape() as tape:
             tape.watch(words)
-            outputs, logits = losses.outputs_and_logits(encoder, batch, training=True, seed=seed, words=words)
-            sums = metrics.batch_sums(encoder, outputs, logits, batch)
+            outputs = losses.encoder_outputs(encoder, batch, training=True, seed=seed, words=words)
+            sums = metrics.batch_sums(encoder, outputs, batch)
             loss = sums[0] / (totals[0] + losses.NO_PREDICTIONS)
             if self.settings.next_sentence and encoder.next_sentence is not None:
                 loss += sums[3] / tf.maximum(totals[1], 1.0)
