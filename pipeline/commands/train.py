@@ -10,7 +10,9 @@ from preprocessing.errors import InputError
 
 
 @click.command("train")
-@click.option("--examples", required=True, metavar="DIR", help="Folder or glob of example files.")
+@click.option(
+    "--examples", required=True, multiple=True, metavar="DIR", help="Folder or glob of example files; repeatable."
+)
 @click.option("--vocab", required=True, metavar="FILE", help="The vocabulary that they were made with.")
 @click.option(
     "--config",
@@ -31,20 +33,24 @@ from preprocessing.errors import InputError
 @click.option(
     "--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True
 )
+@click.option("--phase", "phases", multiple=True, metavar="LENGTH:STEPS", help="Repeat it: 128:900 and 512:100, say.")
+@click.option(
+    "--masking", type=click.Choice(["token", "whole-word", "ngram"]), help="Mask anew in each epoch; unmasked examples."
+)
 @click.option("--gpus", type=int, help="By default all there are.")
 @click.option("--seed", type=int, default=12345, show_default=True)
 @click.option("--evaluate-every", type=int, help="Steps; by default ten times a run.")
 @click.option("--checkpoint-every", type=int, help="Steps; by default ten times a run.")
-def command(examples, vocab, config, steps, output, held_out, init, **options):
+def command(examples, vocab, config, steps, output, held_out, init, phases, masking, **options):
     """Pretrains an encoder. The same command in the same folder goes on with an interrupted run."""
     from model import training
     from model.training_settings import TrainingSettings
     from preprocessing import example_files
 
-    settings = TrainingSettings(steps=steps, **options)
+    settings = TrainingSettings(steps=steps, phases=tuple(_phase(text) for text in phases), **options)
     vocab_size = _vocabulary_size(vocab)
     encoder_settings = _encoder_settings(config, vocab_size)
-    train_files = example_files.find_files(examples)
+    train_files = [file for pattern in examples for file in example_files.find_files(pattern)]
     eval_files = example_files.find_files(held_out) if held_out else []
     with terminal.Progress("Training", total=steps, unit="steps") as progress:
         result = training.train(
@@ -55,11 +61,29 @@ def command(examples, vocab, config, steps, output, held_out, init, **options):
             output=output,
             vocab_path=vocab,
             init=init,
+            transform=_masking(masking, vocab, settings.seed) if masking else None,
             report=lambda step, total, figures: progress.update(step, **_shown(figures)),
         )
     for name, value in result.metrics.items():
         click.echo(f"{name.replace('_', ' '):26} {value:.4f}")
     click.echo(f"Model: {pathlib.Path(output, 'model')}   curves: {pathlib.Path(output, 'curves.png')}")
+
+
+def _phase(text: str):
+    from model.training_settings import Phase
+
+    length, _, steps = text.partition(":")
+    if not (length.isdigit() and steps.isdigit()):
+        raise InputError(f"phase must be LENGTH:STEPS, two whole numbers. Received: {text!r}")
+    return Phase(int(steps), int(length))
+
+
+def _masking(kind: str, vocab: str, seed: int):
+    """What masks each batch, anew in each epoch."""
+    from preprocessing import masking, tokenizer
+
+    vocabulary = masking.MaskingVocabulary.of(tokenizer.BertTokenizer.from_vocab(vocab))
+    return lambda batch, epoch: masking.mask_features(batch, vocabulary, seed=seed, epoch=epoch, masking=kind)
 
 
 def _vocabulary_size(path: str) -> int:

@@ -1,0 +1,92 @@
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from model import checkpoints, settings
+from pipeline.commands.train import command
+from preprocessing import features
+from preprocessing.errors import InputError
+from tests.model import small_examples
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of examples with its vocabulary and the settings of a model."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "examples").mkdir()
+    small_examples.write(folder / "examples" / "examples-00000-of-00001.tfrecord", small_examples.examples(64))
+    small_examples.write_vocabulary(folder / "vocab.txt")
+    config = {
+        "vocab_size": small_examples.VOCAB,
+        "hidden_size": 8,
+        "num_layers": 1,
+        "num_heads": 1,
+        "intermediate_size": 16,
+        "max_positions": 16,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def run(data, output, *arguments, config=None, examples=None):
+    options = {
+        "--examples": examples or data / "examples",
+        "--vocab": data / "vocab.txt",
+        "--config": config or data / "config.json",
+        "--output": output,
+    }
+    given = [str(part) for pair in options.items() for part in pair]
+    return CliRunner().invoke(
+        command, [*given, "--steps", "6", "--batch-size", "8", *arguments], catch_exceptions=False
+    )
+
+
+def test_it_leaves_a_model_that_loads(data, tmp_path):
+    result = run(data, tmp_path, "--held-out", str(data / "examples"), "--learning-rate", "1e-3")
+    assert result.exit_code == 0
+    for words in ("masked lm loss", "unigram loss", "commonest token accuracy", str(tmp_path / "model")):
+        assert words in result.output
+    encoder = checkpoints.load(tmp_path / "model")
+    assert encoder.settings.hidden_size == 8
+    assert checkpoints.vocab_file(tmp_path / "model") is not None
+    again = run(data, tmp_path / "again", "--init", str(tmp_path / "model"), "--optimizer", "lamb", "--phase", "16:6")
+    assert again.exit_code == 0
+
+
+def test_masking_at_training_time(data, tmp_path):
+    arrays = small_examples.examples(32)
+    for name in features.PREDICTION_FEATURES:
+        arrays[name] = np.zeros_like(arrays[name])
+    path = small_examples.write(tmp_path / "a.tfrecord", arrays)
+    with pytest.raises(InputError, match="must have masked tokens"):
+        run(data, tmp_path / "run", examples=path)
+    assert run(data, tmp_path / "run", "--masking", "whole-word", examples=path).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config", "message"),
+    [
+        (["--phase", "16"], None, "phase must be LENGTH:STEPS"),
+        (["--accumulate", "3"], None, "batch_size must be a multiple of accumulate"),
+        (["--held-out", "/none/*"], None, "/none/.*: no example files"),
+        (["--init", "/none"], None, "/none: no such checkpoint"),
+        ([], "enormous", "config must be tiny, mini, small, medium, base, large or a JSON file"),
+    ],
+)
+def test_bad_input(data, tmp_path, arguments, config, message):
+    with pytest.raises(InputError, match=message):
+        run(data, tmp_path, *arguments, config=config)
+
+
+def test_a_config_for_another_vocabulary(data, tmp_path):
+    config = json.loads((data / "config.json").read_text()) | {"vocab_size": 41}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"vocab_size must be the vocabulary's \(40\). Received: 41"):
+        run(data, tmp_path / "run", config=tmp_path / "config.json")
+
+
+def test_help_names_the_sizes():
+    text = CliRunner().invoke(command, ["--help"]).output
+    assert all(name in text for name in settings.NAMED)
