@@ -1,5 +1,6 @@
 """What the model is trained on: one device, all GPUs of a machine, or several machines."""
 
+import functools
 import json
 import os
 
@@ -21,7 +22,7 @@ def strategy(gpus: int | None) -> tf.distribute.Strategy:
     if gpus is not None and gpus < len(physical):
         tf.config.set_visible_devices(physical[:gpus], "GPU")
     if len(_workers()) > 1:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _several_workers()
     names = [device.name for device in tf.config.list_logical_devices("GPU")]
     if len(names) > 1:
         return tf.distribute.MirroredStrategy(names)
@@ -29,6 +30,11 @@ def strategy(gpus: int | None) -> tf.distribute.Strategy:
     if len(names) > 1:
         return tf.distribute.MirroredStrategy(names, cross_device_ops=tf.distribute.ReductionToOneDevice())
     return tf.distribute.get_strategy()
+
+
+@functools.cache  # a process can join its cluster once
+def _several_workers() -> tf.distribute.Strategy:
+    return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def is_chief() -> bool:

@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -262,6 +264,41 @@ def test_two_devices_give_the_weights_of_one(files, tmp_path):
     train_few_steps(examples, tmp_path / "one")
     _, errors = two.communicate()
     assert two.returncode == 0, errors.decode()[-2000:]
+    for name, tolerance in (("sgd", 1e-6), ("adamw", 1e-5)):
+        one, both = (np.load(tmp_path / folder / f"{name}.npz") for folder in ("one", "two"))
+        for array in one.files:
+            np.testing.assert_allclose(one[array], both[array], atol=tolerance, rtol=0, err_msg=f"{name} {array}")
+
+
+@pytest.mark.long
+def test_two_workers_give_the_weights_of_one(files, tmp_path):
+    """Two processes that find each other by TF_CONFIG; the first one writes."""
+    (examples,) = files["train_files"]
+    ports = []
+    for _ in range(2):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            ports.append(f"localhost:{free.getsockname()[1]}")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    workers = []
+    for index in range(2):
+        cluster = {"cluster": {"worker": ports}, "task": {"type": "worker", "index": index}}
+        script = (
+            f"from tests.model import test_training as t; t.train_few_steps({examples!r}, {str(tmp_path / 'two')!r})"
+        )
+        with open(tmp_path / f"worker{index}.log", "wb") as log:
+            environment = os.environ | {"TF_CONFIG": json.dumps(cluster)}
+            workers.append(
+                subprocess.Popen([sys.executable, "-c", script], cwd=GOLDEN.parents[2], env=environment, stderr=log)
+            )
+    train_few_steps(examples, tmp_path / "one")
+    try:
+        for index, worker in enumerate(workers):
+            assert worker.wait(240) == 0, (tmp_path / f"worker{index}.log").read_text()[-3000:]
+    finally:
+        for worker in workers:
+            worker.kill()
     for name, tolerance in (("sgd", 1e-6), ("adamw", 1e-5)):
         one, both = (np.load(tmp_path / folder / f"{name}.npz") for folder in ("one", "two"))
         for array in one.files:
