@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from tfx.components.evaluator.component import Evaluator
 from tfx.components.example_validator.component import ExampleValidator
@@ -15,28 +16,46 @@ from tfx.components.trainer.component import Trainer
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.dsl.io import fileio
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2
 from tfx.types import BaseChannel, Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
+from tfx.utils import path_utils
 
 from pipeline import evaluation, fingerprint
 from pipeline.components.documents import CorpusGen
 from pipeline.components.examples import MaskedExamplesGen
 from pipeline.components.gates import AnomalyGate, ServingCheck
-from pipeline.components.vocabulary import VocabularyGen
+from pipeline.components.vocabulary import FILE, VocabularyGen
 from pipeline.settings import PipelineSettings
 
 
 class LatestOtherBlessedModel(LatestBlessedModelStrategy):
-    """The latest blessed model but the newest one, which is the candidate: a model is not its own baseline, and a run
-    that repeats another finds the same baseline and so its cached result."""
+    """The latest blessed model that the newest one, the candidate, can be compared with: another one (so that a run
+    that repeats another finds the same baseline and its cached result), of the same vocabulary (losses a token say
+    nothing across vocabularies), and for texts no shorter."""
 
     def resolve_artifacts(self, store, input_dict):
-        newest = max((artifact.id for artifact in input_dict["model"]), default=None)
-        others = [artifact for artifact in input_dict["model"] if artifact.id != newest]
-        return super().resolve_artifacts(store, {**input_dict, "model": others})
+        models = sorted(input_dict["model"], key=lambda model: model.id)
+        comparable = [model for model in models[:-1] if _is_comparable(model.uri, models[-1].uri)]
+        return super().resolve_artifacts(store, {**input_dict, "model": comparable})
+
+
+def _is_comparable(baseline: str, candidate: str) -> bool:
+    def read(uri: str, *path: str) -> str:
+        with fileio.open(os.path.join(path_utils.serving_model_path(uri), *path)) as file:
+            return file.read()
+
+    def length(uri: str) -> int:
+        return json.loads(read(uri, "assets.extra", "export.json"))["settings"]["max_seq_length"]
+
+    try:
+        same = read(baseline, "assets", FILE) == read(candidate, "assets", FILE)
+        return same and length(baseline) >= length(candidate)
+    except (OSError, tf.errors.OpError):  # removed since
+        return False
 
 
 def create_pipeline(
