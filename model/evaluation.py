@@ -7,6 +7,7 @@ from model import losses, metrics
 from model.encoder import BertEncoder
 from model.training_records import filled_masks
 from preprocessing import batches, features
+from preprocessing.errors import InputError
 
 
 class Evaluation:
@@ -41,8 +42,10 @@ class Evaluation:
     def samples(self, tokens: list[str], count: int = 4) -> str:
         """Markdown of the first examples with the model's choices at the masked positions."""
         batch = next(iter(self._examples.batches(count, shuffle=False, transform=self._transform)))
-        outputs = self._encoder(batch)
-        logits = self._encoder.masked_lm(outputs["sequence_output"], batch[features.MASKED_LM_POSITIONS])
+        head = self._encoder.masked_lm
+        if head is None:
+            raise InputError(f"filling masks needs the masked_lm head. Received: heads {self._encoder.heads}")
+        logits = head(self._encoder(batch)["sequence_output"], batch[features.MASKED_LM_POSITIONS])
         arrays = {name: value.numpy() for name, value in batch.items()}
         return filled_masks(arrays, tf.argmax(logits, -1).numpy(), tokens)
 

@@ -78,7 +78,7 @@ def _phase(text: str):
     return Phase(int(steps), int(length))
 
 
-def _masking(kind: str, vocab: str, seed: int):
+def _masking(kind, vocab: str, seed: int):
     """What masks each batch, anew in each epoch."""
     from preprocessing import masking, tokenizer
 

@@ -49,13 +49,14 @@ def main(variant, precision, batch_size, layers, hidden, heads, vocab_size):
         optimizer.zero_grad(set_to_none=True)
 
     for line in sys.stdin:
-        seconds = []
+        seconds, began = [], time.process_time()
         for _ in range(int(line)):
             start = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - start)
+        processor = (time.process_time() - began) / len(seconds)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": seconds, "memory": memory}), flush=True)
+        print(json.dumps({"seconds": seconds, "processor": processor, "memory": memory}), flush=True)
 
 
 if __name__ == "__main__":
