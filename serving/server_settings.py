@@ -45,10 +45,11 @@ class ModelSettings:
 class BatchingSettings:
     """Names and units of TensorFlow Serving's `batching_parameters.txt`."""
 
-    max_batch_size: int = 32  # rows
+    # Rows. Beyond eight, cores gain nothing from larger batches, while texts of one length get rarer; GPUs want more.
+    max_batch_size: int = 8
     batch_timeout_micros: int = 0  # how long a batch waits for company while a thread is free
     num_batch_threads: int = 2
-    max_enqueued_batches: int = 8  # per signature; beyond them a request is refused at once
+    max_enqueued_batches: int = 32  # per signature; beyond them a request is refused at once
 
     def __post_init__(self):
         for name in ("max_batch_size", "num_batch_threads", "max_enqueued_batches"):

