@@ -26,11 +26,11 @@ def http_requests(kind: str, url: str, texts: list[str]) -> list[bytes]:
     return requests
 
 
-async def http_client(url, requests, pick, record):
+async def http_client(url, pick, record):
     parts = urllib.parse.urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
-        while (request := pick(requests)) is not None:
+        while (request := await pick()) is not None:
             start = time.perf_counter()
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
@@ -53,7 +53,7 @@ def grpc_requests(texts: list[str], model: str) -> list[bytes]:
     return requests
 
 
-async def grpc_client(address, requests, pick, record):
+async def grpc_client(address, pick, record):
     import grpc
 
     from serving import protos
@@ -62,7 +62,7 @@ async def grpc_client(address, requests, pick, record):
     async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         call = channel.unary_unary(protos.PREDICT)
         await channel.channel_ready()
-        while (request := pick(requests)) is not None:
+        while (request := await pick()) is not None:
             start = time.perf_counter()
             try:
                 await call(request)
@@ -73,21 +73,20 @@ async def grpc_client(address, requests, pick, record):
 
 
 async def load(kind, address, texts, clients, seconds, model="bert", rate=None):
-    """Latencies in seconds and the number of failures. With `rate`, each client pauses so that all together send about
-    so many requests a second."""
+    """Latencies in seconds, the number of failures, and the seconds it took. With `rate`, clients pause so that
+    together they send about so many requests a second."""
     requests = grpc_requests(texts, model) if kind == "grpc" else http_requests(kind, address, texts)
     latencies: list[float] = []
     failures = 0
-    position = 0
+    sent = 0
     begin = time.perf_counter()
-    end = begin + seconds
 
-    def pick(requests):
-        nonlocal position
-        if time.perf_counter() >= end:
-            return None
-        position += 1
-        return requests[position % len(requests)]
+    async def pick():
+        nonlocal sent
+        sent += 1
+        if rate is not None:
+            await asyncio.sleep(begin + sent / rate - time.perf_counter())
+        return requests[sent % len(requests)] if time.perf_counter() < begin + seconds else None
 
     def record(start, ok):
         nonlocal failures
@@ -95,25 +94,7 @@ async def load(kind, address, texts, clients, seconds, model="bert", rate=None):
         latencies.append(time.perf_counter() - start)
 
     client = grpc_client if kind == "grpc" else http_client
-
-    async def paced():
-        # Open connections live on: only the sending is paced.
-        if rate is None:
-            await client(address, requests, pick, record)
-            return
-        sent = 0
-
-        def pick_paced(requests):
-            return pick(requests)
-
-        while time.perf_counter() < end:
-            due = begin + sent * clients / rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            once = iter([True])
-            await client(address, requests, lambda r: pick_paced(r) if next(once, False) else None, record)
-            sent += 1
-
-    await asyncio.gather(*(paced() for _ in range(clients)))
+    await asyncio.gather(*(client(address, pick, record) for _ in range(clients)))
     return latencies, failures, time.perf_counter() - begin
 
 
@@ -140,11 +121,13 @@ def main():
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--model", default="bert")
+    parser.add_argument("--rate", type=float, help="requests a second; else as many as are answered")
     parser.add_argument("--texts", required=True)
     arguments = parser.parse_args()
     with open(arguments.texts, encoding="utf-8") as file:
         texts = file.read().splitlines()
-    run = load(arguments.kind, arguments.address, texts, arguments.clients, arguments.seconds, arguments.model)
+    a = arguments
+    run = load(a.kind, a.address, texts, a.clients, a.seconds, a.model, a.rate)
     print(json.dumps(summary(*asyncio.run(run))))
 
 
