@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.examples --google-checkout PATH --peer-python PATH
 
-Seconds are of processor time, so figures are per core, and steadier than the clock on a shared machine; set-up (imports,
-vocabulary) is excluded. google's script and Hugging Face's pipeline read a part of the text, since they are slow. With
-`--table SIZES` it measures time and peak memory of one worker instead, on text repeated with changes.
+Seconds are of processor time, so figures are per core, and steadier than the clock on a shared machine; set-up
+(imports, vocabulary) is excluded. The script of google and the pipeline of Hugging Face read a part of the text, being
+slow. With `--table SIZE` it measures time and peak memory of the command instead, on text repeated with changes.
 """
 
 import contextlib
