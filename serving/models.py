@@ -7,6 +7,8 @@ request is answered, so no request ever meets a gap.
 
 import asyncio
 import concurrent.futures
+import contextlib
+import ctypes
 import dataclasses
 import enum
 import gc
@@ -264,10 +266,18 @@ class Models:
         if loaded is not None:
             self._report(f"{model.settings.name}: version {number} unloaded")
         del loaded
-        gc.collect()  # functions and variables refer to each other
+        await self._in_thread(_give_memory_back)
 
     async def _in_thread(self, function, *args):
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+
+def _give_memory_back() -> None:
+    """Frees what refers to itself in circles, as functions and variables do, and returns the pages to the system, which
+    glibc would keep: else a server that swaps models every day grows by their fragments."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _check_labels(settings, model):

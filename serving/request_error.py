@@ -41,6 +41,6 @@ class RequestError(Exception):
 
     @classmethod
     def from_tensorflow(cls, error) -> "RequestError":
-        """Of a `tf.errors.OpError`: what the operation said, without the stack before it and the node names after it."""
+        """Of a `tf.errors.OpError`: what the operation said, without the stack before and the node names behind it."""
         said = str(error.message).split("\n\t [[", 1)[0].strip().rsplit("\n", 1)[-1]
         return cls(_BY_NUMBER.get(error.error_code, Code.INTERNAL), said[:1000])

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import gc
 import logging
 import os
 import signal
@@ -89,6 +90,10 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
         tf.config.threading.set_intra_op_parallelism_threads(settings.intra_op_parallelism)
         tf.config.threading.set_inter_op_parallelism_threads(settings.inter_op_parallelism)
 
+    # What has been imported stays: collecting the garbage of an unloaded model need not look at it, and takes
+    # milliseconds instead of tenths of a second in which no request is read.
+    gc.collect()
+    gc.freeze()
     metrics = Metrics()
     models = Models(
         settings.models,
