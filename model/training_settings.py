@@ -48,7 +48,7 @@ class TrainingSettings:
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-6
-    bias_correction: bool = False  # google's optimizer has none
+    bias_correction: bool = False  # google's optimizer has none: early steps are larger, so warm up long or correct
     clip_norm: float = 1.0  # of all gradients together; 0 = no clipping
     layer_decay: float = 1.0  # learning rate of each layer as a share of that of the layer above
 

@@ -31,6 +31,9 @@ from preprocessing.errors import InputError
 @click.option("--warmup-steps", type=int, help="By default a tenth of the steps.")
 @click.option("--optimizer", type=click.Choice(["adamw", "lamb", "sgd"]), default="adamw", show_default=True)
 @click.option(
+    "--bias-correction", is_flag=True, help="Of AdamW and LAMB; steadier when the warm-up is below some thousand steps."
+)
+@click.option(
     "--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True
 )
 @click.option("--phase", "phases", multiple=True, metavar="LENGTH:STEPS", help="Repeat it: 128:900 and 512:100, say.")
