@@ -1,6 +1,7 @@
 """Counting the words of a corpus with Beam, in two parts: to learn from, and held out to judge what was learned."""
 
 import json
+from collections.abc import Sequence
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -18,7 +19,18 @@ _HELD_OUT = 20  # one document in so many, by its id and so by its content
 def count_corpus(
     settings: CorpusSettings, lower_case: bool, scratch: str, options: PipelineOptions
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Word counts of 19 documents in 20, and of the twentieth (of all where there is none).
+    """Word counts of 19 documents in 20, and of the twentieth (of all where there is none); see `count_parts`."""
+    pipeline = beam.Pipeline(options=options)
+    documents = pipeline | "Read" >> ReadDocuments(settings)
+    parts = documents | beam.Partition(_part, 2)  # type: ignore[arg-type]
+    learn, held_out = count_parts(pipeline, list(parts), lower_case, scratch)
+    return (learn, held_out) if learn and held_out else (learn or held_out, learn or held_out)
+
+
+def count_parts(
+    pipeline: beam.Pipeline, parts: Sequence[beam.PCollection], lower_case: bool, scratch: str
+) -> list[dict[str, int]]:
+    """Runs the pipeline and gives the word counts of each part, a collection of Documents.
 
     `scratch` is a folder for the counts on their way from the workers, which must not exist and is removed; on a runner
     with machines of its own it must lie where they can write. Raises InputError for bad input or where it cannot be
@@ -29,21 +41,17 @@ def count_corpus(
     except Exception as error:  # each filesystem has errors of its own
         raise InputError(f"{scratch}: cannot be written: {error}") from error
     try:
-        pipeline = beam.Pipeline(options=options)
-        documents = pipeline | "Read" >> ReadDocuments(settings)
-        parts = documents | beam.Partition(_part, 2)  # type: ignore[arg-type]
-        for name, part in zip(("learn", "held-out"), parts, strict=True):
+        for number, part in enumerate(parts):
             _ = (
                 part
-                | f"Count {name}" >> CountWords(lower_case)
-                | f"Format {name}" >> beam.MapTuple(lambda word, count: json.dumps([word, count]))
-                | f"Write {name}" >> beam.io.WriteToText(FileSystems.join(scratch, name))
+                | f"Count {number}" >> CountWords(lower_case)
+                | f"Format {number}" >> beam.MapTuple(lambda word, count: json.dumps([word, count]))
+                | f"Write {number}" >> beam.io.WriteToText(FileSystems.join(scratch, f"part{number}"))
             )
         beam_runner.run(pipeline)
-        learn, held_out = _read(scratch, "learn"), _read(scratch, "held-out")
+        return [_read(scratch, f"part{number}") for number in range(len(parts))]
     finally:
         FileSystems.delete([scratch])
-    return (learn, held_out) if learn and held_out else (learn or held_out, learn or held_out)
 
 
 def _part(document, _parts) -> int:

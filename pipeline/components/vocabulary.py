@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 
 import apache_beam as beam
 from tfx.dsl.component.experimental.annotations import (
@@ -16,8 +15,9 @@ from tfx.types import artifact, artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
 from pipeline import settings as pipeline_settings
+from pipeline import split
 from pipeline.components.documents import decode
-from preprocessing import beam_runner, beam_transforms, vocabulary
+from preprocessing import vocabulary, vocabulary_counting, vocabulary_report
 
 FILE = "vocab.txt"
 
@@ -36,25 +36,19 @@ def VocabularyGen(
     code: Parameter[str],
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Counts the words of the train split with Beam and learns pieces from the counts."""
+    """Counts words with Beam, learns pieces from those of the train split and reports how they fit the eval split."""
     run = pipeline_settings.from_json(settings)
-    pattern = os.path.join(artifact_utils.get_split_uri([documents], "train"), "*.gz")
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "counts")
-        _ = (
-            beam_pipeline
-            | "Read" >> beam.io.ReadFromTFRecord(pattern)
-            | "Decode" >> beam.Map(decode)
-            | "Count" >> beam_transforms.CountWords(run.vocabulary.lower_case)
-            | "Format" >> beam.MapTuple(lambda word, count: json.dumps([word, count]))
-            | "Write" >> beam.io.WriteToText(path)
-        )
-        beam_runner.run(beam_pipeline)
-        counts: dict[str, int] = {}
-        for name in os.listdir(folder):
-            with open(os.path.join(folder, name), encoding="utf-8") as file:
-                counts |= dict(map(json.loads, file))
+    lower_case = run.vocabulary.lower_case
+    parts = [
+        beam_pipeline
+        | f"Read-{name}"
+        >> beam.io.ReadFromTFRecord(os.path.join(artifact_utils.get_split_uri([documents], name), "*.gz"))
+        | f"Decode-{name}" >> beam.Map(decode)
+        for name in split.NAMES
+    ]
+    scratch = os.path.join(vocabulary_artifact.uri, "counts")
+    counts, held_out = vocabulary_counting.count_parts(beam_pipeline, parts, lower_case, scratch)
     tokens = vocabulary.learn(counts, run.vocabulary)
-    report = {"size": len(tokens), "words": sum(counts.values()), "different_words": len(counts)}
+    report = vocabulary_report.describe(tokens, held_out, lower_case)
     io_utils.write_string_file(os.path.join(vocabulary_artifact.uri, "report.json"), json.dumps(report, indent=2))
     io_utils.write_string_file(os.path.join(vocabulary_artifact.uri, FILE), "\n".join(tokens) + "\n")
