@@ -85,20 +85,22 @@ def rates(folder, texts, repeats=3) -> dict:
         import torch
         import transformers
 
+        class Plain(torch.nn.Module):
+            """Positional arguments in, one tensor out, as the exporter wants it."""
+
+            def __init__(self):
+                super().__init__()
+                self.model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+
+            def forward(self, ids, mask, types):
+                return self.model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+
         exported = io.BytesIO()
-        names = ["input_ids", "attention_mask", "token_type_ids"]
-        example = {name: torch.ones(2, 8, dtype=torch.long) for name in names}
-        plain = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
-        plain.config.return_dict = False
+        names = ["ids", "mask", "types"]
         axes = {name: {0: "batch", 1: "length"} for name in names}
+        example = tuple(torch.ones(2, 8, dtype=torch.long) for _ in names)
         torch.onnx.export(
-            plain,
-            tuple(example.values()),
-            exported,
-            input_names=names,
-            dynamic_axes=axes,
-            dynamo=False,
-            opset_version=17,
+            Plain(), example, exported, input_names=names, dynamic_axes=axes, dynamo=False, opset_version=17
         )
         session = onnxruntime.InferenceSession(exported.getvalue())
         tokenizer = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
