@@ -55,7 +55,8 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
     encoder_settings = _encoder_settings(config, vocab_size)
     train_files = [file for pattern in examples for file in example_files.find_files(pattern)]
     eval_files = example_files.find_files(held_out) if held_out else []
-    with terminal.Progress("Training", total=steps, unit="steps") as progress:
+    native_log = terminal.native_log(_writable(output) / "native.log")
+    with native_log, terminal.Progress("Training", total=steps, unit="steps") as progress:
         result = training.train(
             encoder_settings,
             settings,
@@ -65,11 +66,20 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
             vocab_path=vocab,
             init=init,
             transform=_masking(masking, vocab, settings.seed) if masking else None,
-            report=lambda step, total, figures: progress.update(step, **_shown(figures)),
+            report=lambda step, total, figures: progress.update(step, **terminal.training_figures(figures)),
         )
     for name, value in result.metrics.items():
         click.echo(f"{name.replace('_', ' '):26} {value:.4f}")
     click.echo(f"Model: {pathlib.Path(output, 'model')}   curves: {pathlib.Path(output, 'curves.png')}")
+
+
+def _writable(folder: str) -> pathlib.Path:
+    path = pathlib.Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}. Choose another --output") from error
+    return path
 
 
 def _phase(text: str):
@@ -109,15 +119,3 @@ def _encoder_settings(config: str, vocab_size: int):
     if found.vocab_size != vocab_size:
         raise InputError(f"{config}: vocab_size must be the vocabulary's ({vocab_size}). Received: {found.vocab_size}")
     return dataclasses.replace(found, vocab_size=vocab_size)
-
-
-def _shown(figures: dict[str, float]) -> dict[str, float]:
-    """What fits on a line."""
-    names = {
-        "loss": "loss",
-        "masked_lm_accuracy": "masked_accuracy",
-        "next_sentence_accuracy": "next_accuracy",
-        "learning_rate": "learning_rate",
-        "tokens_per_second": "tokens/s",
-    }
-    return {shown: figures[name] for name, shown in names.items() if name in figures}
