@@ -9,7 +9,11 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+
+import click
+
+from preprocessing.errors import InputError
 
 
 def quiet() -> None:
@@ -26,6 +30,17 @@ def quiet() -> None:
         warnings.filterwarnings("default", module=rf"{module}(\.|$)")
     for name in ("tensorflow", "absl", "apache_beam", "root"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def run_command(function: Callable[[], object]) -> None:
+    """Calls it; an InputError becomes one line on standard error and exit status 1. `BERT_DEBUG=1` shows tracebacks."""
+    try:
+        function()
+    except InputError as error:
+        if os.environ.get("BERT_DEBUG"):
+            raise
+        click.echo(f"bert: error: {error}", err=True)
+        sys.exit(1)
 
 
 @contextlib.contextmanager
@@ -57,13 +72,17 @@ class Progress:
 
     def __init__(self, title: str, total: int | None = None, unit: str = "", interval: float = 10.0, stream=None):
         self._title, self._total, self._unit = title, total, unit
-        self._stream = stream or sys.stderr
+        self._given = stream
         self._live = self._stream.isatty()
         self._interval = 0.2 if self._live else interval
         self._start = time.monotonic()
         self._shown_at = 0.0
         self._line = ""
         self._pending = False
+
+    @property
+    def _stream(self):
+        return self._given or sys.stderr  # looked up anew: a run may exchange it for a while
 
     def __enter__(self):
         return self

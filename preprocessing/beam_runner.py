@@ -56,18 +56,17 @@ def _quiet_workers():
     level = beam_log.level
     beam_log.setLevel(logging.CRITICAL)
     stream, kept = sys.stderr, os.dup(2)
-    own = os.fdopen(os.dup(kept), "w", buffering=1)
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         if _is_standard_error(stream):
-            sys.stderr = own  # what this process says still reaches the terminal
+            # What this process says still reaches the terminal. Closed when nobody uses it any more.
+            sys.stderr = os.fdopen(os.dup(kept), "w", buffering=1)
         yield
     finally:
         sys.stderr = stream
         os.dup2(kept, 2)
         os.close(kept)
-        own.close()
         beam_log.setLevel(level)
 
 

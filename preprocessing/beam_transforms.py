@@ -42,7 +42,7 @@ POOL_TOKENS = 8_000_000
 
 # These only decide how the work is cut.
 _TEXT_BATCH_BYTES = 2_000_000
-_SPILL_TOKENS = 16_000_000
+_SPILL_TOKENS = 8_000_000
 _PART_TOKENS = 400_000
 _BATCH_EXAMPLES = 2048
 _MAX_PIECES = 8  # in which one pool is handed out by MakeExamples

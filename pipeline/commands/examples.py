@@ -2,10 +2,6 @@
 
 import json
 import os
-import shutil
-import sys
-import tempfile
-import threading
 import uuid
 from typing import get_args
 
@@ -61,7 +57,7 @@ def command(inputs, vocab, output, format_, text_field, language, max_bad_share,
         s.require(shards >= 0, "--shards must not be negative", shards)
         _make(corpus, examples, vocab, output, workers, shards, compression, overwrite, beam_options)
     if show:
-        _show(output, vocab, cased, show)
+        _show(output, vocab, show)
 
 
 def _make(corpus_settings, settings, vocab, output, workers, shards, compression, overwrite, beam_options):
@@ -79,19 +75,22 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     workers = workers or (os.cpu_count() or 1 if size > _BYTES_WORTH_WORKERS else 1)
     shards = max(shards, workers) if local else shards
     folder = _Folder(output, overwrite)
-    progress_folder = tempfile.mkdtemp(prefix="bert-progress-")
     try:
-        pipeline = Pipeline(options=beam_runner.make_options(beam_options, workers))
-        documents = pipeline | "Documents" >> corpus.ReadDocuments(
-            corpus_settings, set_aside=FileSystems.join(folder.scratch, "set_aside.jsonl")
-        )
-        _ = documents | "Examples" >> beam_transforms.WriteExamples(
-            settings, os.path.abspath(vocab) if os.path.exists(vocab) else vocab, folder.scratch, shards=shards,
-            compression=compression, temp_folder=folder.tokens, progress_folder=progress_folder if local else None,
-        )  # fmt: skip
-        with _watch(progress_folder):
-            result = beam_runner.run(pipeline)
-        report = beam_transforms.report(beam_runner.counters(result))
+        with terminal.watch_workers("Examples", unit="examples") as progress_folder:
+            pipeline = Pipeline(options=beam_runner.make_options(beam_options, workers))
+            documents = pipeline | "Documents" >> corpus.ReadDocuments(
+                corpus_settings, set_aside=FileSystems.join(folder.scratch, "set_aside.jsonl")
+            )
+            _ = documents | "Examples" >> beam_transforms.WriteExamples(
+                settings,
+                os.path.abspath(vocab) if os.path.exists(vocab) else vocab,
+                folder.scratch,
+                shards=shards,
+                compression=compression,
+                temp_folder=folder.tokens,
+                progress_folder=progress_folder if local else None,
+            )
+            report = beam_transforms.report(beam_runner.counters(beam_runner.run(pipeline)))
         names = [beam_transforms.shard_name(shard, shards, compression) for shard in range(shards)]
         folder.keep(names, report)
     except InputError as error:
@@ -102,7 +101,6 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
         raise InputError(f"{output}: cannot be written: {error.strerror or error}") from error
     finally:
         folder.clean()
-        shutil.rmtree(progress_folder, ignore_errors=True)
     for name, value in report.items():
         shown = f"{value:.2%}" if name.endswith("share") else terminal.number(value)
         click.echo(f"{name.replace('_', ' '):>20}  {shown}")
@@ -157,41 +155,7 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-class _watch:
-    """Shows what the workers have done so far, until the block ends."""
-
-    def __init__(self, folder: str):
-        self._folder = folder
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._show, args=(sys.stderr,), daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-
-    def __exit__(self, *error):
-        self._done.set()
-        self._thread.join()
-
-    def _show(self, stream):
-        import time
-
-        from preprocessing import progress
-
-        start = time.monotonic()
-        with terminal.Progress("Examples", unit="examples", stream=stream) as line:
-            while not self._done.wait(0.5):
-                total = progress.total(self._folder)
-                seconds = time.monotonic() - start
-                line.update(
-                    total["examples"],
-                    documents=total["documents"],
-                    tokens=total["tokens"],
-                    documents_per_second=total["documents"] / seconds,
-                    examples_per_second=total["examples"] / seconds,
-                )
-
-
-def _show(output: str, vocab: str, cased: bool, count: int) -> None:
+def _show(output: str, vocab: str, count: int) -> None:
     """Prints examples: A and B in two colours, what is to be predicted beside what stands there."""
     from apache_beam.io.filesystems import FileSystems
     from tfx_bsl.coders.example_coder import ExampleToNumpyDict

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from preprocessing import vocabulary
+from tests.data import ROOT
 from tests.preprocessing.test_beam_transforms import VOCABULARY, digest, examples, one_file
 
 pytestmark = pytest.mark.runners
@@ -20,9 +21,9 @@ pytestmark = pytest.mark.runners
 
 @pytest.fixture(scope="module")
 def prism():
-    path = os.environ.get("PRISM") or shutil.which("prism")
-    if not path:
-        pytest.skip("needs Beam's Prism runner: PRISM names it")
+    path = os.environ.get("PRISM") or shutil.which("prism") or str(ROOT / ".uv" / "prism")
+    if not os.path.exists(path):
+        pytest.skip("needs Beam's Prism runner: `make prism`, or PRISM names it")
     return path
 
 
