@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from model.heads import ALL_HEADS, MASKED_LM, NEXT_SENTENCE, MaskedLMHead, NextSentenceHead
 from model.layers import SEEDS_PER_LAYER, Embeddings, Pooler, TransformerLayer
-from model.settings import EncoderSettings, require
+from model.settings import EncoderSettings
+from preprocessing.errors import require
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 
 # Added to the attention scores of padding, as in google's code.

@@ -3,15 +3,9 @@
 import dataclasses
 from typing import Literal
 
-from preprocessing.errors import InputError
+from preprocessing.errors import require
 
 Activation = Literal["gelu_tanh", "gelu"]
-
-
-def require(condition: bool, rule: str, received: object) -> None:
-    """Raises InputError `rule. Received: ...` unless the condition holds."""
-    if not condition:
-        raise InputError(f"{rule}. Received: {received!r}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from model.settings import require
+from preprocessing.errors import require
 
 OptimizerName = Literal["adamw", "lamb", "sgd"]
 Schedule = Literal["linear", "polynomial", "constant"]

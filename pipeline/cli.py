@@ -1,13 +1,10 @@
 """The console script `bert`. Each command is a module of `pipeline.commands`, imported only when it is asked for."""
 
 import importlib
-import os
-import sys
 
 import click
 
 from pipeline import terminal
-from preprocessing.errors import InputError
 
 COMMANDS = {
     "vocab": "Learn a WordPiece vocabulary from text.",
@@ -40,16 +37,9 @@ def bert():
 
 
 def main() -> None:
-    """Runs a command. An InputError becomes one line on standard error and exit status 1; `BERT_DEBUG=1` shows the
-    traceback of everything."""
+    """Runs a command; bad input is one line on standard error and exit status 1."""
     terminal.quiet()
-    try:
-        bert()
-    except InputError as error:
-        if os.environ.get("BERT_DEBUG"):
-            raise
-        click.echo(f"bert: error: {error}", err=True)
-        sys.exit(1)
+    terminal.run_command(bert)
 
 
 if __name__ == "__main__":

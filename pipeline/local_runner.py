@@ -10,7 +10,6 @@ import logging
 import os
 import pathlib
 import shlex
-import sys
 from collections.abc import Mapping
 
 import click
@@ -81,13 +80,7 @@ def input_error(error: BaseException | None) -> str | None:
 
 
 def main() -> None:
-    try:
-        run(*from_environment(os.environ))
-    except InputError as error:
-        if os.environ.get("BERT_DEBUG"):
-            raise
-        click.echo(f"bert: error: {error}", err=True)
-        sys.exit(1)
+    terminal.run_command(lambda: run(*from_environment(os.environ)))
 
 
 if __name__ == "__main__":

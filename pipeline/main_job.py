@@ -26,11 +26,7 @@ TEXT = "The length of the string in bytes."
 
 def main() -> None:
     terminal.quiet()
-    try:
-        run(pathlib.Path(os.environ.get("BERT_HOME") or ".bert").absolute())
-    except InputError as error:
-        click.echo(f"bert: error: {error}", err=True)
-        sys.exit(1)
+    terminal.run_command(lambda: run(pathlib.Path(os.environ.get("BERT_HOME") or ".bert").absolute()))
 
 
 def run(home: pathlib.Path) -> None:

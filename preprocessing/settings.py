@@ -3,19 +3,13 @@
 import dataclasses
 from typing import Literal, get_args
 
-from preprocessing.errors import InputError
+from preprocessing.errors import require
 
 Format = Literal["auto", "sentences", "paragraphs", "document", "jsonl", "parquet", "tfrecord"]
 Masking = Literal["token", "whole-word", "ngram", "none"]
 Pairs = Literal["next-sentence", "sentence-order", "none"]
 Compression = Literal["none", "gzip"]
 Names = Literal["google", "model-garden"]
-
-
-def require(condition: bool, rule: str, received: object) -> None:
-    """Raises InputError `rule. Received: ...` unless the condition holds."""
-    if not condition:
-        raise InputError(f"{rule}. Received: {received!r}")
 
 
 @dataclasses.dataclass(frozen=True)

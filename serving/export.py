@@ -30,8 +30,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from model import checkpoints, formats
 from model.encoder import BertEncoder
 from preprocessing import features
-from preprocessing.errors import InputError
-from preprocessing.settings import require
+from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
 from serving import golden, serving_ops, warmup
 from serving.settings import ExportSettings

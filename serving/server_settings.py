@@ -7,8 +7,7 @@ from typing import Literal
 
 from google.protobuf import text_format
 
-from preprocessing.errors import InputError
-from preprocessing.settings import require
+from preprocessing.errors import InputError, require
 from serving import protos
 
 Policy = Literal["latest", "all", "specific"]

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from preprocessing.settings import require
+from preprocessing.errors import require
 
 Pooling = Literal["mean", "pooler"]
 Precision = Literal["float32", "bfloat16"]
