@@ -97,8 +97,8 @@ def _build(cls: type, values: Any, where: str) -> Any:
 def demo() -> PipelineSettings:
     """`make run`: 5 MB of text, BERT-tiny, some four minutes of training on two cores.
 
-    Unlike the paper's: no dropout, since so short a run cannot overfit; a high learning rate, and Adam's bias correction,
-    without which a warm-up of a few hundred steps may leave the model at the unigram distribution for good.
+    Unlike the paper's: no dropout, since so short a run cannot overfit; a high learning rate, and Adam's bias
+    correction, without which so short a warm-up may leave the model at the unigram distribution for good.
     """
     return PipelineSettings(
         vocabulary=VocabularySettings(size=8000),
