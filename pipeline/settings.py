@@ -91,7 +91,10 @@ def _build(cls: type, values: Any, where: str) -> Any:
         elif isinstance(value, list):
             value = tuple(value)
         arguments[name] = value
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except TypeError as error:  # a text where a number is expected, say
+        raise InputError(f"{where}: {error}. Received: {values}") from error
 
 
 def demo() -> PipelineSettings:

@@ -14,6 +14,13 @@ def test_a_preset_is_consistent_and_survives_json(preset):
     assert settings.from_json(value.to_json()) == value
 
 
+def test_training_phases_survive_json():
+    text = '{"training": {"steps": 10, "phases": [{"steps": 9, "max_seq_length": 64}, {"steps": 1}]}}'
+    value = settings.from_json(text)
+    assert [phase.steps for phase in value.training.phases] == [9, 1]
+    assert settings.from_json(value.to_json()) == value
+
+
 def test_parts_left_out_have_their_defaults():
     assert settings.from_json('{"examples": {"dupe_factor": 3}}').examples == dataclasses.replace(
         settings.PipelineSettings().examples, dupe_factor=3
@@ -26,6 +33,7 @@ def test_parts_left_out_have_their_defaults():
         ('{"exampels": {}}', "settings has no setting 'exampels'"),
         ('{"examples": {"dupe": 3}}', "settings.examples has no setting 'dupe'"),
         ('{"examples": 3}', "settings.examples must be a JSON object. Received: 3"),
+        ('{"training": {"steps": "many"}}', "settings.training: "),
         ('{"eval_share": 1.0}', "eval_share must be between 0 and 1. Received: 1.0"),
         ('{"name": "../x"}', "name must be a folder name. Received: '../x'"),
         ('{\n"name": \n}', "settings:3: not JSON"),
