@@ -7,6 +7,7 @@ of the pool. Slots, pools and every random number depend on the documents alone,
 byte-identical for any workers, order, sharding and runner.
 """
 
+import atexit
 import collections
 import contextlib
 import dataclasses
@@ -14,6 +15,7 @@ import functools
 import gzip
 import itertools
 import math
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -149,7 +151,7 @@ class PlanWork(beam.PTransform):
 
     def expand(self, documents):
         options = documents.pipeline.options.get_all_options()
-        folder = self._temp_folder or options.get("temp_location") or tempfile.mkdtemp(prefix="bert-tokens-")
+        folder = self._temp_folder or options.get("temp_location") or _local_folder()
         slots = (
             documents
             | "Tokenize"
@@ -167,6 +169,13 @@ class PlanWork(beam.PTransform):
         )
         pools = slots | "Deal" >> beam.FlatMap(_deal, AsSingleton(plan)) | "Pools" >> beam.GroupByKey()
         return pools | "Cut" >> beam.FlatMap(_cut_pool, AsSingleton(plan), self._shards)
+
+
+def _local_folder() -> str:
+    """A folder of this machine's, removed when this process ends."""
+    folder = tempfile.mkdtemp(prefix="bert-tokens-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @functools.lru_cache(maxsize=2)
