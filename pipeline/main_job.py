@@ -79,8 +79,9 @@ def tfx(*arguments: str) -> None:
 @contextlib.contextmanager
 def server(folder: str, name: str) -> Iterator[tuple[str, str]]:
     """Starts `bert serve` on free ports, gives its gRPC and REST addresses and stops it in the end."""
-    command = [sys.executable, "-m", "pipeline.cli", "serve", "--model-base-path", folder, "--model-name", name]
-    process = subprocess.Popen([*command, "--port", "0", "--rest-api-port", "0"], stdout=subprocess.PIPE, text=True)
+    flags = ["--embedded", "--model-base-path", folder, "--model-name", name, "--port", "0", "--rest-api-port", "0"]
+    command = [sys.executable, "-m", "pipeline.cli", "serve", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         for line in process.stdout or ():
             if match := re.search(r"gRPC (\S+:\d+), REST (\S+:\d+)", line):
