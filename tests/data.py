@@ -1,6 +1,6 @@
-"""Real text for tests and benchmarks: a folder of corpora and vocabularies that stands beside the repository.
+"""Real text for tests and benchmarks: a folder of corpora and vocabularies, which `BERT_DATA` names.
 
-`BERT_DATA` names it (default: `../shared/data` beside the repository). Tests that need it skip where it is absent.
+Tests that need it skip where it is absent.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 def folder() -> pathlib.Path:
     """Where the data should be; need not exist."""
-    return pathlib.Path(os.environ.get("BERT_DATA") or ROOT.parent / "shared" / "data")
+    return pathlib.Path(os.environ.get("BERT_DATA") or ROOT / "data")
 
 
 def require(name: str) -> pathlib.Path:
