@@ -33,6 +33,7 @@ def test_parts_left_out_have_their_defaults():
         ('{"exampels": {}}', "settings has no setting 'exampels'"),
         ('{"examples": {"dupe": 3}}', "settings.examples has no setting 'dupe'"),
         ('{"examples": 3}', "settings.examples must be a JSON object. Received: 3"),
+        ('{"vocabulary": {"size": 5}}', "vocabulary size must exceed its 5 special tokens. Received: 5"),
         ('{"training": {"steps": "many"}}', "settings.training: "),
         ('{"eval_share": 1.0}', "eval_share must be between 0 and 1. Received: 1.0"),
         ('{"name": "../x"}', "name must be a folder name. Received: '../x'"),
