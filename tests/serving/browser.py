@@ -6,6 +6,7 @@ import os
 import pathlib
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -25,7 +26,8 @@ class Browser:
     """One page. `errors` collects what its console and its network complain of."""
 
     def __init__(self, width: int = 1280, height: int = 900):
-        self._profile = tempfile.TemporaryDirectory()
+        # The browser's own child processes may still write there while it is removed.
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
@@ -41,6 +43,7 @@ class Browser:
             [chromium(), *flags],
             preexec_fn=as_3_and_4,
             close_fds=False,
+            start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -59,7 +62,7 @@ class Browser:
         return self
 
     def __exit__(self, *error):
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._in)
         os.close(self._out)
