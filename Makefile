@@ -3,7 +3,7 @@
 
 # Everything that the pipeline keeps: artifacts, metadata, pushed models, reports.
 export BERT_HOME ?= $(CURDIR)/.bert
-export BERT_CORPUS = $(CORPUS)
+export BERT_CORPUS := $(or $(CORPUS),$(BERT_CORPUS))
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 BEAM_VERSION = $(shell sed -n '/^name = "apache-beam"/{n;s/version = "\(.*\)"/\1/p;}' uv.lock)

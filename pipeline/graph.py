@@ -85,7 +85,7 @@ def create_pipeline(
 
 def data_steps(settings: PipelineSettings) -> tuple[list[BaseNode], BaseNode]:
     """Corpus to validated examples: the nodes, the gate last, and the one that makes the examples."""
-    code = fingerprint.of_code("preprocessing")
+    code = fingerprint.of_code("preprocessing", "pipeline.components")
     corpus = CorpusGen(
         settings=_part(settings, "corpus", "embedded_bytes", "eval_share"),
         input_fingerprint=f"{code}-{fingerprint.of_files(settings.corpus.input)}",

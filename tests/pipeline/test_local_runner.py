@@ -53,14 +53,14 @@ def test_one_document_only(tmp_path):
 )
 def test_too_many_lines_that_cannot_be_used(tmp_path, line, reason):
     message = message_of(tmp_path, a=good(20) + b"\n" + line * 5)
-    assert "a.txt:80" in message.replace("a.txt:79", "a.txt:80").replace("a.txt:81", "a.txt:80")
+    assert "a.txt:81: " in message
     assert reason in message
 
 
 def test_a_single_line_of_100_megabytes(tmp_path):
     message = message_of(tmp_path, a=good(2) + b"\n" + b"x" * 100_000_000 + b"\n")
-    assert "a.txt:" in message
-    assert "10,000,000" in message or "bytes" in message
+    assert "a.txt:9: " in message
+    assert "10,000,000 bytes" in message
 
 
 def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
