@@ -1,0 +1,220 @@
+"""What a budget of processor time buys: mini, pretrained by us and by Hugging Face's Trainer on the very same examples.
+
+    setsid python -m tests.benchmarks.quality --peer-python PATH --core-hours 4 --output DIR [--nice]
+
+The folder of real text (`BERT_DATA`) is split by documents: one in twenty, by the hash of its text, is held out (other
+chapters of the same book are not). Each side is a process with two threads that knows its budget in processor time: it
+measures what a step costs, then trains as many steps as the budget holds, so that the learning rate reaches 0 with its
+end. The sides take turns, a point of the curve each; held-out figures are not charged. Whatever else runs here takes
+time, but none of the budget: pause all with `kill -STOP -- -GROUP`, go on with `kill -CONT -- -GROUP`, where GROUP is
+the number that is printed first. DIR gets `examples/`, `curves.json` and `curves.png`, renewed at each point.
+
+Both sides: AdamW with bias correction, the same peak learning rate, a tenth of the steps warm-up, then linearly down;
+weight decay 0.01 of matrices, gradients clipped at 1; batches of 32 at length 128; no dropout, since hardly an example
+is seen twice; GELU by its tanh approximation; float32 unless said otherwise.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[2]
+BATCH_SIZE, VOCAB = 32, 30_522
+EVALUATED = 1024  # held-out examples at a point of the curve; all of them at the last
+WARM_UP, CALIBRATION = 4, 12  # steps
+LABELS = {"ours": "ours", "peer": "Hugging Face Trainer"}
+
+
+def make_examples(folder: pathlib.Path, dupe_factor: int) -> None:
+    """`train` and `held_out` below the folder: example files, and the same as arrays for who cannot read those."""
+    from preprocessing import batches, example_files
+    from tests import data
+
+    if (folder / "done").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    documents: dict[str, list[str]] = {"train": [], "held_out": []}
+    for path in sorted((data.folder() / "corpus_en").rglob("*.txt")):
+        for document in path.read_text().split("\n\n"):
+            part = "train" if hashlib.sha256(document.encode()).digest()[0] % 20 else "held_out"
+            documents[part].append(document.strip("\n"))
+    vocabulary = data.folder() / "vocab" / "bert-base-uncased-vocab.txt"
+    for part, copies in (("train", dupe_factor), ("held_out", 1)):
+        text = folder / f"{part}.txt"
+        text.write_text("\n\n".join(documents[part]) + "\n")
+        command = [sys.executable, "-m", "pipeline.cli", "examples", "--input", text, "--vocab", vocabulary]
+        command += ["--output", folder / part, "--dupe-factor", str(copies), "--overwrite"]
+        subprocess.run(command, check=True, cwd=ROOT)
+        arrays = batches.open_examples(example_files.find_files(str(folder / part)), vocab_size=VOCAB).arrays
+        for name, array in arrays.items():
+            np.save(folder / part / name, array)
+    (folder / "done").touch()
+
+
+def ours(options) -> None:
+    """Our side, in a process of its own. Answers as `training_peer.py` does: see `Side`."""
+    import tensorflow as tf
+
+    from model import settings
+    from model.encoder import BertEncoder
+    from model.evaluation import Evaluation
+    from model.optimizer import Optimizer
+    from model.training_loop import Loop
+    from model.training_settings import TrainingSettings
+    from model.training_step import LossScale
+    from preprocessing import batches, example_files
+
+    tf.config.threading.set_intra_op_parallelism_threads(2)
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+    train, held_out = (
+        batches.open_examples(example_files.find_files(f"{options.output}/examples/{part}"))
+        for part in ("train", "held_out")
+    )
+
+    def start(steps):
+        tf.keras.utils.set_random_seed(1)
+        training = TrainingSettings(
+            steps=steps,
+            batch_size=BATCH_SIZE,
+            learning_rate=options.learning_rate,
+            bias_correction=True,
+            precision=options.precision,
+        )
+        encoder = BertEncoder(settings.mini(dropout=0.0, attention_dropout=0.0), dtype=training.dtype_policy)
+        optimizer = Optimizer(training, encoder.trainable_variables, 4)
+        loop = Loop(training, tf.distribute.get_strategy(), encoder, optimizer, LossScale(options.precision))
+        return encoder, loop, loop.iterator(train, BATCH_SIZE, 0)
+
+    _, loop, source = start(WARM_UP + CALIBRATION)
+    loop.run(source, 0, WARM_UP)
+    began = time.process_time()
+    loop.run(source, WARM_UP, WARM_UP + CALIBRATION)
+    cost = (time.process_time() - began) / CALIBRATION
+
+    steps = max(options.points, int(options.core_hours * 3600 / cost))
+    encoder, loop, source = start(steps)
+    evaluation = Evaluation(encoder, held_out, BATCH_SIZE)
+    step, used = 0, 0.0
+    for point in range(options.points + 1):
+        stop = steps * point // options.points
+        began = time.process_time()
+        if loop.run(source, step, stop).bad_step is not None:
+            raise SystemExit("the loss is not finite")
+        used += time.process_time() - began if point else 0.0
+        step = stop
+        figures = evaluation(None if point == options.points else EVALUATED)
+        print(json.dumps({"step": step, "core_seconds": used, "step_cost": cost, **figures}), flush=True)
+        if not sys.stdin.readline():
+            return
+
+
+class Side:
+    """A process that trains to the next point of its curve when asked."""
+
+    def __init__(self, name: str, command: list[str], output: pathlib.Path):
+        self.name, self.points = name, []
+        with open(output / f"{name}.log", "w") as log:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+
+    def go_on(self) -> dict:
+        if self.points:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended early: see its log in the output folder")
+        self.points.append(json.loads(line))
+        return self.points[-1]
+
+    def close(self):
+        self._process.kill()
+        self._process.wait()
+
+
+def plot(curves: dict[str, list[dict]], path: pathlib.Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, name in zip(figure.subplots(1, 2), ("masked_lm_loss", "masked_lm_accuracy"), strict=True):
+        for side, points in curves.items():
+            hours = [point["core_seconds"] / 3600 for point in points]
+            axes.plot(hours, [point[name] for point in points], marker=".", label=LABELS[side])
+        axes.set(xlabel="core-hours of training", title=f"held-out {name.replace('_', ' ')}")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def show(name: str, point: dict) -> None:
+    print(
+        f"{LABELS[name]:21} {point['core_seconds'] / 3600:7.3f} core-hours {point['step']:7,} steps of "
+        f"{point['step_cost']:6.3f} core-s  masked loss {point['masked_lm_loss']:6.3f} accuracy "
+        f"{point['masked_lm_accuracy']:.4f}  next sentence {point['next_sentence_accuracy']:.4f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer-python", help="an interpreter with torch, transformers and accelerate")
+    parser.add_argument("--core-hours", type=float, default=4.0, help="processor time of each side")
+    parser.add_argument("--output", default="quality", metavar="DIR")
+    parser.add_argument("--points", type=int, default=20, help="of the curve, after the first")
+    parser.add_argument("--dupe-factor", type=int, default=5, help="differently masked copies of the text")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--peer-learning-rate", type=float, help="by default the same")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--nice", action="store_true", help="let everything else on the machine go first")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return ours(options)
+    print(f"process group {os.getpgid(0)}", flush=True)
+    if options.nice:
+        os.nice(19)
+    output = pathlib.Path(options.output).resolve()
+    make_examples(output / "examples", options.dupe_factor)
+
+    own = [sys.executable, "-m", "tests.benchmarks.quality", *sys.argv[1:], "--worker", "--output", str(output)]
+    sides = [Side("ours", own, output)]
+    if options.peer_python:
+        given = {
+            "examples": str(output / "examples"),
+            "budget": options.core_hours * 3600,
+            "points": options.points,
+            "batch_size": BATCH_SIZE,
+            "learning_rate": options.peer_learning_rate or options.learning_rate,
+            "precision": options.precision,
+            "evaluated": EVALUATED,
+            "warm_up": WARM_UP,
+            "calibration": CALIBRATION,
+        }
+        peer = str(pathlib.Path(__file__).with_name("quality_peer.py"))
+        sides.append(Side("peer", [options.peer_python, peer, json.dumps(given)], output))
+    try:
+        for _ in range(options.points + 1):
+            for side in sides:
+                show(side.name, side.go_on())
+            curves = {side.name: side.points for side in sides}
+            (output / "curves.json").write_text(json.dumps(curves, indent=1))
+            plot(curves, output / "curves.png")
+    finally:
+        for side in sides:
+            side.close()
+    last = sides[0].points[-1]
+    print(f"without a model: masked loss {last['unigram_loss']:.3f}, accuracy {last['commonest_token_accuracy']:.4f}")
+
+
+if __name__ == "__main__":
+    main()
