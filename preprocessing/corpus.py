@@ -1,13 +1,15 @@
 """Text files to documents: checked, cut into sentences, each once.
 
-A document's id is a hash of its text. The files are read twice: a first pass finds duplicates, bad lines and totals,
-and only hashes leave it; the second gives the documents. So a run stops early on bad input, and no runner has to hold
-the text.
+A document's id is a hash of its text. `ReadDocuments` reads the files twice: a first pass finds duplicates, bad lines
+and totals, and only hashes leave it; the second gives the documents. So no runner has to hold the text.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -21,8 +23,8 @@ from apache_beam.pvalue import AsMultiMap, AsSingleton, TaggedOutput
 
 from preprocessing import readers, sentences
 from preprocessing.beam_runner import NAMESPACE
+from preprocessing.chunks import COMPRESSIONS, Chunk, Tally, compression_of
 from preprocessing.errors import InputError
-from preprocessing.readers import Chunk, Tally
 from preprocessing.settings import CorpusSettings
 from preprocessing.token_store import ID_BYTES, ID_TYPE
 
@@ -37,7 +39,19 @@ class Document(NamedTuple):
     """`id`: hash of the text, 16 bytes."""
 
     id: bytes
-    sentences: tuple[str, ...]
+    sentences: Sequence[str]
+
+
+@dataclasses.dataclass
+class ChunkReport:
+    """What was found in a chunk; `bad_lines` are (line in the chunk, reason, beginning)."""
+
+    chunk: Chunk
+    tally: Tally = dataclasses.field(default_factory=Tally)
+    bad_lines: list[tuple[int, str, bytes]] = dataclasses.field(default_factory=list)
+
+    def set_aside(self, line: int, reason: str, data: bytes) -> None:
+        self.bad_lines.append((line, reason, data[:_SHOWN_BYTES]))
 
 
 def find_chunks(settings: CorpusSettings) -> list[Chunk]:
@@ -89,7 +103,7 @@ def _match(pattern: str) -> list[tuple[str, int]]:
 
 
 def _format_of(path: str) -> str:
-    for ending in readers.COMPRESSIONS:
+    for ending in COMPRESSIONS:
         path = path.removesuffix(ending)
     return next((name for ending, name in _FORMATS.items() if path.lower().endswith(ending)), "paragraphs")
 
@@ -105,7 +119,7 @@ def _cut(path, size, format_, chunk_bytes, settings):
         except pa.ArrowException as error:
             raise InputError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
         return [(group, group + 1, size // groups) for group in range(groups)]
-    if format_ not in readers.SPLITTABLE or readers.compression_of(path) or size <= chunk_bytes:
+    if format_ not in readers.SPLITTABLE or compression_of(path) or size <= chunk_bytes:
         return [(0, None, size)]
     return [(at, min(at + chunk_bytes, size), min(chunk_bytes, size - at)) for at in range(0, size, chunk_bytes)]
 
@@ -114,7 +128,7 @@ class ReadDocuments(beam.PTransform):
     """pbegin -> PCollection of Document, each text once.
 
     Lines that cannot be used are counted and, with `set_aside`, written there as JSON lines (file, line, reason, text);
-    the run stops with InputError (see `beam_transforms.run`) when their share exceeds `max_bad_share`, or when there is
+    the run stops with InputError (see `beam_runner.run`) when their share exceeds `max_bad_share`, or when there is
     no text at all. Documents come in no particular order.
     """
 
@@ -124,86 +138,93 @@ class ReadDocuments(beam.PTransform):
         self._set_aside = set_aside
 
     def expand(self, pbegin):
-        chunks = pbegin | "Chunks" >> beam.Create(find_chunks(self._settings)) | beam.Reshuffle()
+        chunks = pbegin | "Chunks" >> Chunks(self._settings)
         survey = chunks | "Survey" >> beam.ParDo(_Survey(self._settings)).with_output_types(
             tuple[int, bytes]
-        ).with_outputs("lines", "bad", main="ids")
-        totals = survey.lines | "Totals" >> beam.CombineGlobally(_add_up).without_defaults()
-        line_starts = survey.lines | "LineEnds" >> beam.Map(lambda counts: (counts[0], counts[1:3]))
-        bad = survey.bad | "Number" >> beam.FlatMap(_number_line, AsMultiMap(line_starts))
-        first_bad = bad | "FirstBad" >> beam.CombineGlobally(_first_bad)
-        checked = totals | "Check" >> beam.Map(_check, self._settings, AsSingleton(first_bad))
-        if self._set_aside:
-            _ = (
-                bad
-                | beam.Map(json.dumps, ensure_ascii=False)
-                | beam.io.WriteToText(self._set_aside, num_shards=1, shard_name_template="", skip_if_empty=True)
-            )
+        ).with_outputs("reports", main="ids")
+        checked = (
+            survey.reports
+            | "Reports" >> beam.GroupByKey()
+            | "Check" >> beam.MapTuple(lambda _, reports: check_reports(reports, self._settings, self._set_aside))
+        )
         repeated = survey.ids | beam.GroupByKey() | "Repeated" >> beam.FlatMap(_repeated)
         return chunks | "Read" >> beam.ParDo(
             _Read(self._settings), AsMultiMap(repeated), AsSingleton(checked)
         ).with_output_types(Document)
 
 
+class Chunks(beam.PTransform):
+    """pbegin -> (number, [Chunk]), grouped so that the workers share them out."""
+
+    def __init__(self, settings: CorpusSettings):
+        super().__init__()
+        self._settings = settings
+
+    def expand(self, pbegin):
+        numbered = [(chunk.index, chunk) for chunk in find_chunks(self._settings)]
+        return (
+            pbegin
+            | beam.Impulse()
+            | beam.FlatMap(lambda _: numbered).with_output_types(tuple[int, Chunk])
+            | beam.GroupByKey()
+        )
+
+
 class _Survey(beam.DoFn):
-    """Chunk -> (bucket, packed `_ORDINAL`s); tagged: "lines" (file, start, newlines, lines, bad, documents, split) and
-    "bad" (file, start, line in the chunk, reason, beginning)."""
+    """Chunks -> (bucket, packed `_ORDINAL`s); tagged "reports": (0, ChunkReport)."""
 
     def __init__(self, settings):
         self._settings = settings
 
-    def process(self, chunk):
-        tally = Tally()
-        bad = []
-        digests = [
-            _digest(text) for text in readers.read_texts(chunk, self._settings, tally, lambda *line: bad.append(line))
-        ]
-        found = np.empty(len(digests), _ORDINAL)
-        found["id"] = np.frombuffer(b"".join(digests), ID_TYPE)
-        found["chunk"] = chunk.index
-        found["document"] = np.arange(len(digests))
-        buckets = np.array([digest[0] for digest in digests], np.uint8)
-        for bucket in np.unique(buckets):
-            yield int(bucket), found[buckets == bucket].tobytes()
-        for line, reason, data in bad:
-            yield TaggedOutput("bad", (chunk.path, chunk.start, line, reason, data[:_SHOWN_BYTES]))
-        yield TaggedOutput(
-            "lines", (chunk.path, chunk.start, tally.newlines, tally.lines, tally.bad, tally.documents, tally.split)
-        )
+    def process(self, numbered):
+        for chunk in numbered[1]:
+            report = ChunkReport(chunk)
+            texts = readers.read_texts(chunk, self._settings, report.tally, report.set_aside)
+            digests = [digest(text) for text in texts]
+            found = np.empty(len(digests), _ORDINAL)
+            found["id"] = np.frombuffer(b"".join(digests), ID_TYPE)
+            found["chunk"] = chunk.index
+            found["document"] = np.arange(len(digests))
+            buckets = np.array([digest[0] for digest in digests], np.uint8)
+            for bucket in np.unique(buckets):
+                yield int(bucket), found[buckets == bucket].tobytes()
+            yield TaggedOutput("reports", (0, report))
 
 
-def _digest(text: str) -> bytes:
+def digest(text: str) -> bytes:
+    """The id of the document of that text."""
     return hashlib.blake2b(text.encode(), digest_size=ID_BYTES).digest()
 
 
-def _add_up(counts):
-    """Sums of (lines, bad, documents, split)."""
-    rows = [row[3:] if len(row) > 4 else row for row in counts]
-    return tuple(int(total) for total in np.array(rows).reshape(-1, 4).sum(axis=0))
-
-
-def _number_line(bad, line_starts):
-    path, start, line, reason, data = bad
-    number = 1 + line + sum(newlines for at, newlines in line_starts[path] if at < start)
-    yield {"file": path, "line": number, "reason": reason, "text": data.decode(errors="backslashreplace")}
-
-
-def _first_bad(lines):
-    return min((line for line in lines if line), key=lambda line: (line["file"], line["line"]), default=None)
-
-
-def _check(totals, settings, first_bad):
-    lines, bad, documents, split = totals
-    if bad > settings.max_bad_share * lines:
+def check_reports(reports: Iterable[ChunkReport], settings: CorpusSettings, set_aside: str | None) -> Tally:
+    """Sums of all chunks' reports, counted in Beam's counters; writes the bad lines to `set_aside`. Raises InputError
+    where they are too many, or where there is no document at all."""
+    reports = sorted(reports, key=lambda report: report.chunk.index)
+    before: dict[str, int] = defaultdict(int)
+    bad_lines = []
+    for report in reports:
+        path = report.chunk.path
+        for line, reason, data in report.bad_lines:
+            text = data.decode(errors="backslashreplace")
+            bad_lines.append({"file": path, "line": 1 + before[path] + line, "reason": reason, "text": text})
+        before[path] += report.tally.newlines
+    total = Tally(
+        *(sum(values) for values in zip(*(dataclasses.astuple(report.tally) for report in reports), strict=True))
+    )
+    if set_aside and bad_lines:
+        with FileSystems.create(set_aside) as file:
+            file.writelines(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in bad_lines)
+    if total.bad > settings.max_bad_share * total.lines:
         raise InputError(
-            f"{first_bad['file']}:{first_bad['line']}: {first_bad['reason']}; {bad:,} of {lines:,} lines cannot be "
-            f"used, more than the {settings.max_bad_share:.4g} allowed. Correct them or raise --max-bad-share"
+            f"{bad_lines[0]['file']}:{bad_lines[0]['line']}: {bad_lines[0]['reason']}; {total.bad:,} of "
+            f"{total.lines:,} lines cannot be used, more than the {settings.max_bad_share:.4g} allowed. Correct them "
+            "or raise --max-bad-share"
         )
-    if not documents:
+    if not total.documents:
         raise InputError(f"no text in {', '.join(settings.input)}: nothing but blank lines")
-    for name, count in (("lines", lines), ("lines_set_aside", bad), ("documents_split", split)):
+    for name, count in (("lines", total.lines), ("lines_set_aside", total.bad), ("documents_split", total.split)):
         Metrics.counter(NAMESPACE, name).inc(count)
-    return totals
+    return total
 
 
 def _repeated(bucket):
@@ -218,19 +239,20 @@ def _repeated(bucket):
 
 
 class _Read(beam.DoFn):
-    """Chunk -> Documents, without the repeated ones."""
+    """Chunks -> Documents, without the repeated ones."""
 
     def __init__(self, settings):
         self._settings = settings
 
-    def process(self, chunk, repeated, checked):
-        skip = set(np.frombuffer(b"".join(repeated[chunk.index]), "<u4").tolist())
-        texts = readers.read_texts(chunk, self._settings, Tally(), lambda *line: None)
-        for number, text in enumerate(texts):
-            if number in skip:
-                continue
-            if chunk.format == "sentences":
-                found = sentences.given(text)
-            else:
-                found = sentences.split(text, self._settings.language)
-            yield Document(_digest(text), tuple(found))
+    def process(self, numbered, repeated, checked):
+        for chunk in numbered[1]:
+            skip = set(np.frombuffer(b"".join(repeated[chunk.index]), "<u4").tolist())
+            texts = readers.read_texts(chunk, self._settings, Tally(), lambda *line: None)
+            for number, text in enumerate(texts):
+                if number in skip:
+                    continue
+                if chunk.format == "sentences":
+                    found = sentences.given(text)
+                else:
+                    found = sentences.split(text, self._settings.language)
+                yield Document(digest(text), tuple(found))

@@ -5,58 +5,19 @@ document belongs to the chunk in which it begins, so cutting a file into chunks 
 bounded by the longest line and document of the settings, not by the file.
 """
 
-import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 from tfx_bsl.coders.example_coder import ExampleToNumpyDict
 
-from preprocessing import tfrecord
+from preprocessing import plain_text, tfrecord
+from preprocessing.chunks import BadLine, Chunk, Tally, decode, lines, open_file
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings
 
 SPLITTABLE = ("sentences", "paragraphs", "jsonl")  # by byte ranges, where not compressed
-COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd"}
-
-_BLOCK = 1 << 20
-_BLANKS = b" \t\r\x0b\x0c"
-_BOM = b"\xef\xbb\xbf"
-
-
-@dataclasses.dataclass(frozen=True)
-class Chunk:
-    """`start` and `end` are bytes (text), row groups (Parquet), or 0 and None for a whole file. `size`: bytes."""
-
-    index: int
-    path: str
-    format: str
-    start: int = 0
-    end: int | None = None
-    size: int = 0
-
-    @property
-    def limit(self) -> float:
-        """Offset at which the chunk ends."""
-        return float("inf") if self.end is None else self.end
-
-
-@dataclasses.dataclass
-class Tally:
-    """What reading a chunk found. `newlines`: line ends in [start, end), to number lines across chunks."""
-
-    lines: int = 0  # not blank; records where the format has no lines
-    bad: int = 0
-    split: int = 0  # documents over the bound, split
-    documents: int = 0
-    newlines: int = 0
-
-
-BadLine = Callable[[int, str, bytes], None]  # line or record from the chunk's start (0-based), reason, its beginning
 
 
 def read_texts(chunk: Chunk, settings: CorpusSettings, tally: Tally, set_aside: BadLine) -> Iterator[str]:
@@ -84,166 +45,13 @@ def read_texts(chunk: Chunk, settings: CorpusSettings, tally: Tally, set_aside: 
         ) from error
 
 
-def open_file(path: str) -> BinaryIO:
-    """Opens a file on any filesystem of Beam's, decompressed by its ending; a truncated one raises OSError."""
-    raw = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    compression = compression_of(path)
-    # Arrow's stream complains of a truncated file, which Beam's own reader takes for whole.
-    return pa.CompressedInputStream(pa.PythonFile(raw), compression) if compression else raw
-
-
-def compression_of(path: str) -> str | None:
-    return next((name for ending, name in COMPRESSIONS.items() if path.endswith(ending)), None)
-
-
-def _lines(handle: BinaryIO, chunk: Chunk, limit: int, tally: Tally) -> Iterator[tuple[int, bytes, bool]]:
-    """(offset in the file, line, whether it is complete) from the chunk's start on; of a line over `limit` bytes, its
-    beginning. Counts the line ends within the chunk."""
-    offset = read = chunk.start
-    carry, dropped = b"", 0
-    while block := handle.read(_BLOCK):
-        inside = len(block) if read + len(block) <= chunk.limit else max(int(chunk.limit) - read, 0)
-        tally.newlines += block.count(b"\n", 0, inside)
-        if not read:
-            trimmed = block.removeprefix(_BOM)
-            offset += len(block) - len(trimmed)
-            read, block = offset, trimmed
-        read += len(block)
-        *lines, rest = block.split(b"\n")
-        if lines:
-            lines[0] = carry + lines[0]
-            for line in lines:
-                size = len(line) + dropped
-                if size > limit:
-                    yield offset, line[:limit], False
-                    dropped = 0
-                else:
-                    yield offset, line, True
-                offset += size + 1
-            carry = rest
-        else:
-            carry += rest
-        if len(carry) > limit:
-            dropped += len(carry) - limit
-            carry = carry[:limit]
-    if carry:
-        yield offset, carry, not dropped
-
-
-def _decode(line: bytes) -> tuple[str, str]:
-    """(text, ""), or ("", the reason why the line is set aside)."""
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        return "", f"not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1})"
-    return ("", "contains a NUL character") if "\0" in text else (text, "")
-
-
-class _Document:
-    """Gathers the lines of one document; gives its texts, several where it exceeds the bound."""
-
-    def __init__(self, settings: CorpusSettings, tally: Tally, refuse: BadLine):
-        self._settings, self._tally, self._refuse = settings, tally, refuse
-        self._lines: list[bytes] = []
-        self._numbers: list[int] = []
-        self._size = 0
-        self._parts = 0
-
-    def add(self, number: int, line: bytes) -> str:
-        """Takes a line. Gives the text of the lines before it where that would exceed the bound with it, else ""."""
-        full = ""
-        if self._size + len(line) > self._settings.max_document_bytes and self._lines:
-            full = self._flush()
-        self._lines.append(line)
-        self._numbers.append(number)
-        self._size += len(line) + 1
-        return full
-
-    def close(self) -> str:
-        """The text of the lines since the last one given, and a fresh start."""
-        text = self._flush()
-        self._tally.split += self._parts > 1
-        self._parts = 0
-        return text
-
-    def _flush(self) -> str:
-        text, reason = _decode(b"\n".join(self._lines))
-        if reason:
-            good = []
-            for number, line in zip(self._numbers, self._lines, strict=True):
-                text, reason = _decode(line)
-                if reason:
-                    self._refuse(number, reason, line)
-                else:
-                    good.append(text)
-            text = "\n".join(good)
-        self._lines, self._numbers, self._size = [], [], 0
-        text = "" if text.isspace() else text
-        self._parts += bool(text)
-        return text
-
-
-def _read_text(handle, chunk, settings, tally, refuse) -> Iterator[str]:
-    """Plain text: blank lines (nothing but ASCII white space) part documents. A document begins at its first character
-    that is not blank."""
-    whole_file = chunk.format == "document"
-    limit = chunk.limit
-    fresh, at_line_start = _before(handle, chunk.start)  # may a document begin here
-    if chunk.start:
-        handle.seek(chunk.start)
-    document = _Document(settings, tally, refuse)
-    inside = False  # a document of ours
-    for number, (offset, line, complete) in enumerate(_lines(handle, chunk, settings.max_line_bytes, tally)):
-        if not inside and offset >= limit:
-            break
-        if not number and not at_line_start:
-            continue  # the rest of a line that begins in an earlier chunk
-        stripped = line.strip(_BLANKS)
-        if not stripped:
-            fresh = True
-            if inside and not whole_file:
-                inside = False
-                if text := document.close():
-                    yield text
-            continue
-        if not inside:
-            if not fresh:
-                continue
-            if offset + len(line) - len(line.lstrip(_BLANKS)) >= limit:
-                break
-            inside, fresh = True, False
-        tally.lines += 1
-        if not complete:
-            refuse(number, f"longer than {settings.max_line_bytes:,} bytes (max_line_bytes)", stripped)
-        elif text := document.add(number, stripped):
-            yield text
-    if inside and (text := document.close()):
-        yield text
-
-
-def _before(handle, start: int) -> tuple[bool, bool]:
-    """Whether a blank line or nothing at all stands before `start` of a plain text, and whether nothing but blanks
-    stands before it on its line."""
-    newlines = 0
-    while start:
-        step = min(start, 4096)
-        handle.seek(start - step)
-        before = handle.read(step)
-        kept = before.rstrip(_BLANKS + b"\n")
-        newlines += before.count(b"\n", len(kept))
-        if kept:
-            return newlines >= 2, newlines >= 1
-        start -= step
-    return True, True
-
-
 def _read_jsonl(handle, chunk, settings, tally, refuse) -> Iterator[str]:
     """A JSON object on each line, its text in the field `text_field`."""
     at_line_start = True
     if chunk.start:
         handle.seek(chunk.start - 1)
         at_line_start = handle.read(1) == b"\n"
-    for number, (offset, line, complete) in enumerate(_lines(handle, chunk, settings.max_line_bytes, tally)):
+    for number, (offset, line, complete) in enumerate(lines(handle, chunk, settings.max_line_bytes, tally)):
         if offset >= chunk.limit:
             break
         if (not number and not at_line_start) or not line.strip():
@@ -278,7 +86,7 @@ def _read_parquet(handle, chunk, settings, tally, refuse) -> Iterator[str]:
         tally.newlines += 1
         if value is not None:
             tally.lines += 1
-            text, reason = _decode(value) if isinstance(value, bytes) else (value, "")
+            text, reason = decode(value) if isinstance(value, bytes) else (value, "")
             yield from _record(text, reason, b"", number, settings, tally, refuse)
 
 
@@ -306,7 +114,7 @@ def _read_tfrecord(handle, chunk, settings, tally, refuse) -> Iterator[str]:
             if values is None or not len(values) or not isinstance(values[0], bytes):
                 reason = f"no text in a feature {settings.text_field!r}"
             else:
-                text, reason = _decode(values[0])
+                text, reason = decode(values[0])
         yield from _record(text, reason, record, number, settings, tally, refuse)
 
 
@@ -341,9 +149,9 @@ def _record(text, reason, raw, number, settings, tally, refuse) -> Iterator[str]
 
 
 _READERS = {
-    "sentences": _read_text,
-    "paragraphs": _read_text,
-    "document": _read_text,
+    "sentences": plain_text.read,
+    "paragraphs": plain_text.read,
+    "document": plain_text.read,
     "jsonl": _read_jsonl,
     "parquet": _read_parquet,
     "tfrecord": _read_tfrecord,

@@ -35,17 +35,8 @@ class TokenizedDocuments:
         ends = np.concatenate([[0], np.cumsum(self.sentence_lengths, dtype=np.int64)])
         return np.diff(ends[np.concatenate([[0], np.cumsum(self.sentence_counts, dtype=np.int64)])])
 
-    def take(self, order: Ints) -> "TokenizedDocuments":
-        """The documents of the given rows, in that order."""
-        return TokenizedDocuments(
-            self.ids[order],
-            self.sentence_counts[order],
-            take_ragged(self.sentence_lengths, self.sentence_counts, order),
-            take_ragged(self.tokens, self.token_counts(), order),
-        )
-
-    def runs(self, labels: Ints) -> Iterator[tuple[int, slice, "TokenizedDocuments"]]:
-        """(label, rows, documents) of each run of equal labels [D]."""
+    def runs(self, labels: Ints) -> Iterator[tuple[int, "TokenizedDocuments"]]:
+        """(label, documents) of each run of equal labels [D]."""
         if not len(labels):
             return
         sentence_ends = np.concatenate([[0], np.cumsum(self.sentence_counts, dtype=np.int64)])
@@ -55,7 +46,6 @@ class TokenizedDocuments:
             first, last = sentence_ends[start], sentence_ends[end]
             yield (
                 int(labels[start]),
-                slice(start, end),
                 TokenizedDocuments(
                     self.ids[start:end],
                     self.sentence_counts[start:end],
@@ -70,12 +60,26 @@ class TokenizedDocuments:
         return b"".join([header.tobytes(), self.ids.tobytes(), *(a.tobytes() for a in arrays)])
 
 
-def take_ragged(values: npt.NDArray, lengths: Ints, order: Ints) -> npt.NDArray:
-    """Rows `order` of a ragged array given as flat values and row lengths, flat."""
-    starts = np.cumsum(lengths, dtype=np.int64) - lengths
-    taken = lengths[order].astype(np.int64)
-    shift = np.repeat(starts[order] - (np.cumsum(taken) - taken), taken)
-    return values[shift + np.arange(len(shift))]
+def merge(parts: Sequence[TokenizedDocuments], order: Ints) -> TokenizedDocuments:
+    """The documents of the parts, numbered from the first of the first part on, in the given order."""
+    sentences, tokens = [], []
+    for part in parts:
+        counts = part.token_counts()
+        sentences += _rows(part.sentence_lengths, part.sentence_counts)
+        tokens += _rows(part.tokens, counts)
+    at = order.tolist()
+    return TokenizedDocuments(
+        np.concatenate([part.ids for part in parts])[order],
+        np.concatenate([part.sentence_counts for part in parts])[order],
+        np.concatenate([np.zeros(0, np.int32), *(sentences[row] for row in at)]),
+        np.concatenate([np.zeros(0, np.int32), *(tokens[row] for row in at)]),
+    )
+
+
+def _rows(values: npt.NDArray, lengths: Ints) -> list[npt.NDArray]:
+    """Rows of a ragged array given as flat values and row lengths."""
+    ends = np.cumsum(lengths, dtype=np.int64).tolist()
+    return [values[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
 
 
 def concatenate(parts: Sequence[TokenizedDocuments]) -> TokenizedDocuments:

@@ -78,10 +78,7 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     try:
         with terminal.watch_workers("Examples", unit="examples") as progress_folder:
             pipeline = Pipeline(options=beam_runner.make_options(beam_options, workers))
-            documents = pipeline | "Documents" >> corpus.ReadDocuments(
-                corpus_settings, set_aside=FileSystems.join(folder.scratch, "set_aside.jsonl")
-            )
-            _ = documents | "Examples" >> beam_transforms.WriteExamples(
+            _ = pipeline | "Examples" >> beam_transforms.WriteExamples(
                 settings,
                 os.path.abspath(vocab) if os.path.exists(vocab) else vocab,
                 folder.scratch,
@@ -89,6 +86,8 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
                 compression=compression,
                 temp_folder=folder.tokens,
                 progress_folder=progress_folder if local else None,
+                corpus=corpus_settings,
+                set_aside=FileSystems.join(folder.scratch, "set_aside.jsonl"),
             )
             report = beam_transforms.report(beam_runner.counters(beam_runner.run(pipeline)))
         names = [beam_transforms.shard_name(shard, shards, compression) for shard in range(shards)]

@@ -117,10 +117,10 @@ import os; os.environ.update(TF_CPP_MIN_LOG_LEVEL="3")
 import warnings; warnings.simplefilter("ignore")
 import shutil
 import apache_beam as beam
-from preprocessing import beam_runner, beam_transforms, corpus, sentences
+from preprocessing import beam_runner, beam_transforms, spilling
 from preprocessing.settings import CorpusSettings, ExampleSettings
 def load(a):
-    tokenizer = beam_transforms._tokenizer(a["vocab"], True)
+    tokenizer = spilling.load_tokenizer(a["vocab"], True)
     tokenizer.tokenize(["warm up", "é"])
     beam_transforms.ExampleMaker(ExampleSettings(), tokenizer)
     return a
@@ -128,9 +128,9 @@ def work(a):
     shutil.rmtree(a["output"], ignore_errors=True)
     os.makedirs(a["output"])
     pipeline = beam.Pipeline(options=beam_runner.make_options(workers=a.get("workers", 1)))
-    documents = pipeline | corpus.ReadDocuments(CorpusSettings((a["text"],), format=a["format"]))
-    settings = ExampleSettings(dupe_factor=a["dupe_factor"])
-    _ = documents | beam_transforms.WriteExamples(settings, a["vocab"], a["output"], shards=4, temp_folder=a["output"])
+    _ = pipeline | beam_transforms.WriteExamples(
+        ExampleSettings(dupe_factor=a["dupe_factor"]), a["vocab"], a["output"], shards=4, temp_folder=a["output"],
+        corpus=CorpusSettings((a["text"],), format=a["format"]))
     return beam_runner.counters(beam_runner.run(pipeline))["examples"]
 """
 

@@ -20,7 +20,9 @@ from preprocessing import (
     corpus,
     example_encoding,
     features,
+    planning,
     progress,
+    spilling,
     tfrecord,
     vocabulary,
 )
@@ -65,13 +67,16 @@ def examples(paths, vocab, workers=1, options=(), **kwargs):
     return [record for path in folder.glob("x*") for record in tfrecord.records(path.open("rb"))], counters
 
 
-def shards(paths, vocab, folder, count, workers=1, **kwargs):
-    """Records of each shard of a run of WriteExamples."""
-    compression = kwargs.pop("compression", "none")
+def shards(paths, vocab, folder, count, workers=1, compression="none", **kwargs):
+    """Records of each shard of a run of WriteExamples on files."""
     pipeline = beam.Pipeline(options=beam_runner.make_options(workers=workers))
-    documents = pipeline | corpus.ReadDocuments(CorpusSettings(tuple(map(str, paths)), format="sentences"))
-    _ = documents | beam_transforms.WriteExamples(
-        ExampleSettings(**kwargs), vocab, str(folder), shards=count, compression=compression
+    _ = pipeline | beam_transforms.WriteExamples(
+        ExampleSettings(**kwargs),
+        vocab,
+        str(folder),
+        shards=count,
+        compression=compression,
+        corpus=CorpusSettings(tuple(map(str, paths)), format="sentences"),
     )
     beam_runner.run(pipeline)
     opened = gzip.open if compression == "gzip" else open
@@ -218,9 +223,10 @@ class TestDeterminism:
         assert digest([record for records in found.values() for record in records]) == digest(made[0])
 
     def test_small_batches_give_the_same_bytes(self, tmp_path, vocab, made, monkeypatch):
-        for name, value in {"_TEXT_BATCH_BYTES": 100, "_SPILL_TOKENS": 300, "_BATCH_EXAMPLES": 7}.items():
-            monkeypatch.setattr(beam_transforms, name, value)
-        monkeypatch.setattr(beam_transforms, "_PART_TOKENS", 500)
+        monkeypatch.setattr(spilling, "_TEXT_BATCH_BYTES", 100)
+        monkeypatch.setattr(spilling, "_SPILL_TOKENS", 300)
+        monkeypatch.setattr(beam_transforms, "_BATCH_EXAMPLES", 7)
+        monkeypatch.setattr(planning, "_PART_TOKENS", 500)
         assert digest(examples([one_file(tmp_path)], vocab, dupe_factor=5, max_seq_length=64)[0]) == digest(made[0])
 
     def test_seeds_differ(self, tmp_path, vocab, made):
@@ -235,7 +241,7 @@ class TestPools:
 
     def test_several_pools_of_some_size_dealt_anew_for_each_copy(self, monkeypatch):
         slots = self.slots(1024)
-        plan = beam_transforms.make_plan(slots, ExampleSettings(dupe_factor=20))
+        plan = planning.make_plan(slots, ExampleSettings(dupe_factor=20))
         met = collections.defaultdict(set)
         for pool_of in plan.pool_of:
             tokens = collections.Counter()
@@ -254,8 +260,8 @@ class TestPools:
     @settings(deadline=None)
     def test_no_pool_of_one_document(self, slots):
         counts = {slot: count for slot, count, _ in slots}
-        plan = beam_transforms.make_plan(slots, ExampleSettings(dupe_factor=5))
-        assert plan == beam_transforms.make_plan(sorted(slots), ExampleSettings(dupe_factor=5))
+        plan = planning.make_plan(slots, ExampleSettings(dupe_factor=5))
+        assert plan == planning.make_plan(sorted(slots), ExampleSettings(dupe_factor=5))
         for pool_of in plan.pool_of:
             held = collections.Counter()
             for slot, count in counts.items():
@@ -266,7 +272,7 @@ class TestPools:
     def test_negatives_spread_over_the_corpus_and_never_come_from_the_document_itself(
         self, tmp_path, vocab, monkeypatch
     ):
-        monkeypatch.setattr(beam_transforms, "POOL_TOKENS", 2_000)
+        monkeypatch.setattr(planning, "POOL_TOKENS", 2_000)
         texts = ["\n".join([f"d{number} river stone bridge cat ."] * 30) for number in range(60)]
         serialized, _ = examples([one_file(tmp_path, texts)], vocab, dupe_factor=40, max_seq_length=32)
         columns = parse(serialized)

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import itertools
 import json
 import os
@@ -15,9 +16,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing import beam_runner, corpus, readers, tfrecord
+from preprocessing import beam_runner, corpus, plain_text, readers, tfrecord
+from preprocessing.chunks import Chunk, Tally
 from preprocessing.errors import InputError
-from preprocessing.readers import Chunk, Tally
 from preprocessing.settings import CorpusSettings
 
 TEXTS = ["One sentence. And another.\nA second paragraph.", "A second document.", "Ein drittes – mit Ümläuten."]
@@ -128,6 +129,29 @@ class TestChunks:
         parts = [texts_of(path, format_, start, end) for start, end in itertools.pairwise(bounds)]
         assert [text for texts, _, _ in parts for text in texts] == whole
         assert sum(tally.newlines for _, tally, _ in parts) == data.count(b"\n")
+
+    @given(
+        lines=st.lists(LINE | st.sampled_from([b"\xff", b"x\0y", b"\r", b"0123456789" * 3]), max_size=20),
+        start=st.integers(0, 60),
+        length=st.none() | st.integers(1, 60),
+        block=st.sampled_from([1, 3, 20, 1000]),
+        bounds=st.tuples(st.sampled_from([10, 10**6]), st.sampled_from([15, 10**6])),
+    )
+    @settings(deadline=None, max_examples=300)
+    def test_in_blocks_as_line_by_line(self, lines, start, length, block, bounds):
+        """Documents, counts and bad lines."""
+        data = b"\n".join(lines)
+        chunk = Chunk(0, "a.txt", "paragraphs", min(start, len(data)), length and min(start, len(data)) + length)
+        found = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plain_text, "_BLOCK", block)
+            patch.setattr(plain_text, "_TAIL", 4)
+            for read in (plain_text.read, plain_text._by_line):
+                tally, bad = Tally(), []
+                settings_ = CorpusSettings(max_line_bytes=bounds[0], max_document_bytes=bounds[1])
+                texts = read(io.BytesIO(data), chunk, settings_, tally, lambda *line, bad=bad: bad.append(line))
+                found.append((list(texts), tally, bad))
+        assert found[0] == found[1]
 
     def test_bad_lines_are_numbered_across_chunks(self, tmp_path):
         path = tmp_path / "a.txt"

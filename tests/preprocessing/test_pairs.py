@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from preprocessing import counter_random, pairs
 from preprocessing.settings import ExampleSettings
-from preprocessing.token_store import ID_TYPE, Pool, TokenizedDocuments, concatenate, from_bytes, take_ragged
+from preprocessing.token_store import ID_TYPE, Pool, TokenizedDocuments, concatenate, from_bytes, merge
 
 
 def documents(sentence_lengths):
@@ -172,7 +172,7 @@ def test_copies_and_seeds_differ_and_repeat():
 
 def test_the_order_of_the_documents_does_not_matter():
     all_ = documents(MANY)
-    shuffled = all_.take(np.random.default_rng(0).permutation(len(MANY)))
+    shuffled = merge([all_], np.random.default_rng(0).permutation(len(MANY)))
     twice = concatenate([shuffled, all_])
     settings_ = ExampleSettings()
 
@@ -268,12 +268,13 @@ class TestTokenStore:
             value = getattr(one, field.name)
             assert np.array_equal(getattr(back, field.name), np.concatenate([value, value]))
 
-    def test_runs_and_take(self):
+    def test_runs_and_merge(self):
         all_ = documents([[1, 2], [3], [4, 5], [6]])
-        assert [(label, part.tokens.tolist()) for label, _, part in all_.runs(np.array([3, 3, 1, 2]))] == [
+        assert [(label, part.tokens.tolist()) for label, part in all_.runs(np.array([3, 3, 1, 2]))] == [
             (3, [0, 1, 2, 3, 4, 5]),
             (1, list(range(6, 15))),
             (2, list(range(15, 21))),
         ]
-        assert all_.take(np.array([3, 1])).tokens.tolist() == [*range(15, 21), *range(3, 6)]
-        assert take_ragged(np.arange(6), np.array([1, 0, 5]), np.array([2, 1])).tolist() == [1, 2, 3, 4, 5]
+        merged = merge([all_, documents([[2]])], np.array([3, 4, 1]))
+        assert merged.tokens.tolist() == [*range(15, 21), 0, 1, *range(3, 6)]
+        assert merged.sentence_lengths.tolist() == [6, 2, 3]
