@@ -33,6 +33,7 @@ from preprocessing.spilling import Spill, load_tokenizer
 
 # These only decide how the work is cut.
 _BATCH_EXAMPLES = 2048
+_EXPANSION = 1.8  # bytes of examples for a byte of text and a copy, at google's settings
 _TEXT_BATCH_BYTES = 2_000_000  # of words counted at a time
 
 
@@ -170,6 +171,12 @@ class _WriteShard(_Generate):
             FileSystems.delete([name])  # of an earlier attempt at the same shard
         FileSystems.rename([scratch], [name])
         yield name
+
+
+def number_of_shards(text_bytes: int, dupe_factor: int) -> int:
+    """So many that each will have about 128 MB, whatever the runner. Text and examples are both compressed, or both
+    not."""
+    return max(1, round(text_bytes * dupe_factor * _EXPANSION / (128 << 20)))
 
 
 def shard_name(shard: int, shards: int, compression: Compression = "none") -> str:

@@ -1,9 +1,9 @@
 """WordPiece vocabularies: learning, the file and its checks."""
 
+import contextlib
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-
-import tensorflow as tf
 
 from preprocessing import wordpiece_learning
 from preprocessing.errors import InputError
@@ -33,13 +33,11 @@ def load(path: str | os.PathLike) -> list[str]:
     line ends are read over. Raises InputError naming file and line."""
     name = os.fspath(path)
     try:
-        if tf.io.gfile.isdir(name):
-            raise InputError(f"{name}: a vocabulary is a file (vocab.txt). Received a folder")
-        with tf.io.gfile.GFile(name, "rb") as file:
-            data = file.read()
-    except (OSError, tf.errors.OpError) as error:
-        reason = error.message if isinstance(error, tf.errors.OpError) else error.strerror
-        raise InputError(f"{name}: the vocabulary cannot be read ({reason})") from error
+        data = _read(name)
+    except IsADirectoryError as error:
+        raise InputError(f"{name}: a vocabulary is a file (vocab.txt). Received a folder") from error
+    except OSError as error:
+        raise InputError(f"{name}: the vocabulary cannot be read ({error.strerror or error})") from error
     tokens = []
     # Not str.splitlines: the Chinese vocabulary has U+2028 as a token.
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
@@ -62,14 +60,45 @@ def write_whole(text: str, path: str | os.PathLike) -> None:
     name = os.fspath(path)
     scratch = f"{name}.{os.getpid()}.tmp"
     try:
-        with tf.io.gfile.GFile(scratch, "w") as file:
-            file.write(text)
-        tf.io.gfile.rename(scratch, name, overwrite=True)
-    except (OSError, tf.errors.OpError) as error:
-        if tf.io.gfile.exists(scratch):
-            tf.io.gfile.remove(scratch)
-        reason = error.message if isinstance(error, tf.errors.OpError) else error.strerror
-        raise InputError(f"{name}: cannot be written ({reason})") from error
+        if _is_remote(name):
+            with _gfile() as gfile:
+                with gfile.GFile(scratch, "w") as file:
+                    file.write(text)
+                gfile.rename(scratch, name, overwrite=True)
+            return
+        try:
+            pathlib.Path(scratch).write_text(text, "utf-8", newline="")
+            os.replace(scratch, name)
+        finally:
+            pathlib.Path(scratch).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be written ({error.strerror or error})") from error
+
+
+def _read(name: str) -> bytes:
+    """The content of a file, on any filesystem of TensorFlow's. Raises OSError."""
+    if not _is_remote(name):
+        return pathlib.Path(name).read_bytes()
+    with _gfile() as gfile:
+        if gfile.isdir(name):
+            raise IsADirectoryError(name)
+        with gfile.GFile(name, "rb") as file:
+            return file.read()
+
+
+def _is_remote(name: str) -> bool:
+    return "://" in name
+
+
+@contextlib.contextmanager
+def _gfile():
+    """TensorFlow's files, their errors as OSError. Imported where needed: it takes seconds."""
+    import tensorflow as tf
+
+    try:
+        yield tf.io.gfile
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
 
 
 def learn(

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from preprocessing.tokenizer import BertTokenizer
-
 _BATCH = 50_000
 
 
@@ -16,6 +14,8 @@ def describe(vocab: Sequence[str], word_counts: Mapping[str, int], lower_case: b
     that do not become [UNK]; `whole_words`, the share that are one known token; `pieces_per_word`; `unknown_share`, of
     [UNK] among all pieces.
     """
+    from preprocessing.tokenizer import BertTokenizer  # imports TensorFlow, which takes seconds
+
     tokenizer = BertTokenizer(vocab, lower_case)
     words = list(word_counts)
     pieces, is_unknown = np.zeros(len(words), np.int64), np.zeros(len(words), bool)

@@ -1,8 +1,11 @@
 """`bert examples`: text to masked sentence pairs, outside TFX."""
 
+import contextlib
 import json
 import os
-import uuid
+import pathlib
+import platform
+import shutil
 from typing import get_args
 
 import click
@@ -12,8 +15,6 @@ from preprocessing import settings as s
 from preprocessing.errors import InputError
 
 DEFAULTS = s.ExampleSettings()
-_BYTES_A_SHARD = 128 << 20
-_EXPANSION = 1.8  # bytes of examples for a byte of text and a copy, at google's settings
 _BYTES_WORTH_WORKERS = 100 << 20
 
 
@@ -69,10 +70,10 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
 
     vocabulary.load(vocab)
     chunks = corpus.find_chunks(corpus_settings)
-    size = sum(chunk.size for chunk in chunks) * settings.dupe_factor
-    shards = shards or max(1, round(size * _EXPANSION / _BYTES_A_SHARD))
+    size = sum(chunk.size for chunk in chunks)
+    shards = shards or beam_transforms.number_of_shards(size, settings.dupe_factor)
     local = not PipelineOptions(list(beam_options)).get_all_options().get("runner")
-    workers = workers or (os.cpu_count() or 1 if size > _BYTES_WORTH_WORKERS else 1)
+    workers = workers or (os.cpu_count() or 1 if size * settings.dupe_factor > _BYTES_WORTH_WORKERS else 1)
     shards = max(shards, workers) if local else shards
     folder = _Folder(output, overwrite)
     try:
@@ -117,13 +118,23 @@ class _Folder:
             self._old = self._list("*") if FileSystems.exists(output) else []
             if self._old and not overwrite:
                 raise InputError(f"{output}: the output folder is not empty; choose another or give --overwrite")
-            self.scratch = FileSystems.join(output, f".unfinished-{uuid.uuid4().hex[:8]}")
+            self._remove_stale()
+            self.scratch = FileSystems.join(output, f".unfinished-{platform.node()}-{os.getpid()}")
             self.tokens = FileSystems.join(self.scratch, "tokens")
             FileSystems.mkdirs(self.tokens)
         except InputError:
             raise
         except Exception as error:  # each filesystem has errors of its own
             raise InputError(f"{output}: the output folder cannot be written: {_reason(error)}") from error
+
+    def _remove_stale(self) -> None:
+        """Removes what killed runs of this machine left here."""
+        for path in pathlib.Path(self._output).glob(f".unfinished-{platform.node()}-*"):
+            with contextlib.suppress(PermissionError, ValueError):
+                try:
+                    os.kill(int(path.name.rsplit("-", 1)[1]), 0)
+                except ProcessLookupError:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _list(self, pattern: str) -> list[str]:
         return [file.path for file in self._files.match([self._files.join(self._output, pattern)])[0].metadata_list]

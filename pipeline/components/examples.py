@@ -25,8 +25,6 @@ from pipeline.components.vocabulary import FILE, Vocabulary
 from preprocessing import beam_runner, beam_transforms, corpus, features, vocabulary
 from preprocessing.settings import ExampleSettings
 
-_EXPANSION = 2  # bytes of compressed examples for a byte of compressed text
-
 
 def schema(settings: ExampleSettings, vocab_size: int) -> schema_pb2.Schema:
     """Fixed length and value range of every feature of a masked example (see preprocessing.features)."""
@@ -48,13 +46,6 @@ def schema(settings: ExampleSettings, vocab_size: int) -> schema_pb2.Schema:
             feature.type = schema_pb2.INT
             feature.int_domain.min, feature.int_domain.max = 0, highest.get(name, 1)
     return result
-
-
-def _number_of_shards(pattern: str, dupe_factor: int) -> int:
-    """So many that each will have about 100 MB, whatever the runner."""
-    (found,) = FileSystems.match([pattern])
-    size = sum(file.size_in_bytes for file in found.metadata_list) * dupe_factor
-    return max(1, round(size * _EXPANSION / 100_000_000))
 
 
 @component(use_beam=True)
@@ -80,13 +71,15 @@ def MaskedExamplesGen(
         for name in split.NAMES:
             split_settings = run.examples if name == "train" else dataclasses.replace(run.examples, dupe_factor=1)
             pattern = os.path.join(artifact_utils.get_split_uri([documents], name), "*.gz")
+            (found,) = FileSystems.match([pattern])
+            size = sum(file.size_in_bytes for file in found.metadata_list)
             read = beam_pipeline | f"Read-{name}" >> beam.io.ReadFromTFRecord(pattern)
             decoded = read | f"Decode-{name}" >> beam.Map(decode).with_output_types(corpus.Document)
             _ = decoded | f"Write-{name}" >> beam_transforms.WriteExamples(
                 split_settings,
                 vocab_path,
                 artifact_utils.get_split_uri([examples], name),
-                shards=_number_of_shards(pattern, split_settings.dupe_factor),
+                shards=beam_transforms.number_of_shards(size, split_settings.dupe_factor),
                 compression="gzip",
                 temp_folder=os.path.join(tokens_folder, name),
                 progress_folder=progress_folder,

@@ -1,7 +1,10 @@
 """`bert examples`: what it writes, refuses and shows."""
 
 import json
+import os
 import pathlib
+import platform
+import subprocess
 
 import click
 import pytest
@@ -84,6 +87,20 @@ def test_an_interrupted_run_leaves_nothing_that_looks_whole(tmp_path, vocab, tex
     result = CliRunner().invoke(command, ["--input", text, "--vocab", vocab, "--output", str(output)])
     assert result.exit_code != 0
     assert names(output) == []
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path, vocab, text):
+    output = tmp_path / "out"
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    host = platform.node()
+    left, other = (output / f".unfinished-{name}" for name in (f"{host}-{gone.pid}", f"elsewhere-{gone.pid}"))
+    running = output / f".unfinished-{host}-{os.getppid()}"
+    for folder in (left, other, running):
+        (folder / "tokens").mkdir(parents=True)
+        (folder / "examples-00000-of-00001.tfrecord").write_text("half")
+    invoke("--input", text, "--vocab", vocab, "--output", output)
+    assert names(output) == [*sorted((running.name, other.name)), "examples-00000-of-00001.tfrecord", "report.json"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
