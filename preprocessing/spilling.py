@@ -3,7 +3,9 @@
 Only references leave this step, with a row of figures for each document, so that no runner has to hold the tokens.
 """
 
+import atexit
 import functools
+import os
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -60,8 +62,12 @@ class Spill(beam.PTransform):
 
 @functools.lru_cache(maxsize=2)
 def load_tokenizer(path: str, lower_case: bool):
-    # Imported here: TensorFlow takes seconds, which the launching process need not spend.
+    # Imported here: TensorFlow takes seconds, which the launching process need not spend. Taking it apart at the end
+    # takes two more, and Beam waits for one worker process after the other: let those end at once.
     from preprocessing.tokenizer import BertTokenizer
+
+    if "CONTROL_API_SERVICE_DESCRIPTOR" in os.environ:
+        atexit.register(os._exit, 0)
 
     return BertTokenizer.from_vocab(path, lower_case=lower_case)
 
