@@ -23,6 +23,8 @@ from serving.server_settings import BatchingSettings
 log = logging.getLogger(__name__)
 
 Arrays = Mapping[str, np.ndarray]
+# Of a text in a full batch, on average.
+TYPICAL_BYTES = 128
 
 
 @dataclasses.dataclass
@@ -41,19 +43,18 @@ class _Queue:
         self.rows = 0
 
     def take(self, max_rows: int) -> list[_Waiting]:
-        """The next batch: who has waited longest, and those of the others, while they fit and may share, whose texts
-        are nearest in length. The graph pads to the longest text, so mixed lengths cost half as much again."""
+        """The next batch: who has waited longest, and of the others, in the order of their coming, those that may share
+        and fit. A batch of long texts takes fewer rows, and short ones do not join long ones, as attention pads."""
         # Left out are those whose deadline is over or whose client has gone.
         waiting = [one for one in self.waiting if not one.answer.done()]
-        batch, rows = waiting[:1], 0
+        batch, rows, longest = waiting[:1], 0, 0
         if batch and self.signature.sharable:
-            first, *others = waiting
-            rows = first.rows
-            for other in sorted(others, key=lambda one: abs(one.length - first.length)):
-                if rows + other.rows > max_rows:
-                    break
-                batch.append(other)
-                rows += other.rows
+            rows, longest = batch[0].rows, batch[0].length
+            for other in waiting[1:]:
+                most = max(longest, other.length)
+                if rows + other.rows <= max_rows and (rows + other.rows) * most <= max_rows * TYPICAL_BYTES:
+                    batch.append(other)
+                    rows, longest = rows + other.rows, most
         taken = set(map(id, batch))
         self.waiting = [one for one in waiting if id(one) not in taken]
         self.rows = sum(one.rows for one in self.waiting)
@@ -95,7 +96,7 @@ class Batcher:
         try:
             if rows <= size or not signature.splittable:
                 return await self._enqueue(signature, inputs, rows)
-            # Texts of similar length together, as in `_Queue.take`.
+            # Texts of similar length together, so that little is padded.
             order = np.argsort(_lengths(inputs, rows), kind="stable")
             parts = [order[start : start + size] for start in range(0, rows, size)]
             asked = [({key: array[part] for key, array in inputs.items()}, len(part)) for part in parts]

@@ -20,9 +20,16 @@ def forward(encoder: BertEncoder, inputs: dict, words=None, hidden_states=False,
     padded positions is arbitrary, but finite."""
     settings = encoder.settings
     batch, length = tf.unstack(tf.shape(inputs[INPUT_IDS]))
+    heads = tf.range(settings.num_heads)
     mask = tf.reshape(inputs[INPUT_MASK], [-1])
     real_R = tf.cast(tf.where(mask > 0)[:, 0], tf.int32)  # places of the real tokens among all B * L
     place = tf.maximum(tf.cumsum(mask) - 1, 0)  # and back, [B * L]: padding repeats the token before it
+
+    # One gather of slices of D both pads and brings the heads to the front, another takes both back.
+    place_BNL = tf.reshape(place, [batch, 1, length]) * (3 * settings.num_heads) + heads[:, None]
+    place_3BNL = tf.stack([place_BNL + part * settings.num_heads for part in range(3)])
+    real_RN = (real_R // length * settings.num_heads)[:, None] + heads
+    real_RN = real_RN * length + (real_R % length)[:, None]
 
     def padded(x_R):
         return tf.reshape(tf.gather(x_R, place), [batch, length, x_R.shape[-1]])
@@ -31,16 +38,14 @@ def forward(encoder: BertEncoder, inputs: dict, words=None, hidden_states=False,
     x_RH = tf.gather(encoder.embeddings(inputs[INPUT_IDS], inputs[SEGMENT_IDS], words=words), real_R)
     states, probabilities = [x_RH], []
     for layer in encoder.transformer_layers:
-        qkv = tf.reshape(
-            padded(_dense(x_RH, layer.qkv_kernel, layer.qkv_bias)),
-            [batch, length, 3, settings.num_heads, settings.head_size],
-        )
-        q_BNLD, k_BNLD, v_BNLD = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]), num=3)
+        qkv = tf.reshape(_dense(x_RH, layer.qkv_kernel, layer.qkv_bias), [-1, settings.head_size])
+        q_BNLD, k_BNLD, v_BNLD = tf.unstack(tf.gather(qkv, place_3BNL))
         scores_BNLL = tf.matmul(q_BNLD * (1 / math.sqrt(settings.head_size)), k_BNLD, transpose_b=True)
         probabilities_BNLL = tf.cast(tf.nn.softmax(tf.cast(scores_BNLL, tf.float32) + scores_mask), x_RH.dtype)
         probabilities.append(probabilities_BNLL)
-        context = tf.transpose(tf.matmul(probabilities_BNLL, v_BNLD), [0, 2, 1, 3])
-        context_RH = tf.gather(tf.reshape(context, [-1, settings.hidden_size]), real_R)
+        context_BNLD = tf.matmul(probabilities_BNLL, v_BNLD)
+        context_RND = tf.gather(tf.reshape(context_BNLD, [-1, settings.head_size]), real_RN)
+        context_RH = tf.reshape(context_RND, [-1, settings.hidden_size])
         attended_RH = _dense(context_RH, layer.attention_kernel, layer.attention_bias)
         x_RH = layer.norm(x_RH + attended_RH, layer.attention_norm_scale, layer.attention_norm_offset)
         inner = layer.activation(_dense(x_RH, layer.inner_kernel, layer.inner_bias))

@@ -44,8 +44,7 @@ class ModelSettings:
 class BatchingSettings:
     """Names and units of TensorFlow Serving's `batching_parameters.txt`."""
 
-    # Rows. Beyond eight, cores gain nothing from larger batches, while texts of one length get rarer; GPUs want more.
-    max_batch_size: int = 8
+    max_batch_size: int = 16  # rows of a run of the model; GPUs want more
     batch_timeout_micros: int = 0  # how long a batch waits for company while a thread is free
     num_batch_threads: int = 2
     max_enqueued_batches: int = 32  # per signature; beyond them a request is refused at once
@@ -96,7 +95,7 @@ class ServerSettings:
     batching: BatchingSettings = BatchingSettings()
     limits: Limits = Limits()
     tls: TLSSettings | None = None
-    intra_op_parallelism: int = 0  # TensorFlow's threads; 0: as many as cores
+    intra_op_parallelism: int = 0  # TensorFlow's threads; 0: so many that as many batches as may run share the cores
     inter_op_parallelism: int = 0
     num_load_retries: int = 0
     enable_model_warmup: bool = True
@@ -143,7 +142,10 @@ def read_batching(path: str) -> BatchingSettings:
     graph. Raises InputError."""
     message = _read(path, protos.BatchingParameters)
     names = [field.name for field in dataclasses.fields(BatchingSettings)]
-    return BatchingSettings(**{name: getattr(message, name).value for name in names if message.HasField(name)})
+    given = {name: getattr(message, name).value for name in names if message.HasField(name)}
+    if message.HasField("max_execution_batch_size"):  # requests above it are always split here
+        given["max_batch_size"] = message.max_execution_batch_size.value
+    return BatchingSettings(**given)
 
 
 def read_tls(path: str) -> TLSSettings:

@@ -80,7 +80,7 @@ def test_those_who_wait_share_a_batch():
         assert batcher.waiting_rows == 0
 
     run(body)
-    assert signature.batches == [[0], [1, 2, 3], [4, 5, 6]]
+    assert signature.batches == [[0], [1, 2, 3, 6], [4, 5]]
 
 
 def test_nobody_waits_for_company_while_a_thread_is_free():
@@ -143,7 +143,7 @@ class Texts(FakeSignature):
         return dict(inputs)
 
 
-def test_texts_of_similar_length_share_a_batch():
+def test_a_batch_is_bounded_in_rows_and_in_padded_bytes():
     signature = Texts()
 
     def texts(*lengths):
@@ -151,7 +151,7 @@ def test_texts_of_similar_length_share_a_batch():
 
     async def body(batcher):
         signature.gate.clear()
-        asked = [texts(length) for length in (0, 9, 1, 2, 3, 8, 10, 11)]
+        asked = [texts(length) for length in (0, 9, 200, 1, 2, 300, 3, 4, 5)]
         tasks = [asyncio.create_task(batcher.run(signature, inputs, 1)) for inputs in asked]
         await asyncio.sleep(0.02)
         signature.gate.set()
@@ -162,8 +162,8 @@ def test_texts_of_similar_length_share_a_batch():
         assert answer["text"].tolist() == large["text"].tolist()
 
     run(body)
-    # Who has waited longest, and the nearest to it; then the rest. Parts of one large request likewise.
-    assert signature.batches == [[0], [8, 9, 10, 11], [1, 2, 3], [1, 2, 3, 5], [8, 9]]
+    # Four rows of 128 bytes, in the order of their coming as far as they fit. Parts of one large request: by length.
+    assert signature.batches == [[0], [9, 200], [1, 2, 3, 4], [300], [5], [1, 2, 3, 5], [8, 9]]
 
 
 def test_over_the_bound_is_refused_at_once():

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 import serving
-from serving import protos
+from serving import protos, server_settings
 
 DEPLOY = pathlib.Path(serving.__file__).parent / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
@@ -68,6 +68,9 @@ def test_batches_are_bounded():
     assert batching.max_execution_batch_size.value <= batching.max_batch_size.value
     assert not batching.allowed_batch_sizes
     assert not batching.pad_variable_length_inputs
+    # The embedded server runs as many rows at once.
+    ours = server_settings.read_batching(str(DEPLOY / "batching_parameters.txt"))
+    assert ours.max_batch_size == batching.max_execution_batch_size.value
 
 
 def test_metrics_are_where_prometheus_is_told(container):
