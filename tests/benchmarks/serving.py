@@ -63,6 +63,11 @@ def write_texts(which: str, path: pathlib.Path) -> None:
     path.write_text("\n".join(texts), "utf-8")
 
 
+def export(model, base, *flags) -> None:
+    command = [sys.executable, "-m", "pipeline.cli", "export", "--model", str(model), "--output", str(base), *flags]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -84,7 +89,7 @@ def until_answered(url, body, process, start):
     sys.exit(f"{url} never answered")
 
 
-def start_ours(base, cores, flags) -> list[Server]:
+def start_ours(base, cores, flags, name="ours") -> list[Server]:
     ports = [free_port(), free_port()]
     command = [sys.executable, "-m", "pipeline.cli", "serve", "--embedded", "--model-base-path", str(base / "bert")]
     command += ["--port", str(ports[0]), "--rest-api-port", str(ports[1]), *flags]
@@ -93,8 +98,8 @@ def start_ours(base, cores, flags) -> list[Server]:
     url = f"http://127.0.0.1:{ports[1]}/v1/models/bert:predict"
     first = until_answered(url, {"instances": ["first"]}, process, start)
     return [
-        Server("ours, gRPC", "grpc", f"127.0.0.1:{ports[0]}", process, first),
-        Server("ours, REST", "rest", url, process, first),
+        Server(f"{name}, gRPC", "grpc", f"127.0.0.1:{ports[0]}", process, first),
+        Server(f"{name}, REST", "rest", url, process, first),
     ]
 
 
@@ -182,6 +187,7 @@ def main():
     parser.add_argument("--clients", default="1,8,32")
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bfloat16", action="store_true", help="besides, our export stored and multiplied in it")
     parser.add_argument("--serve-flags", default="", help="more flags for bert serve")
     parser.add_argument("--base", help="an export of the checkpoint; else one is made")
     arguments = parser.parse_args()
@@ -190,10 +196,14 @@ def main():
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         base, texts = pathlib.Path(arguments.base or folder), pathlib.Path(folder, "texts.txt")
         write_texts(arguments.texts, texts)
+        flags = arguments.serve_flags.split()
         if not arguments.base:
-            command = [sys.executable, "-m", "pipeline.cli", "export", "--model", str(model), "--output", folder]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        servers = start_ours(base, arguments.cores, arguments.serve_flags.split())
+            export(model, base)
+        servers = start_ours(base, arguments.cores, flags)
+        if arguments.bfloat16:
+            half = pathlib.Path(folder, "bfloat16")
+            export(model, half, "--weights", "bfloat16", "--compute", "bfloat16")
+            servers += start_ours(half, arguments.cores, flags, "ours in bfloat16")
         if arguments.peer_python:
             for batched in (False, True):
                 servers.append(start_peer(arguments.peer_python, model, arguments.cores, batched))
