@@ -115,35 +115,35 @@ class TransformerLayer(BertLayer):
 
         if positions is None:
             qkv_RX = self.dense(x_RH, self.qkv_kernel, self.qkv_bias, training)  # X = 3 * H
-            q_BNQD, k_BNLD, v_BNLD = self._split(qkv_RX, batch, 3)
+            q_BNQD, k_BNLD, v_BNLD = self._split(qkv_RX, batch, length, 3)
         else:
             hidden = settings.hidden_size
             kernel, bias = tf.cast(self.qkv_kernel.value, x_RH.dtype), tf.cast(self.qkv_bias.value, x_RH.dtype)
-            k_BNLD, v_BNLD = self._split(operations.bias_add(x_RH @ kernel[:, hidden:], bias[hidden:]), batch, 2)
+            kv_RX = operations.bias_add(x_RH @ kernel[:, hidden:], bias[hidden:])
+            k_BNLD, v_BNLD = self._split(kv_RX, batch, length, 2)
             rows = tf.reshape(positions + (tf.range(batch) * length)[:, None], [-1])
             x_RH = tf.gather(x_RH, rows)
-            (q_BNQD,) = self._split(operations.bias_add(x_RH @ kernel[:, :hidden], bias[:hidden]), batch, 1)
+            q_RH = operations.bias_add(x_RH @ kernel[:, :hidden], bias[:hidden])
+            (q_BNQD,) = self._split(q_RH, batch, tf.shape(positions)[1], 1)
         scores_BNQL = tf.matmul(q_BNQD * (1 / math.sqrt(settings.head_size)), k_BNLD, transpose_b=True)
         probabilities_BNQL = tf.nn.softmax(tf.cast(scores_BNQL, tf.float32) + mask_B11L)
         probabilities_BNQL = tf.cast(probabilities_BNQL, x_RH.dtype)
         kept_BNQL = operations.dropout(probabilities_BNQL, settings.attention_dropout if on else 0.0, seeds[0])
         context_BQND = tf.transpose(tf.matmul(kept_BNQL, v_BNLD), [0, 2, 1, 3])
         context_RH = tf.reshape(context_BQND, [-1, settings.hidden_size])
-        attended_RH = operations.dropout(
-            self.dense(context_RH, self.attention_kernel, self.attention_bias, training), rate, seeds[1]
-        )
-        x_RH = self.norm(x_RH + attended_RH, self.attention_norm_scale, self.attention_norm_offset)
+        attended_RH = self.dense(context_RH, self.attention_kernel, self.attention_bias, training)
+        x_RH = operations.dropout(attended_RH, rate, seeds[1], x_RH)
+        x_RH = self.norm(x_RH, self.attention_norm_scale, self.attention_norm_offset)
 
         inner_RF = self.activation(self.dense(x_RH, self.inner_kernel, self.inner_bias, training), training)
-        output_RH = operations.dropout(
-            self.dense(inner_RF, self.output_kernel, self.output_bias, training), rate, seeds[2]
-        )
-        return self.norm(x_RH + output_RH, self.output_norm_scale, self.output_norm_offset), probabilities_BNQL
+        output_RH = self.dense(inner_RF, self.output_kernel, self.output_bias, training)
+        x_RH = operations.dropout(output_RH, rate, seeds[2], x_RH)
+        return self.norm(x_RH, self.output_norm_scale, self.output_norm_offset), probabilities_BNQL
 
-    def _split(self, x_RX, batch, parts):
+    def _split(self, x_RX, batch, length, parts):
         """Rows of `parts` * H values -> that many tensors [B, N, L, D]."""
         settings = self.settings
-        x_BLPND = tf.reshape(x_RX, [batch, -1, parts, settings.num_heads, settings.head_size])
+        x_BLPND = tf.reshape(x_RX, [batch, length, parts, settings.num_heads, settings.head_size])
         return tf.unstack(tf.transpose(x_BLPND, [2, 0, 3, 1, 4]), num=parts)
 
 

@@ -110,18 +110,35 @@ def _gelu(x):
     return _gelu_value(x), lambda d: _gelu_gradient(x, d)
 
 
-def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
-    """Dropout as a pure function of `seed` (int32 [2]): the same seed drops the same elements.
+def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor, residual: tf.Tensor | None = None) -> tf.Tensor:
+    """Dropout as a pure function of `seed` (int32 [2]): the same seed drops the same elements. Adds `residual`, if any.
 
-    Each element is decided by 16 random bits, two elements per generated word; the rate is therefore rounded to a
-    multiple of 2^-16, and the scale is that of the rounded rate, so that the expectation is exact.
+    One compiled pass over memory forward and one back, which decides about each element anew; nothing is kept.
     """
     if rate == 0:
-        return x
-    threshold = round(rate * 65536)
-    shape = tf.shape(x)
-    words = (tf.reduce_prod(shape) + 1) // 2
-    bits = tf.random.stateless_uniform([words], seed, None, None, tf.uint32, alg="philox")
-    bits = tf.reshape(tf.bitcast(bits, tf.uint16), [-1])[: tf.reduce_prod(shape)]
-    keep = tf.reshape(bits >= tf.constant(threshold, tf.uint16), shape)
-    return x * (tf.cast(keep, x.dtype) * tf.cast(65536 / (65536 - threshold), x.dtype))
+        return x if residual is None else x + residual
+
+    @tf.custom_gradient
+    def drop(x):
+        return _dropped(x, rate, seed), lambda d: _dropped(d, rate, seed)
+
+    @tf.custom_gradient
+    def drop_and_add(x, residual):
+        return _dropped(x, rate, seed) + residual, lambda d: (_dropped(d, rate, seed), d)
+
+    return drop(x) if residual is None else drop_and_add(x, residual)
+
+
+@_compiled
+def _dropped(x, rate, seed):
+    """An element is kept if the hash of its number and the seed is high: two rounds of a 32-bit mixer whose every input
+    bit changes each output bit with probability 1/2 (the finalizer form of MurmurHash3), one half of the seed each."""
+    seed = tf.bitcast(seed, tf.uint32)
+    words = tf.reshape(tf.range(tf.size(x, tf.int64)), tf.shape(x))
+    words = tf.cast(words, tf.uint32) + seed[0] * 0x9E3779B9
+    for addend in (seed[1], tf.constant(0, tf.uint32)):
+        words = tf.bitwise.bitwise_xor(words, tf.bitwise.right_shift(words, tf.constant(16, tf.uint32))) * 0x85EBCA6B
+        words = tf.bitwise.bitwise_xor(words, tf.bitwise.right_shift(words, tf.constant(13, tf.uint32))) * 0xC2B2AE35
+        words = tf.bitwise.bitwise_xor(words, tf.bitwise.right_shift(words, tf.constant(16, tf.uint32))) + addend
+    kept = words >= tf.constant(round(rate * 2**32), tf.uint32)
+    return tf.where(kept, x * tf.cast(1 / (1 - rate), x.dtype), tf.zeros([], x.dtype))

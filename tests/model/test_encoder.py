@@ -287,6 +287,12 @@ def test_too_long_and_out_of_range_inputs(encoder):
             encoder(inputs)
 
 
+def test_an_empty_batch_gives_empty_outputs(encoder):
+    outputs = encoder({name: value[:0] for name, value in batch().items()})
+    assert outputs["sequence_output"].shape == (0, 12, SMALL.hidden_size)
+    assert outputs["pooled_output"].shape == (0, SMALL.hidden_size)
+
+
 def test_int64_inputs_are_taken(encoder):
     inputs = batch()
     outputs = encoder({name: array.astype(np.int64) for name, array in inputs.items()})

@@ -85,11 +85,24 @@ def test_dropout_is_the_same_eagerly_in_graphs_and_under_xla():
 
 
 def test_dropout_gradient_is_its_mask():
-    x = tf.random.normal([20, 30])
-    with tf.GradientTape() as tape:
+    x, seed = tf.random.normal([20, 30]), tf.constant([1, 1])
+    with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
-        y = operations.dropout(x, 0.4, tf.constant([1, 1]))
+        y = operations.dropout(x, 0.4, seed)
+        added = operations.dropout(x, 0.4, seed, 2 * x)
     np.testing.assert_allclose(tape.gradient(y, x) * x, y, rtol=1e-6)
+    np.testing.assert_allclose(added, y + 2 * x, rtol=1e-6)
+    np.testing.assert_allclose(tape.gradient(added, x), tape.gradient(y, x) + 2, rtol=1e-6)
+
+
+def test_masks_of_different_seeds_and_neighbours_are_unrelated():
+    def dropped(seed):
+        return (operations.dropout(tf.ones([300_000]), 0.1, tf.constant(seed)).numpy() == 0).astype(np.float64)
+
+    mask = dropped([3, 7])
+    others = [dropped([3, 8]), dropped([4, 7]), dropped([7, 3]), *(np.roll(mask, by) for by in (1, 2, 16, 256, 4096))]
+    for other in others:
+        assert abs(np.corrcoef(mask, other)[0, 1]) < 5 / math.sqrt(300_000)  # five standard deviations
 
 
 def test_rate_zero_is_the_identity():
