@@ -7,6 +7,7 @@ is one plain matrix product; the attention mask made once for all layers; dropou
 Shape legend: B batch, L length, R = B * L rows, H hidden, N attention heads, P predictions, V vocabulary.
 """
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -62,7 +63,15 @@ class BertEncoder(keras.Model):
         return tuple(name for name in ALL_HEADS if getattr(self, name) is not None)
 
     def call(
-        self, inputs, training=False, hidden_states=False, attentions=False, seed=None, words=None, positions=None
+        self,
+        inputs,
+        training=False,
+        hidden_states=False,
+        attentions=False,
+        seed=None,
+        words=None,
+        positions=None,
+        recompute=False,
     ):
         """Encodes.
 
@@ -79,6 +88,8 @@ class BertEncoder(keras.Model):
             positions: int32 [B, Q], the first of each row 0 (the pooler's): `sequence_output` is then [B, Q, H], the
                 same values at these positions only. The last layer then leaves out most of its work; with few layers
                 that is much of the whole.
+            recompute: gradient checkpointing: nothing but each layer's output is kept for the gradient, the rest is
+                computed again there, with the same dropout. Not with `attentions`.
 
         Returns: dict of
             `sequence_output` [B, L, H] and `pooled_output` [B, H], of the compute type;
@@ -94,6 +105,7 @@ class BertEncoder(keras.Model):
                 input_ids.shape[1],
             )
         require(positions is None or not hidden_states, "hidden_states must be off with positions", hidden_states)
+        require(not (recompute and attentions), "attentions must be off with recompute", attentions)
         mask_B11L = (1 - tf.cast(inputs[INPUT_MASK], tf.float32))[:, None, None, :] * MASKED_SCORE
 
         embedding_seed, layer_seeds = None, [None] * settings.num_layers
@@ -108,9 +120,13 @@ class BertEncoder(keras.Model):
         states_RH, probabilities_BNLL = [x_RH], []
         for layer, seeds in zip(self.transformer_layers, layer_seeds, strict=True):
             chosen = positions if layer is self.transformer_layers[-1] else None
-            x_RH, layer_probabilities_BNLL = layer(x_RH, mask_B11L, training=training, seeds=seeds, positions=chosen)
+            run = functools.partial(layer, mask_B11L=mask_B11L, training=training, seeds=seeds, positions=chosen)
+            if recompute:
+                x_RH = tf.recompute_grad(lambda x_RH, run=run: run(x_RH)[0])(x_RH)
+            else:
+                x_RH, layer_probabilities_BNLL = run(x_RH)
+                probabilities_BNLL.append(layer_probabilities_BNLL)
             states_RH.append(x_RH)
-            probabilities_BNLL.append(layer_probabilities_BNLL)
 
         shape = tf.concat([tf.shape(input_ids if positions is None else positions), [settings.hidden_size]], 0)
         sequence_output = tf.reshape(x_RH, shape)

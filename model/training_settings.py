@@ -32,6 +32,7 @@ class TrainingSettings:
     steps: int = 1000
     batch_size: int = 32  # examples an update, over all devices
     accumulate: int = 1  # cut each batch into so many parts, one after the other: less memory, same result
+    recompute: bool = False  # each layer's inner values in the backward pass: less memory, more time, same result
     phases: tuple[
         Phase, ...
     ] = ()  # in order, `steps` in all; each takes the example files of its length. (): one phase

@@ -106,7 +106,9 @@ class TrainingStep:
         words = encoder.embeddings.lookup(ids)
         with tf.GradientTape() as tape:
             tape.watch(words)
-            outputs = losses.encoder_outputs(encoder, batch, training=True, seed=seed, words=words)
+            outputs = losses.encoder_outputs(
+                encoder, batch, training=True, seed=seed, words=words, recompute=self.settings.recompute
+            )
             sums = metrics.batch_sums(encoder, outputs, batch)
             loss = sums[0] / (totals[0] + losses.NO_PREDICTIONS)
             if self.settings.next_sentence and encoder.next_sentence is not None:

@@ -27,6 +27,7 @@ from preprocessing.errors import InputError
 @click.option("--init", metavar="CHECKPOINT", help="Weights to begin with, in any format that `bert convert` reads.")
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Examples an update.")
 @click.option("--accumulate", type=int, default=1, show_default=True, help="Parts in which each batch is computed.")
+@click.option("--recompute", is_flag=True, help="Keep less for the backward pass: less memory, more time, same result.")
 @click.option("--learning-rate", type=float, default=1e-4, show_default=True)
 @click.option("--warmup-steps", type=int, help="By default a tenth of the steps.")
 @click.option("--optimizer", type=click.Choice(["adamw", "lamb", "sgd"]), default="adamw", show_default=True)

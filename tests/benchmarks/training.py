@@ -98,11 +98,12 @@ def worker(variant: str, precision: str, size: str) -> None:
         "masked_lm_weights": tf.ones([batch_size, PREDICTIONS]),
         "next_sentence_labels": tf.random.uniform([batch_size, 1], 0, 2, tf.int32),
     }
-    make = ours_step if variant == "ours" else stock_step
-    return serve(make(batch, layers, hidden, heads, precision))
+    if variant == "stock":
+        return serve(stock_step(batch, layers, hidden, heads, precision))
+    return serve(ours_step(batch, layers, hidden, heads, precision, recompute=variant == "recompute"))
 
 
-def ours_step(batch, layers, hidden, heads, precision):
+def ours_step(batch, layers, hidden, heads, precision, recompute=False):
     import tensorflow as tf
 
     from model.encoder import BertEncoder
@@ -111,7 +112,7 @@ def ours_step(batch, layers, hidden, heads, precision):
     from model.training_settings import TrainingSettings
     from model.training_step import TrainingStep
 
-    settings = TrainingSettings(precision=precision)
+    settings = TrainingSettings(precision=precision, recompute=recompute)
     encoder = BertEncoder(
         EncoderSettings(VOCAB, hidden, layers, heads, 4 * hidden),
         dtype=settings.dtype_policy,
@@ -187,7 +188,8 @@ def measure(size: str, precision: str, options) -> None:
     layers, hidden, heads, batch_size = SIZES[size]
     commands = {
         name: [sys.executable, "-m", "tests.benchmarks.training", "--worker", f"{name},{precision},{size}"]
-        for name in ("ours", "stock", "matmul")
+        for name in ("ours", "recompute", "stock", "matmul")
+        if name != "recompute" or options.recompute
     }
     if options.peer_python:
         peer = str(pathlib.Path(__file__).with_name("training_peer.py"))
@@ -227,6 +229,7 @@ def main() -> None:
     parser.add_argument("--peer-python", help="an interpreter with torch and transformers")
     parser.add_argument("--sizes", default="tiny,mini,small,base")
     parser.add_argument("--precisions", default="float32,bfloat16")
+    parser.add_argument("--recompute", action="store_true", help="ours with gradient checkpointing, too")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2, help="steps of each variant in a round")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -1,5 +1,6 @@
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -129,6 +130,19 @@ def test_gradients_against_differences_in_a_direction():
     second = one_step(encoder, settings, batch, step=0)
     norms = (first[-2] + second[-2]) / 2
     assert loss(first) - loss(second) == pytest.approx(1e-3 * norms**2, rel=0.02)
+
+
+def test_recomputing_changes_no_gradient():
+    """With dropout: what is computed again must drop the same elements."""
+    weights = []
+    for recompute in (False, True):
+        settings = changed(optimizer="sgd", learning_rate=1.0, clip_norm=0.0, recompute=recompute)
+        keras.utils.set_random_seed(5)
+        encoder = small_encoder(dropout=0.3, attention_dropout=0.3)
+        one_step(encoder, settings, small_examples.batch(8))
+        weights.append(encoder.get_weights())
+    for kept, recomputed in zip(*weights, strict=True):
+        np.testing.assert_allclose(recomputed, kept, atol=1e-6)
 
 
 def test_gradients_are_those_of_the_plain_loss():
