@@ -10,8 +10,11 @@ from collections.abc import Sequence
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from preprocessing import worker_nursery
 from preprocessing.errors import InputError
 
 # Beam's default Direct runner would first try to download another one.
@@ -26,13 +29,22 @@ _OS_ERROR = re.compile(
 )
 
 
+class ForkingRunner(FnApiRunner):
+    """The local runner with workers from this process's nursery."""
+
+    def __init__(self) -> None:
+        super().__init__(SubprocessSDKEnvironment.from_command_string(worker_nursery.command()))
+
+
 def make_options(arguments: Sequence[str] = (), workers: int = 1) -> PipelineOptions:
     """Beam's options: those given, with the local runner where none is named and `workers` processes on it."""
     options = PipelineOptions(list(arguments))
     if options.view_as(StandardOptions).runner:
         return options
     local = [f"--runner={LOCAL_RUNNER}"]
-    if workers > 1:
+    if workers > 1 and worker_nursery.command():
+        local = [f"--runner={__name__}.{ForkingRunner.__name__}", f"--direct_num_workers={workers}"]
+    elif workers > 1:
         local += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
     return PipelineOptions([*local, *arguments])
 

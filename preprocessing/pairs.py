@@ -210,18 +210,20 @@ def assemble(tokens: npt.NDArray[np.integer], pairs: SegmentPairs, length: int, 
 
     Returns int32 input_ids [N, L], input_mask [N, L], segment_ids [N, L].
     """
-    a = (pairs.a_end - pairs.a_start)[:, None]
-    b = (pairs.b_end - pairs.b_start)[:, None]
-    column = np.arange(length, dtype=np.int64)
+    a = (pairs.a_end - pairs.a_start).astype(np.int32)[:, None]
+    b = (pairs.b_end - pairs.b_start).astype(np.int32)[:, None]
+    column = np.arange(length, dtype=np.int32)
     end_a = 1 + a  # position of the first [SEP]
-    total = end_a + 1 + np.where(b > 0, b + 1, 0)
+    total = end_a + 1 + b + (b > 0)
     in_b = column > end_a
-    source = column + np.where(in_b, pairs.b_start[:, None] - end_a - 1, pairs.a_start[:, None] - 1)
+    offsets = np.int32 if len(tokens) < 1 << 30 else np.int64
+    shift_a, shift_b = pairs.a_start[:, None] - 1, pairs.b_start[:, None] - end_a - 1
+    source = np.where(in_b, shift_b.astype(offsets), shift_a.astype(offsets))
+    source += column
     real = column < total
-    is_sep = (column == end_a) | ((column == total - 1) & (b > 0))
-    np.clip(source, 0, max(len(tokens) - 1, 0), out=source)
-    input_ids = tokens[source]
-    input_ids[is_sep] = sep_id
-    input_ids[:, 0] = cls_id
+    input_ids = tokens.take(source, mode="clip")
     input_ids[~real] = pad_id
+    rows = np.arange(len(pairs))
+    input_ids[rows, end_a[:, 0]] = input_ids[rows, total[:, 0] - 1] = sep_id
+    input_ids[:, 0] = cls_id
     return input_ids, real.astype(np.int32), (in_b & real).astype(np.int32)

@@ -12,6 +12,7 @@ import click
 
 from pipeline import terminal
 from preprocessing import settings as s
+from preprocessing import worker_nursery
 from preprocessing.errors import InputError
 
 DEFAULTS = s.ExampleSettings()
@@ -62,6 +63,8 @@ def command(inputs, vocab, output, format_, text_field, language, max_bad_share,
 
 
 def _make(corpus_settings, settings, vocab, output, workers, shards, compression, overwrite, beam_options):
+    if workers > 1 and not beam_options:
+        worker_nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
     from apache_beam import Pipeline
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions

@@ -6,6 +6,7 @@ import os
 import click
 
 from pipeline import terminal
+from preprocessing import worker_nursery
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings, VocabularySettings
 
@@ -35,6 +36,8 @@ def command(inputs, size, output, cased, format_, text_field, compare, workers, 
     if os.path.isdir(output):
         raise InputError(f"--output must be a file (vocab.txt, say). Received a folder: {output}")
 
+    if workers > 1:
+        worker_nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
     from preprocessing import beam_runner, corpus, vocabulary, vocabulary_report
     from preprocessing.vocabulary_counting import count_corpus
 

@@ -6,6 +6,9 @@ import hashlib
 import io
 import pathlib
 import random
+import subprocess
+import sys
+import time
 
 import apache_beam as beam
 import numpy as np
@@ -25,6 +28,7 @@ from preprocessing import (
     spilling,
     tfrecord,
     vocabulary,
+    worker_nursery,
 )
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings, ExampleSettings
@@ -217,7 +221,12 @@ class TestDeterminism:
         assert digest(found) == digest(made[0])
 
     @pytest.mark.long
-    def test_same_bytes_from_two_processes(self, tmp_path, vocab, made):
+    @pytest.mark.parametrize("forked", [False, True])
+    def test_same_bytes_from_two_processes(self, tmp_path, vocab, made, monkeypatch, forked):
+        monkeypatch.setenv(worker_nursery.SOCKET, "")
+        monkeypatch.delenv(worker_nursery.SOCKET)
+        if forked:
+            worker_nursery.start()
         path = one_file(tmp_path)
         found = shards([path], vocab, tmp_path, 4, workers=2, dupe_factor=5, max_seq_length=64)
         assert digest([record for records in found.values() for record in records]) == digest(made[0])
@@ -351,10 +360,21 @@ def test_count_words(tmp_path):
 
 
 class TestRunning:
-    def test_the_local_runner_by_default(self):
+    def test_the_local_runner_by_default(self, monkeypatch):
+        monkeypatch.delenv(worker_nursery.SOCKET, raising=False)
         assert beam_runner.make_options().get_all_options()["runner"] == beam_runner.LOCAL_RUNNER
         two = beam_runner.make_options(workers=2).get_all_options()
         assert (two["direct_running_mode"], two["direct_num_workers"]) == ("multi_processing", 2)
+
+    def test_the_nursery_of_workers_ends_with_its_process(self):
+        program = "from preprocessing import worker_nursery as n; n.start(); import os; print(os.environ[n.SOCKET])"
+        path = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        folder = pathlib.Path(path.strip()).parent
+        for _ in range(300):
+            if not folder.exists():
+                break
+            time.sleep(0.1)
+        assert not folder.exists()
 
     @pytest.mark.parametrize(
         "options",
