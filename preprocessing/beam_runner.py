@@ -33,7 +33,7 @@ class ForkingRunner(FnApiRunner):
     """The local runner with workers from this process's nursery."""
 
     def __init__(self) -> None:
-        super().__init__(SubprocessSDKEnvironment.from_command_string(worker_nursery.command()))
+        super().__init__(SubprocessSDKEnvironment.from_command_string(worker_nursery.command() or ""))
 
 
 def make_options(arguments: Sequence[str] = (), workers: int = 1) -> PipelineOptions:
