@@ -235,34 +235,39 @@ def _compare(folder, sentences, paragraphs, part, vocab, dupe_factor, google_che
 
 
 def _measure_size(folder, source, vocab, megabytes, workers):
-    """Time and peak memory of a run of the command on `megabytes` of text, made by repeating with changed words."""
-    text = folder / "large.txt"
+    text, output = folder / "large.txt", folder / "large"
+    write_large(text, source, megabytes)
+    used = measured("examples", "--input", str(text), "--format", "sentences", "--vocab", vocab, "--output",
+                    str(output), "--dupe-factor", "1", "--workers", str(workers))  # fmt: skip
+    report = json.loads((output / "report.json").read_text())
+    print(f"{megabytes:>6} MB, {workers} workers: {used}, {report['examples']:,} examples", flush=True)
+    shutil.rmtree(output)
+    text.unlink()
+
+
+def write_large(path, source, megabytes):
+    """`megabytes` of text: that of `source` repeated with changed words."""
     documents = source.read_text().strip().split("\n\n")
     written = 0
-    with text.open("w") as file:
+    with path.open("w") as file:
         while written < megabytes * 1e6:
             for document in documents:
                 changed = document.replace(" the ", f" the {written:x} ") if written else document
                 written += file.write(changed + "\n\n")
                 if written >= megabytes * 1e6:
                     break
-    output = folder / "large"
+
+
+def measured(*arguments):
+    """Time and peak memory of a run of the command, as a text."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.monotonic()
-    command = [sys.executable, "-m", "pipeline.cli", "examples", "--input", str(text), "--format", "sentences",
-               "--vocab", vocab, "--output", str(output), "--dupe-factor", "1", "--workers", str(workers)]  # fmt: skip
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wall = time.monotonic() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    report = json.loads((output / "report.json").read_text())
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(
-        f"{megabytes:>6} MB, {workers} workers: {wall:.1f} s, {used:.1f} s of processor time, largest "
-        f"process {after.ru_maxrss / 1e6:.2f} GB, {report['examples']:,} examples",
-        flush=True,
-    )
-    shutil.rmtree(output)
-    text.unlink()
+    return f"{wall:.1f} s, {used:.1f} s of processor time, largest process {after.ru_maxrss / 1e6:.2f} GB"
 
 
 if __name__ == "__main__":

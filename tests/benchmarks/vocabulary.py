@@ -2,20 +2,26 @@
 
     python -m tests.benchmarks.vocabulary --peer-python PATH [--tensorflow-text]
     python -m tests.benchmarks.vocabulary --large
+    python -m tests.benchmarks.vocabulary --megabytes 1000 [--workers 2]
 
 5 MB of English prose, from text to vocabulary on one core; quality as mean pieces per word on prose held out, with the
 same (our) tokenizer for all. `--large` learns 30,000 pieces from the counts of 2.5 million different words, as 1 GB of
-text has, made by joining halves of real words.
+text has, made by joining halves of real words. `--megabytes` runs the command for 30,000 pieces on text repeated with
+changed words.
 """
 
 import argparse
 import itertools
+import json
+import pathlib
 import random
 import resource
+import tempfile
 import time
 from collections import Counter
 
 from tests import data
+from tests.benchmarks.examples import measured, write_large
 from tests.benchmarks.peers import Peer
 
 MEGABYTES = 5
@@ -119,14 +125,33 @@ def large():
     )
 
 
+def whole_command(megabytes, workers):
+    source = data.folder() / "corpus_en" / "wikipedia_490_articles.txt"
+    with tempfile.TemporaryDirectory() as folder:
+        text, output = pathlib.Path(folder, "large.txt"), pathlib.Path(folder, "vocab.txt")
+        write_large(text, source, megabytes)
+        used = measured("vocab", "--input", str(text), "--size", "30000", "--output", str(output), "--workers",
+                        str(workers))  # fmt: skip
+        learned = json.loads(output.with_suffix(".report.json").read_text())
+    words = learned["learned_from"]
+    print(
+        f"{megabytes} MB, {workers} workers: {used}; {learned['vocabulary']['size']:,} tokens from "
+        f"{words['different_words']:,} different words, {words['words']:,} in all"
+    )
+
+
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--megabytes", type=int)
+    parser.add_argument("--workers", type=int, default=1, help="with --megabytes")
     parser.add_argument("--peer-python", help="interpreter that has `tokenizers`")
     parser.add_argument("--tensorflow-text", action="store_true", help="takes minutes")
     parser.add_argument("--large", action="store_true")
     options = parser.parse_args()
     if options.large:
         large()
+    elif options.megabytes:
+        whole_command(options.megabytes, options.workers)
     else:
         compare(options)
 
