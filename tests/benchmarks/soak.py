@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 from tests.benchmarks import serving
 
@@ -39,6 +40,17 @@ def resident(server) -> float:
     """MiB held now."""
     pages = int(pathlib.Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
     return pages * 4096 / 2**20
+
+
+def settled(server) -> None:
+    """Waits until one version is loaded, and the ones before it are gone."""
+    status = server.address.removesuffix(":predict")
+    while True:
+        with urllib.request.urlopen(status) as answer:
+            states = [version["state"] for version in json.load(answer)["model_version_status"]]
+        if sum(state != "END" for state in states) == 1:
+            return
+        time.sleep(0.5)
 
 
 def versions(base):
@@ -74,6 +86,7 @@ def main():
         memory = []
         while time.monotonic() + arguments.swap_seconds < end:
             time.sleep(arguments.swap_seconds)
+            settled(servers[1])
             memory.append(resident(servers[0]))
             newest = versions(base)[-1]
             shutil.copytree(base / str(newest), base / f".{newest + 1}")
