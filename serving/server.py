@@ -87,7 +87,7 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
     from serving.rest_api import RestApi
 
     with contextlib.suppress(RuntimeError):  # already running, as in tests
-        tf.config.threading.set_intra_op_parallelism_threads(settings.intra_op_parallelism)
+        tf.config.threading.set_intra_op_parallelism_threads(_intra_op_threads(settings))
         tf.config.threading.set_inter_op_parallelism_threads(settings.inter_op_parallelism)
 
     # What has been imported stays: collecting the garbage of an unloaded model need not look at it, and takes
@@ -222,6 +222,12 @@ async def _follow_config(settings, models, known_paths, report):
                 await models.reload(found)
         except Exception as error:
             report(f"{settings.model_config_file} was not taken over: {error}")
+
+
+def _intra_op_threads(settings) -> int:
+    """Batches that run at once share the cores; more threads than cores would wait for each other."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return settings.intra_op_parallelism or max(1, cores // settings.batching.num_batch_threads)
 
 
 class _RestServer(uvicorn.Server):

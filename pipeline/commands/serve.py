@@ -51,7 +51,9 @@ def _flag(name: str, **attributes):
 @_flag("ssl-config-file", help="SSLConfig as protobuf text; both ports then speak TLS.")
 @_flag("enable-model-warmup", type=bool, default=True, show_default=True, help="Answer the recorded requests first.")
 @_flag("num-load-retries", default=0, show_default=True, help="Try so often again to load a version.")
-@_flag("tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads per operation; 0: one per core.")
+@_flag(
+    "tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads per operation; 0: cores per batch."
+)
 @_flag("tensorflow-inter-op-parallelism", default=0, show_default=True, help="Operations at once; 0: one per core.")
 @_flag("max-request-rows", type=int, help="Texts that a request may have.")
 @_flag("max-text-bytes", type=int, help="Bytes that a text may have.")
