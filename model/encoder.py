@@ -7,7 +7,6 @@ is one plain matrix product; the attention mask made once for all layers; dropou
 Shape legend: B batch, L length, R = B * L rows, H hidden, N attention heads, P predictions, V vocabulary.
 """
 
-import functools
 from collections.abc import Sequence
 
 import keras
@@ -120,11 +119,11 @@ class BertEncoder(keras.Model):
         states_RH, probabilities_BNLL = [x_RH], []
         for layer, seeds in zip(self.transformer_layers, layer_seeds, strict=True):
             chosen = positions if layer is self.transformer_layers[-1] else None
-            run = functools.partial(layer, mask_B11L=mask_B11L, training=training, seeds=seeds, positions=chosen)
+            options = {"mask_B11L": mask_B11L, "training": training, "seeds": seeds, "positions": chosen}
             if recompute:
-                x_RH = tf.recompute_grad(lambda x_RH, run=run: run(x_RH)[0])(x_RH)
+                x_RH = tf.recompute_grad(lambda x, layer=layer, options=options: layer(x, **options)[0])(x_RH)
             else:
-                x_RH, layer_probabilities_BNLL = run(x_RH)
+                x_RH, layer_probabilities_BNLL = layer(x_RH, **options)
                 probabilities_BNLL.append(layer_probabilities_BNLL)
             states_RH.append(x_RH)
 
