@@ -1,6 +1,5 @@
 """`bert examples`: text to masked sentence pairs, outside TFX."""
 
-import contextlib
 import json
 import os
 import pathlib
@@ -133,11 +132,9 @@ class _Folder:
     def _remove_stale(self) -> None:
         """Removes what killed runs of this machine left here."""
         for path in pathlib.Path(self._output).glob(f".unfinished-{platform.node()}-*"):
-            with contextlib.suppress(PermissionError, ValueError):
-                try:
-                    os.kill(int(path.name.rsplit("-", 1)[1]), 0)
-                except ProcessLookupError:
-                    shutil.rmtree(path, ignore_errors=True)
+            process = path.name.rsplit("-", 1)[1]
+            if process.isdecimal() and not _is_another(int(process)):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _list(self, pattern: str) -> list[str]:
         return [file.path for file in self._files.match([self._files.join(self._output, pattern)])[0].metadata_list]
@@ -205,3 +202,14 @@ def _readable(example: dict, pieces: list[str]) -> str:
         else:
             words.append(click.style(piece, fg="blue" if example[features.SEGMENT_IDS][position] else "green"))
     return f"{click.style(label, bold=True)}\n{' '.join(words)}\n"
+
+
+def _is_another(process: int) -> bool:
+    """Whether another process with that number runs. What bears ours is an earlier one's, as in a restarted container."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()

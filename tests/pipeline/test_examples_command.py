@@ -95,8 +95,9 @@ def test_what_a_killed_run_left_is_removed(tmp_path, vocab, text):
         pass
     host = platform.node()
     left, other = (output / f".unfinished-{name}" for name in (f"{host}-{gone.pid}", f"elsewhere-{gone.pid}"))
+    of_our_number = output / f".unfinished-{host}-{os.getpid()}"  # of a container's run before it was started again
     running = output / f".unfinished-{host}-{os.getppid()}"
-    for folder in (left, other, running):
+    for folder in (left, of_our_number, other, running):
         (folder / "tokens").mkdir(parents=True)
         (folder / "examples-00000-of-00001.tfrecord").write_text("half")
     invoke("--input", text, "--vocab", vocab, "--output", output)
