@@ -196,6 +196,12 @@ def digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=ID_BYTES).digest()
 
 
+def make_document(text: str, format_: str, settings: CorpusSettings) -> Document:
+    """The document of a text that `readers.read_texts` gave, its sentences as they stand or found by rules."""
+    found = sentences.given(text) if format_ == "sentences" else sentences.split(text, settings.language)
+    return Document(digest(text), tuple(found))
+
+
 def check_reports(reports: Iterable[ChunkReport], settings: CorpusSettings, set_aside: str | None) -> Tally:
     """Sums of all chunks' reports, counted in Beam's counters; writes the bad lines to `set_aside`. Raises InputError
     where they are too many, or where there is no document at all."""
@@ -249,10 +255,5 @@ class _Read(beam.DoFn):
             skip = set(np.frombuffer(b"".join(repeated[chunk.index]), "<u4").tolist())
             texts = readers.read_texts(chunk, self._settings, Tally(), lambda *line: None)
             for number, text in enumerate(texts):
-                if number in skip:
-                    continue
-                if chunk.format == "sentences":
-                    found = sentences.given(text)
-                else:
-                    found = sentences.split(text, self._settings.language)
-                yield Document(digest(text), tuple(found))
+                if number not in skip:
+                    yield make_document(text, chunk.format, self._settings)

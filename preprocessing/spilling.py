@@ -16,7 +16,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.window import GlobalWindows
 
-from preprocessing import corpus, counter_random, readers, sentences, token_store
+from preprocessing import corpus, counter_random, readers, token_store
 from preprocessing.corpus import Document
 from preprocessing.progress import WorkerProgress
 from preprocessing.settings import CorpusSettings, ExampleSettings
@@ -161,11 +161,7 @@ class _SpillFiles(_SpillDocuments):
         for chunk in numbered[1]:
             report = corpus.ChunkReport(chunk)
             for text in readers.read_texts(chunk, self._corpus_settings, report.tally, report.set_aside):
-                if chunk.format == "sentences":
-                    found = text.split("\n")
-                else:
-                    found = sentences.split(text, self._corpus_settings.language)
-                self.add(Document(corpus.digest(text), found))
+                self.add(corpus.make_document(text, chunk.format, self._corpus_settings))
                 if self._tokens >= _SPILL_TOKENS:
                     yield from self.spill()
             yield REPORTS, report
