@@ -31,19 +31,20 @@ def command(inputs, size, output, cased, format_, text_field, compare, workers, 
     One document in twenty is held out to judge the vocabulary by. Options of Beam come last, after `--`.
     """
     inputs = (*inputs, *(argument for argument in more if not argument.startswith("-")))
+    beam_options = [argument for argument in more if argument.startswith("-")]
     corpus_settings = CorpusSettings(input=inputs, format=format_, text_field=text_field)
     settings = VocabularySettings(size=size, lower_case=not cased)
     if os.path.isdir(output):
         raise InputError(f"--output must be a file (vocab.txt, say). Received a folder: {output}")
 
-    if workers > 1:
+    if workers > 1 and not beam_options:
         worker_nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
     from preprocessing import beam_runner, corpus, vocabulary, vocabulary_report
     from preprocessing.vocabulary_counting import count_corpus
 
     corpus.check_input(corpus_settings)
     other = vocabulary.load(compare) if compare else None
-    options = beam_runner.make_options([argument for argument in more if argument.startswith("-")], workers)
+    options = beam_runner.make_options(beam_options, workers)
     click.echo("Counting words", err=True)
     counts, held_out = count_corpus(corpus_settings, settings.lower_case, f"{output}.counts-{os.getpid()}", options)
     with terminal.Progress("Learning", total=size, unit="tokens") as progress:
