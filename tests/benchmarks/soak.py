@@ -71,8 +71,7 @@ def main():
             found = pathlib.Path(arguments.base, "bert")
             shutil.copytree(found / str(versions(found)[-1]), base / "1")
         else:
-            command = [sys.executable, "-m", "pipeline.cli", "export", "--model", str(serving.checkpoint())]
-            subprocess.run([*command, "--output", folder], check=True, stdout=subprocess.DEVNULL)
+            serving.export(serving.checkpoint(), folder)
         servers = serving.start_ours(base.parent, 2, [])
         stack.callback(servers[0].process.wait)
         stack.callback(servers[0].process.terminate)
