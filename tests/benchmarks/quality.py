@@ -7,7 +7,8 @@ chapters of the same book are not). Each side is a process with two threads that
 measures what a step costs, then trains as many steps as the budget holds, so that the learning rate reaches 0 with its
 end. The sides take turns, a point of the curve each; held-out figures are not charged. Whatever else runs here takes
 time, but none of the budget: pause all with `kill -STOP -- -GROUP`, go on with `kill -CONT -- -GROUP`, where GROUP is
-the number that is printed first. DIR gets `examples/`, `curves.json` and `curves.png`, renewed at each point.
+the number that is printed first. DIR gets `examples/`, `curves.json` and `curves.png`, renewed at each point, and the
+newest states of both sides: whatever ended a run, the same command goes on from its last points.
 
 Both sides: AdamW with bias correction, the same peak learning rate, a tenth of the steps warm-up, then linearly down;
 weight decay 0.01 of matrices, gradients clipped at 1; batches of 32 at length 128; no dropout, since hardly an example
@@ -59,7 +60,7 @@ def make_examples(folder: pathlib.Path, dupe_factor: int) -> None:
 
 
 def ours(options) -> None:
-    """Our side, in a process of its own. Answers as `training_peer.py` does: see `Side`."""
+    """Our side, in a process of its own. Answers as `quality_peer.py` does: see `Side`."""
     import tensorflow as tf
 
     from model import settings
@@ -90,54 +91,70 @@ def ours(options) -> None:
         encoder = BertEncoder(settings.mini(dropout=0.0, attention_dropout=0.0), dtype=training.dtype_policy)
         optimizer = Optimizer(training, encoder.trainable_variables, 4)
         loop = Loop(training, tf.distribute.get_strategy(), encoder, optimizer, LossScale(options.precision))
-        return encoder, loop, loop.iterator(train, BATCH_SIZE, 0)
+        return encoder, optimizer, loop
 
-    _, loop, source = start(WARM_UP + CALIBRATION)
-    loop.run(source, 0, WARM_UP)
-    began = time.process_time()
-    loop.run(source, WARM_UP, WARM_UP + CALIBRATION)
-    cost = (time.process_time() - began) / CALIBRATION
+    reached = json.loads(options.worker)
+    if reached:
+        step, used, cost = reached["step"], reached["core_seconds"], reached["step_cost"]
+    else:
+        *_, loop = start(WARM_UP + CALIBRATION)
+        source = loop.iterator(train, BATCH_SIZE, 0)
+        loop.run(source, 0, WARM_UP)
+        began = time.process_time()
+        loop.run(source, WARM_UP, WARM_UP + CALIBRATION)
+        step, used, cost = 0, 0.0, (time.process_time() - began) / CALIBRATION
 
     steps = max(options.points, int(options.core_hours * 3600 / cost))
-    encoder, loop, source = start(steps)
+    encoder, optimizer, loop = start(steps)
+    checkpoint = tf.train.Checkpoint(weights=[weight.value for weight in encoder.weights], slots=optimizer.slots)
+    states = tf.train.CheckpointManager(checkpoint, f"{options.output}/ours", max_to_keep=2)
+    if reached:
+        checkpoint.restore(f"{options.output}/ours/ckpt-{step}").assert_consumed()
+    source = loop.iterator(train, BATCH_SIZE, step)
     evaluation = Evaluation(encoder, held_out, BATCH_SIZE)
-    step, used = 0, 0.0
-    for point in range(options.points + 1):
-        stop = steps * point // options.points
+    for mark in [steps * point // options.points for point in range(options.points + 1)]:
+        if reached and mark <= step:
+            continue
         began = time.process_time()
-        if loop.run(source, step, stop).bad_step is not None:
+        if loop.run(source, step, mark).bad_step is not None:
             raise SystemExit("the loss is not finite")
-        used += time.process_time() - began if point else 0.0
-        step = stop
-        figures = evaluation(None if point == options.points else EVALUATED)
+        used += time.process_time() - began if mark else 0.0
+        step = mark
+        figures = evaluation(None if step == steps else EVALUATED)
+        states.save(checkpoint_number=step)
         print(json.dumps({"step": step, "core_seconds": used, "step_cost": cost, **figures}), flush=True)
         if not sys.stdin.readline():
             return
 
 
 class Side:
-    """A process that trains to the next point of its curve when asked."""
+    """A process that trains to the next point of its curve when asked. Its last argument is the point reached."""
 
-    def __init__(self, name: str, command: list[str], output: pathlib.Path):
-        self.name, self.points = name, []
-        with open(output / f"{name}.log", "w") as log:
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-            )
+    def __init__(self, name: str, command: list[str], output: pathlib.Path, points: list[dict]):
+        self.name, self.points = name, points
+        self._command = [*command, json.dumps(points[-1] if points else None)]
+        self._log = output / f"{name}.log"
+        self._process: subprocess.Popen | None = None
 
     def go_on(self) -> dict:
-        if self.points:
+        if self._process is None:
+            with open(self._log, "a") as log:
+                self._process = subprocess.Popen(
+                    self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                )
+        else:
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} ended early: see its log in the output folder")
+            raise SystemExit(f"{self.name} ended early: see {self._log}")
         self.points.append(json.loads(line))
         return self.points[-1]
 
     def close(self):
-        self._process.kill()
-        self._process.wait()
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
 
 def plot(curves: dict[str, list[dict]], path: pathlib.Path) -> None:
@@ -176,7 +193,7 @@ def main() -> None:
     parser.add_argument("--peer-learning-rate", type=float, help="by default the same")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--nice", action="store_true", help="let everything else on the machine go first")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         return ours(options)
@@ -186,11 +203,14 @@ def main() -> None:
     output = pathlib.Path(options.output).resolve()
     make_examples(output / "examples", options.dupe_factor)
 
-    own = [sys.executable, "-m", "tests.benchmarks.quality", *sys.argv[1:], "--worker", "--output", str(output)]
-    sides = [Side("ours", own, output)]
+    curves = output / "curves.json"
+    points = json.loads(curves.read_text()) if curves.exists() else {}
+    own = [sys.executable, "-m", "tests.benchmarks.quality", *sys.argv[1:], "--output", str(output), "--worker"]
+    commands = {"ours": own}
     if options.peer_python:
         given = {
             "examples": str(output / "examples"),
+            "states": str(output / "peer"),
             "budget": options.core_hours * 3600,
             "points": options.points,
             "batch_size": BATCH_SIZE,
@@ -201,14 +221,15 @@ def main() -> None:
             "calibration": CALIBRATION,
         }
         peer = str(pathlib.Path(__file__).with_name("quality_peer.py"))
-        sides.append(Side("peer", [options.peer_python, peer, json.dumps(given)], output))
+        commands["peer"] = [options.peer_python, peer, json.dumps(given)]
+    sides = [Side(name, command, output, points.setdefault(name, [])) for name, command in commands.items()]
     try:
-        for _ in range(options.points + 1):
-            for side in sides:
-                show(side.name, side.go_on())
-            curves = {side.name: side.points for side in sides}
-            (output / "curves.json").write_text(json.dumps(curves, indent=1))
-            plot(curves, output / "curves.png")
+        while behind := [side for side in sides if len(side.points) <= options.points]:
+            side = min(behind, key=lambda side: len(side.points))
+            show(side.name, side.go_on())
+            curves.with_suffix(".tmp").write_text(json.dumps(points, indent=1))
+            curves.with_suffix(".tmp").replace(curves)
+            plot(points, output / "curves.png")
     finally:
         for side in sides:
             side.close()

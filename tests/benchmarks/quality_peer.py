@@ -78,23 +78,26 @@ class StepTimes(TrainerCallback):
 
 
 class Curve(TrainerCallback):
-    """Answers at each point; what that takes is not charged."""
+    """Answers at each point, where the state is saved too; what that takes is not charged."""
 
-    def __init__(self, steps, points, answer):
+    def __init__(self, steps, points, used, answer):
         self._marks = {steps * point // points for point in range(1, points + 1)}
-        self._answer, self._used = answer, 0.0
+        self._used, self._answer = used, answer
 
     def on_train_begin(self, *_, **__):
         self._began = time.process_time()
 
     def on_step_end(self, args, state, control, **_):
-        if state.global_step in self._marks:
+        control.should_save = state.global_step in self._marks
+        if control.should_save:
             self._used += time.process_time() - self._began
-            self._answer(state.global_step, self._used)
-            self._began = time.process_time()
+
+    def on_save(self, args, state, control, **_):
+        self._answer(state.global_step, self._used)
+        self._began = time.process_time()
 
 
-def main(given):
+def main(given, reached):
     torch.set_num_threads(2)
     train, held_out = (Examples(os.path.join(given["examples"], part)) for part in ("train", "held_out"))
 
@@ -111,7 +114,7 @@ def main(given):
             attention_probs_dropout_prob=0.0,
         )
         arguments = TrainingArguments(
-            output_dir=os.path.join(given["examples"], "unused"),
+            output_dir=given["states"],
             max_steps=steps,
             per_device_train_batch_size=given["batch_size"],
             learning_rate=given["learning_rate"],
@@ -122,7 +125,8 @@ def main(given):
             max_grad_norm=1.0,
             bf16=given["precision"] == "bfloat16",
             use_cpu=True,
-            save_strategy="no",
+            save_strategy="no",  # but where the curve has a point
+            save_total_limit=2,
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -136,9 +140,12 @@ def main(given):
             callbacks=[callback],
         )
 
-    times = StepTimes()
-    trainer(given["warm_up"] + given["calibration"], times).train()
-    cost = (times.ends[-1] - times.ends[given["warm_up"] - 1]) / given["calibration"]
+    if reached:
+        step, used, cost = reached["step"], reached["core_seconds"], reached["step_cost"]
+    else:
+        times = StepTimes()
+        trainer(given["warm_up"] + given["calibration"], times).train()
+        step, used, cost = 0, 0.0, (times.ends[-1] - times.ends[given["warm_up"] - 1]) / given["calibration"]
     steps = max(given["points"], int(given["budget"] / cost))
 
     def answer(step, used):
@@ -148,10 +155,11 @@ def main(given):
         if not sys.stdin.readline():
             raise SystemExit
 
-    training = trainer(steps, Curve(steps, given["points"], answer))
-    answer(0, 0.0)
-    training.train()
+    training = trainer(steps, Curve(steps, given["points"], used, answer))
+    if not reached:
+        answer(0, 0.0)
+    training.train(resume_from_checkpoint=os.path.join(given["states"], f"checkpoint-{step}") if step else None)
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(*map(json.loads, sys.argv[1:]))
