@@ -205,7 +205,7 @@ def _readable(example: dict, pieces: list[str]) -> str:
 
 
 def _is_another(process: int) -> bool:
-    """Whether another process with that number runs. What bears ours is an earlier one's, as in a restarted container."""
+    """Whether another process with that number runs; what bears ours is an earlier one's (of a restarted container)."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
