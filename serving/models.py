@@ -1,6 +1,6 @@
 """Which versions of which models answer: watches the version folders, loads, swaps and unloads.
 
-Runs in the server's event loop; only reading the disk, loading and warming up happen in a thread. A version is
+Runs in the server's event loop; only reading the disk, loading and warming up happen in threads. A version is
 announced when it has been loaded and warmed up, in one assignment, and the ones it replaces are dropped when their last
 request is answered, so no request ever meets a gap.
 """
@@ -84,7 +84,9 @@ class Models:
         self._report = report
         self._load = load
         self._settled = versions.Settled(settle_seconds)
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "load")
+        # Two, in turn: what one thread allocates comes from regions of its own, so a version leaves them empty when it
+        # goes. With one thread, the next version settles between the pieces, and the pages can not be given back.
+        self._threads = [concurrent.futures.ThreadPoolExecutor(1, "load") for _ in range(2)]
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task] = set()
         self._closed = False
@@ -177,7 +179,8 @@ class Models:
 
     async def close(self) -> None:
         self._closed = True
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for thread in self._threads:
+            thread.shutdown(wait=False, cancel_futures=True)
         for task in self._tasks:
             task.cancel()
 
@@ -219,6 +222,7 @@ class Models:
         name = model.settings.name
         gap = not model.available()
         known = model.versions[number] = _Version(folder, State.LOADING)
+        self._threads.reverse()
         for attempt in range(self._load_retries + 1):
             try:
                 loaded = await self._in_thread(self._load, name, number, folder)
@@ -269,7 +273,7 @@ class Models:
         await self._in_thread(_give_memory_back)
 
     async def _in_thread(self, function, *args):
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._threads[0], function, *args)
 
 
 def _give_memory_back() -> None:

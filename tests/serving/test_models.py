@@ -220,8 +220,10 @@ class FakeModel:
         if (folder / "broken").exists():
             raise ValueError("broken")
         self.name, self.version, self.in_flight, self.load_seconds = name, version, 0, 0.0
+        self.threads = [threading.get_ident()]
 
     def warm_up(self, folder, go_on):
+        self.threads.append(threading.get_ident())
         return 0
 
 
@@ -285,6 +287,28 @@ def test_a_version_in_use_is_kept_until_its_requests_are_answered(tmp_path):
         assert [number for number, _, _ in models.status("m")] == [2]
 
     asyncio.run(run())
+
+
+def test_two_threads_load_in_turn(tmp_path):
+    """So that a version's memory is not mixed with that of the one it replaces."""
+
+    async def run():
+        models = fake_models(tmp_path)
+        threads = []
+        for number in (1, 2, 3, 4, 5):
+            fake_version(tmp_path, number)
+            await models.refresh()
+            loaded = models.find("m")
+            assert loaded.version == number
+            if number > 1:  # the first warms up while it answers
+                assert len(loaded.threads) == 2
+                threads.append(set(loaded.threads))
+        return threads
+
+    first, second, *later = asyncio.run(run())
+    assert first.isdisjoint(second)
+    assert len(first) == 1
+    assert later == [first, second]
 
 
 def test_nothing_loaded_yet(tmp_path):
