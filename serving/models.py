@@ -49,6 +49,7 @@ class _Model:
     def __init__(self, settings: ModelSettings):
         self.settings = settings
         self.versions: dict[int, _Version] = {}
+        self.loads = 0  # so far
 
     def available(self) -> dict[int, LoadedModel]:
         return {
@@ -84,8 +85,8 @@ class Models:
         self._report = report
         self._load = load
         self._settled = versions.Settled(settle_seconds)
-        # Two, in turn: what one thread allocates comes from regions of its own, so a version leaves them empty when it
-        # goes. With one thread, the next version settles between the pieces, and the pages can not be given back.
+        # Two, which load a model's versions in turn: what a thread allocates comes from regions of its own, so that a
+        # version leaves them empty when it goes. With one, the next settles between its pieces, and keeps the pages.
         self._threads = [concurrent.futures.ThreadPoolExecutor(1, "load") for _ in range(2)]
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task] = set()
@@ -222,12 +223,13 @@ class Models:
         name = model.settings.name
         gap = not model.available()
         known = model.versions[number] = _Version(folder, State.LOADING)
-        self._threads.reverse()
+        thread = model.loads % 2
+        model.loads += 1
         for attempt in range(self._load_retries + 1):
             try:
-                loaded = await self._in_thread(self._load, name, number, folder)
+                loaded = await self._in_thread(self._load, name, number, folder, thread=thread)
                 if not gap:
-                    await self._in_thread(self._warmed, loaded, folder)
+                    await self._in_thread(self._warmed, loaded, folder, thread=thread)
             except Exception as error:
                 lines = str(error).strip().splitlines() or [type(error).__name__]
                 known.state, known.error, known.refused = State.END, lines[0][:500], files
@@ -239,12 +241,12 @@ class Models:
                 self._report(f"{name}: version {number} loaded in {loaded.load_seconds:.1f} s")
                 if gap:
                     # Nothing answers yet, and a slow first answer is better than none: it warms up while it serves.
-                    self._spawn(self._warm_late(loaded, folder))
+                    self._spawn(self._warm_late(loaded, folder, thread))
                 return
 
-    async def _warm_late(self, loaded, folder):
+    async def _warm_late(self, loaded, folder, thread):
         try:
-            await self._in_thread(self._warmed, loaded, folder)
+            await self._in_thread(self._warmed, loaded, folder, thread=thread)
         except Exception as error:
             self._report(f"{loaded.name}: version {loaded.version}: a warm-up request failed: {error}")
 
@@ -272,8 +274,8 @@ class Models:
         del loaded
         await self._in_thread(_give_memory_back)
 
-    async def _in_thread(self, function, *args):
-        return await asyncio.get_running_loop().run_in_executor(self._threads[0], function, *args)
+    async def _in_thread(self, function, *args, thread=0):
+        return await asyncio.get_running_loop().run_in_executor(self._threads[thread], function, *args)
 
 
 def _give_memory_back() -> None:

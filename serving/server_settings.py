@@ -95,7 +95,7 @@ class ServerSettings:
     batching: BatchingSettings = BatchingSettings()
     limits: Limits = Limits()
     tls: TLSSettings | None = None
-    intra_op_parallelism: int = 0  # TensorFlow's threads; 0: so many that as many batches as may run share the cores
+    intra_op_parallelism: int = 0  # TensorFlow's threads; 0: the cores, shared by the batches that run at once
     inter_op_parallelism: int = 0
     num_load_retries: int = 0
     enable_model_warmup: bool = True

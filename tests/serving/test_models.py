@@ -289,26 +289,31 @@ def test_a_version_in_use_is_kept_until_its_requests_are_answered(tmp_path):
     asyncio.run(run())
 
 
-def test_two_threads_load_in_turn(tmp_path):
+def test_two_threads_load_the_versions_of_each_model_in_turn(tmp_path):
     """So that a version's memory is not mixed with that of the one it replaces."""
+    names = ("a", "b")
+    for name in names:
+        (tmp_path / name).mkdir()
 
     async def run():
-        models = fake_models(tmp_path)
-        threads = []
+        settings = tuple(ModelSettings(name, str(tmp_path / name)) for name in names)
+        models = Models(settings, load=FakeModel, report=lambda line: None, settle_seconds=0)
+        threads = {name: [] for name in names}
         for number in (1, 2, 3, 4, 5):
-            fake_version(tmp_path, number)
-            await models.refresh()
-            loaded = models.find("m")
-            assert loaded.version == number
-            if number > 1:  # the first warms up while it answers
-                assert len(loaded.threads) == 2
-                threads.append(set(loaded.threads))
+            for name in names:
+                fake_version(tmp_path / name, number)
+                await models.refresh()
+                loaded = models.find(name)
+                assert loaded.version == number
+                if number > 1:  # the first warms up while it answers
+                    assert len(loaded.threads) == 2
+                    threads[name].append(set(loaded.threads))
         return threads
 
-    first, second, *later = asyncio.run(run())
-    assert first.isdisjoint(second)
-    assert len(first) == 1
-    assert later == [first, second]
+    for first, second, *later in asyncio.run(run()).values():
+        assert first.isdisjoint(second)
+        assert len(first) == 1
+        assert later == [first, second]
 
 
 def test_nothing_loaded_yet(tmp_path):
