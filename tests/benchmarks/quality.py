@@ -112,9 +112,8 @@ def ours(options) -> None:
         checkpoint.restore(f"{options.output}/ours/ckpt-{step}").assert_consumed()
     source = loop.iterator(train, BATCH_SIZE, step)
     evaluation = Evaluation(encoder, held_out, BATCH_SIZE)
-    for mark in [steps * point // options.points for point in range(options.points + 1)]:
-        if reached and mark <= step:
-            continue
+    marks = [steps * point // options.points for point in range(options.points + 1)]
+    for mark in [mark for mark in marks if mark > step or not reached]:
         began = time.process_time()
         if loop.run(source, step, mark).bad_step is not None:
             raise SystemExit("the loss is not finite")
@@ -197,10 +196,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         return ours(options)
+    from model.training_state import claim
+
     print(f"process group {os.getpgid(0)}", flush=True)
     if options.nice:
         os.nice(19)
     output = pathlib.Path(options.output).resolve()
+    decisive = ("core_hours", "points", "dupe_factor", "learning_rate", "peer_learning_rate", "precision")
+    claim(str(output), quality={name: getattr(options, name) for name in decisive})
     make_examples(output / "examples", options.dupe_factor)
 
     curves = output / "curves.json"
