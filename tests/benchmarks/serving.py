@@ -120,6 +120,14 @@ def start_peer(python, model, cores, batched) -> Server:
     return Server("HF + FastAPI, batched" if batched else "HF + FastAPI", "embed", url, process, first)
 
 
+def settle(server) -> None:
+    """Waits for the end of the server's own warm-up, which goes on behind its first answers."""
+    used, before = server.cpu_seconds(), -1.0
+    while used - before > 0.05:
+        time.sleep(1)
+        used, before = server.cpu_seconds(), used
+
+
 def measure(server, clients, seconds, texts):
     command = [sys.executable, "-m", "tests.benchmarks.load_generator", server.kind, server.address]
     command += ["--clients", str(clients), "--seconds", str(seconds), "--texts", str(texts)]
@@ -136,23 +144,34 @@ IN_PROCESS = """
 import sys, time, tensorflow as tf, tensorflow_text
 model = tf.saved_model.load(sys.argv[1])
 call = model.signatures["serving_default"]
-texts = open(sys.argv[2], encoding="utf-8").read().splitlines()[:512]
-for size in (1, 8, 32):
-    rates = []
-    for repeat in range(4):
-        start = time.perf_counter()
-        for first in range(0, len(texts), size):
-            call(text=tf.constant(texts[first : first + size]))
-        rates.append(len(texts) / (time.perf_counter() - start))
-    print(size, sorted(rates[1:])[1])
+texts = open(sys.argv[2], encoding="utf-8").read().splitlines()
+for line in sys.stdin:
+    size, seconds = line.split()
+    size, done, start = int(size), 0, time.perf_counter()
+    while time.perf_counter() < start + float(seconds):
+        first = (done + 1) % (len(texts) - size)  # the texts that a load generator sends in this time
+        call(text=tf.constant(texts[first : first + size]))
+        done += size
+    print(done / (time.perf_counter() - start), flush=True)
 """
 
 
-def in_process(base, texts, cores) -> dict:
-    version = next(path for path in (base / "bert").iterdir() if path.name.isdecimal())
-    command = pinned([sys.executable, "-c", IN_PROCESS, str(version), str(texts)], cores)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return {int(size): float(rate) for size, rate in (line.split() for line in done.stdout.splitlines())}
+class InProcess:
+    """Calls of the SavedModel's function in a process that has TensorFlow and nothing else; `rates` in texts/s, by the
+    number of texts in a call."""
+
+    def __init__(self, base, texts, cores):
+        version = next(path for path in (base / "bert").iterdir() if path.name.isdecimal())
+        command = pinned([sys.executable, "-c", IN_PROCESS, str(version), str(texts)], cores)
+        self.rates: dict[int, list[float]] = {}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def measure(self, size, seconds):
+        self.process.stdin.write(f"{size} {seconds}\n")
+        self.process.stdin.flush()
+        self.rates.setdefault(size, []).append(float(self.process.stdout.readline()))
 
 
 def report(servers, clients):
@@ -207,19 +226,26 @@ def main():
         if arguments.peer_python:
             for batched in (False, True):
                 servers.append(start_peer(arguments.peer_python, model, arguments.cores, batched))
+        bare = InProcess(base, texts, arguments.cores)
+        for running in (*servers, bare):
+            stack.callback(running.process.wait)
+            stack.callback(running.process.terminate)
+        bare.measure(8, 3)
+        bare.rates.clear()
         for server in servers:
-            stack.callback(server.process.wait)
-            stack.callback(server.process.terminate)
-        for server in servers:
-            measure(server, 8, 3, texts)  # warms up, and lets the export's own warm-up end
+            settle(server)
+            measure(server, 8, 3, texts)
             server.results.clear()
         for _ in range(arguments.rounds):
             for count in clients:
+                bare.measure(count, arguments.seconds)
                 for server in servers:
                     measure(server, count, arguments.seconds, texts)
         report(servers, clients)
-        for size, rate in in_process(base, texts, arguments.cores).items():
-            print(f"our SavedModel in process, batches of {size}: {rate:.1f} texts/s")
+        for count, rates in bare.rates.items():
+            rate = statistics.median(rates)
+            shares = (f"{mine.name} {mine.results[count]['per_second'] / rate:.2f}" for mine in servers[:2])
+            print(f"our SavedModel in process, batches of {count}: {rate:.1f} texts/s; of it {', '.join(shares)}")
         if arguments.peer_python:
             command = [arguments.peer_python, str(HERE / "serving_peer.py"), "encode", str(model), str(texts)]
             print(subprocess.run(pinned(command, arguments.cores), capture_output=True, text=True).stdout.strip())

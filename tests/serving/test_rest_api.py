@@ -1,9 +1,11 @@
 """TensorFlow Serving's REST API, asked as curl would."""
 
 import base64
+import contextlib
 import http.client
 import json
 import shutil
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -147,6 +149,32 @@ def test_a_body_beyond_the_bound_is_not_read(toy_server):
     assert response.status == 413
     assert "200000 bytes" in json.loads(response.read())["error"]
     connection.close()
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        (b"GET /v1/models/toy HTTP/1.1\r\n", b"x: " + b"x" * 1000 + b"\r\n"),
+        (b"GET /v1/models/toy HTTP/1.1\r\nx: ", b"x" * 1000),
+        (b"GET /v1/models/", b"x" * 1000),
+    ],
+    ids=["headers", "header", "path"],
+)
+def test_an_endless_head_is_refused(toy_server, endless):
+    host, port = toy_server.rest.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        begin, more = endless
+        connection.sendall(begin)
+        answer = b""
+        with contextlib.suppress(ConnectionError):  # it is closed while we still send
+            for _ in range(100_000):
+                connection.sendall(more)
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(65536):
+                answer += part
+    assert b"200 OK" not in answer
+    with urllib.request.urlopen(f"{toy_server.rest}/v1/models/toy") as response:
+        assert response.status == 200
 
 
 def test_an_answer_beyond_the_bound(ask):
