@@ -15,9 +15,13 @@ from model.encoder import MASKED_SCORE, BertEncoder
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 
 
-def forward(encoder: BertEncoder, inputs: dict, words=None, hidden_states=False, attentions=False) -> dict:
+def forward(encoder: BertEncoder, inputs: dict, words=None, hidden_states=False, attentions=False, only=None) -> dict:
     """The outputs of `encoder(inputs, words=..., hidden_states=..., attentions=...)` in inference. What stands at
-    padded positions is arbitrary, but finite."""
+    padded positions is arbitrary, but finite.
+
+    With `only`, int64 [P], positions of real tokens among all B * L, the last layer is worked out for those alone:
+    `sequence_output` is [P, H], and there are no other outputs.
+    """
     settings = encoder.settings
     batch, length = tf.unstack(tf.shape(inputs[INPUT_IDS]))
     heads = tf.range(settings.num_heads)
@@ -35,6 +39,7 @@ def forward(encoder: BertEncoder, inputs: dict, words=None, hidden_states=False,
         return tf.reshape(tf.gather(x_R, place), [batch, length, x_R.shape[-1]])
 
     scores_mask = (1 - tf.cast(inputs[INPUT_MASK], tf.float32))[:, None, None, :] * MASKED_SCORE
+    last = None if only is None else encoder.transformer_layers[-1]
     x_RH = tf.gather(encoder.embeddings(inputs[INPUT_IDS], inputs[SEGMENT_IDS], words=words), real_R)
     states, probabilities = [x_RH], []
     for layer in encoder.transformer_layers:
@@ -44,6 +49,9 @@ def forward(encoder: BertEncoder, inputs: dict, words=None, hidden_states=False,
         probabilities_BNLL = tf.cast(tf.nn.softmax(tf.cast(scores_BNLL, tf.float32) + scores_mask), x_RH.dtype)
         probabilities.append(probabilities_BNLL)
         context_BNLD = tf.matmul(probabilities_BNLL, v_BNLD)
+        if layer is last:  # from here on R is P
+            kept = tf.gather(place, only)
+            x_RH, real_RN = tf.gather(x_RH, kept), tf.gather(real_RN, kept)
         context_RND = tf.gather(tf.reshape(context_BNLD, [-1, settings.head_size]), real_RN)
         context_RH = tf.reshape(context_RND, [-1, settings.hidden_size])
         attended_RH = _dense(context_RH, layer.attention_kernel, layer.attention_bias)
@@ -53,6 +61,8 @@ def forward(encoder: BertEncoder, inputs: dict, words=None, hidden_states=False,
         x_RH = layer.norm(x_RH + output_RH, layer.output_norm_scale, layer.output_norm_offset)
         states.append(x_RH)
 
+    if only is not None:
+        return {"sequence_output": x_RH}
     sequence_output = padded(x_RH)
     outputs = {"sequence_output": sequence_output, "pooled_output": encoder.pooler(sequence_output[:, 0])}
     if hidden_states:

@@ -28,14 +28,22 @@ class StoredEncoder:
             self._stored = {id(variable): tf.Variable(tf.cast(variable.value, tf.bfloat16)) for variable in matrices}
         self.variables = [self._stored.get(id(variable), variable.value) for variable in encoder.variables]
 
-    def __call__(self, inputs, **asked):
+    def __call__(self, inputs, only=None, **asked):
         word = self._stored.get(id(self._encoder.embeddings.word))
         # Rows are looked up before they are widened: widening the whole table would cost more than the encoder.
         words = None if word is None else tf.gather(word, inputs[INPUT_IDS])
         with self._scope():
-            if tf.executing_eagerly():
-                return self._encoder(inputs, words=words, **asked)
-            return forward(self._encoder, inputs, words=words, **asked)
+            if not tf.executing_eagerly():
+                return forward(self._encoder, inputs, words=words, only=only, **asked)
+            outputs = self._encoder(inputs, words=words, **asked)
+            if only is None:
+                return outputs
+            tokens = tf.reshape(outputs["sequence_output"], [-1, self.settings.hidden_size])
+            return {"sequence_output": tf.gather(tokens, only)}
+
+    def pooler(self, first_tokens):
+        with self._scope():
+            return self._encoder.pooler(first_tokens)
 
     @property
     def masked_lm(self):

@@ -94,12 +94,11 @@ class Signatures:
         Returns: `embedding` float32 [B, H]; `truncated` bool [B].
         """
         packed = self._pack(text)
-        outputs = self._encode(packed)
         if self.settings.embedding == "pooler":
-            embedding = outputs["pooled_output"]
+            embedding = self._pooled(packed)
         else:
             mask = tf.cast(packed.input_mask, tf.float32)
-            total = tf.einsum("bl,blh->bh", mask, tf.cast(outputs["sequence_output"], tf.float32))
+            total = tf.einsum("bl,blh->bh", mask, tf.cast(self._encode(packed)["sequence_output"], tf.float32))
             embedding = total / tf.reduce_sum(mask, 1, keepdims=True)
         embedding = tf.cast(embedding, tf.float32)
         if self.settings.unit_length:
@@ -115,14 +114,14 @@ class Signatures:
         """
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")
         packed = self._pack_with_masks(text)
-        hidden = self._encode(packed)["sequence_output"]
 
         is_mask = packed.input_ids == self._tokenizer.mask_id
         answered = tf.cumsum(tf.cast(is_mask, tf.int32), 1) <= self.settings.max_predictions
         where = tf.where(is_mask & answered)
         row, batch = where[:, 0], tf.shape(text, tf.int64)[0]
         # One prediction per row of a batch of masks, so that texts with few masks do not wait for one with many.
-        logits = self._encoder.masked_lm(tf.gather_nd(hidden, where)[:, None, :], tf.zeros([tf.size(row), 1], tf.int32))
+        hidden = self._encode(packed, only=row * tf.shape(is_mask, tf.int64)[1] + where[:, 1])["sequence_output"]
+        logits = self._encoder.masked_lm(hidden[:, None, :], tf.zeros([tf.size(row), 1], tf.int32))
         logits = logits[:, 0, : self._tokenizer.vocab_size]
         best, ids = tf.math.top_k(logits, min(self.settings.top_k, self._tokenizer.vocab_size))
         scores = tf.exp(best - tf.reduce_logsumexp(logits, -1, keepdims=True))
@@ -149,7 +148,7 @@ class Signatures:
         Returns: `is_next` float32 [B], a probability; `truncated` bool [B].
         """
         packed = self._pack_pair(first, second, optional=False)
-        logits = self._encoder.next_sentence(self._encode(packed)["pooled_output"])
+        logits = self._encoder.next_sentence(self._pooled(packed))
         return {"is_next": tf.nn.softmax(logits)[:, 0], "truncated": packed.truncated}
 
     def features(self, text, second):
@@ -261,19 +260,27 @@ class Signatures:
         rows = packing.Rows(followed.values, splits[:-1], tf.maximum(splits[1:] - splits[:-1] - 1, 0))
         return packing.pack_single(rows, lengths=self.lengths, **self._special)
 
-    def _encode(self, packed, **asked) -> dict:
-        """The encoder's outputs. Signatures that ask for the same ones share one function of the SavedModel."""
+    def _encode(self, packed, only=None, **asked) -> dict:
+        """The encoder's outputs, with `only` as of `serving.forward`. Signatures that ask for the same ones share one
+        function of the SavedModel."""
 
-        def encode(features):
-            return self._encoder(features, **asked)
+        def encode(features, *only):
+            return self._encoder(features, *only, **asked)
 
+        inputs = [packed.features] if only is None else [packed.features, only]
         if tf.executing_eagerly():
-            return encode(packed.features)
-        key = tuple(asked)
+            return encode(*inputs)
+        key = (len(inputs), *asked)
         if key not in self._shared:
-            specs = dict.fromkeys(packed.features, tf.TensorSpec([None, None], tf.int32))
-            self._shared[key] = tf.function(encode, input_signature=[specs], autograph=False)
-        return self._shared[key](packed.features)
+            specs: list = [dict.fromkeys(packed.features, tf.TensorSpec([None, None], tf.int32))]
+            specs += [tf.TensorSpec([None], tf.int64)] * (len(inputs) - 1)
+            self._shared[key] = tf.function(encode, input_signature=specs, autograph=False)
+        return self._shared[key](*inputs)
+
+    def _pooled(self, packed):
+        """The pooler's output, [B, H]."""
+        batch, length = tf.unstack(tf.shape(packed.input_ids, tf.int64))
+        return self._encoder.pooler(self._encode(packed, only=tf.range(batch) * length)["sequence_output"])
 
     def _hidden_states(self, text, second):
         packed = self._pack_pair(text, second, optional=True)

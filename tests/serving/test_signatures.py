@@ -374,6 +374,17 @@ def test_the_graph_computes_the_encoder_over_the_real_tokens(signatures, encoder
         np.testing.assert_allclose(ours.numpy()[rows], theirs.numpy()[rows], **TOLERANCE)
 
 
+@pytest.mark.parametrize("several", [True, False])
+def test_the_last_layer_is_worked_out_for_some_tokens_alone(signatures, encoder, several):
+    packed = signatures._pack(tf.constant(TEXTS))
+    real = np.flatnonzero(packed.input_mask)
+    only = real[1::3] if several else real[:0]
+    expected = tf.reshape(encoder(packed.features)["sequence_output"], [-1, encoder.settings.hidden_size])
+    outputs = tf.function(lambda: forward(encoder, packed.features, only=tf.constant(only)))()
+    assert set(outputs) == {"sequence_output"}
+    np.testing.assert_allclose(outputs["sequence_output"], expected.numpy()[only], **TOLERANCE)
+
+
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 def test_bfloat16_is_close(signatures, encoder, tokenizer, weights, compute):
