@@ -235,18 +235,16 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from tests.model import test_training
-test_training.train_few_steps(*sys.argv[1:])
+test_training.train_few_steps(*sys.argv[1:], recompute=True)  # that must not matter either
 """
 
 
-def train_few_steps(examples, folder):
-    """Six steps with SGD and with AdamW, on all devices there are; leaves the weights in the folder. Several also
-    recompute: that must not matter either."""
-    several = len(tf.config.list_logical_devices("CPU")) > 1
+def train_few_steps(examples, folder, **values):
+    """Six steps with SGD and with AdamW, on all devices there are; leaves the weights in the folder."""
     for name in ("sgd", "adamw"):
         result = training.train(
             small_examples.encoder_settings(dropout=0.0, attention_dropout=0.0),
-            settings(steps=6, batch_size=8, optimizer=name, warmup_steps=0, accumulate=2, recompute=several),
+            settings(steps=6, batch_size=8, optimizer=name, warmup_steps=0, accumulate=2, **values),
             train_files=[examples],
             output=f"{folder}/{name}",
         )
