@@ -19,15 +19,12 @@ from collections.abc import Callable
 
 import grpc
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from preprocessing.errors import InputError
 from serving import server_settings, versions
 from serving.server_settings import ModelSettings, ServerSettings
 
 log = logging.getLogger(__name__)
-
-MAX_HEAD_BYTES = 64 * 1024
 
 Report = Callable[[str], None]
 
@@ -239,38 +236,10 @@ class _RestServer(uvicorn.Server):
         yield
 
 
-class _BoundedHttp(HttpToolsProtocol):
-    """The parser in C, which by itself would gather a request's head, or what follows its body, without end."""
-
-    _unparsed = 0  # bytes since a head began or ended, or a part of a body came
-
-    def data_received(self, data):
-        self._unparsed += len(data)
-        super().data_received(data)
-        if self._unparsed > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response(f"the head of a request may have {MAX_HEAD_BYTES} bytes")
-
-    def on_message_begin(self):
-        self._unparsed = 0
-        super().on_message_begin()
-
-    def on_headers_complete(self):
-        self._unparsed = 0
-        super().on_headers_complete()
-
-    def on_body(self, body):
-        self._unparsed = 0
-        super().on_body(body)
-
-    def on_message_complete(self):
-        self._unparsed = 0
-        super().on_message_complete()
-
-
 def _rest_config(app, settings) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
-        http=_BoundedHttp,
+        http="h11",  # httptools loses the body of a request that offers an upgrade, and has no bound on a head
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -278,6 +247,7 @@ def _rest_config(app, settings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        h11_max_incomplete_event_size=64 * 1024,
     )
     config.load()
     if settings.tls:

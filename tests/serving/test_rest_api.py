@@ -177,6 +177,18 @@ def test_an_endless_head_is_refused(toy_server, endless):
         assert response.status == 200
 
 
+def test_an_offered_upgrade_does_not_lose_the_body(toy_server):
+    """As `curl --http2` and Java's client send it; a server that does not upgrade answers as if it were not there."""
+    connection = http.client.HTTPConnection(toy_server.rest.removeprefix("http://"), timeout=20)
+    headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQCAAAAAAIAAAAA"}
+    for _ in range(2):
+        connection.request("POST", "/v1/models/toy:predict", json.dumps({"instances": ["x"]}), headers)
+        response = connection.getresponse()
+        assert response.status == 200
+        assert json.loads(response.read())["predictions"]
+    connection.close()
+
+
 def test_an_answer_beyond_the_bound(ask):
     text = "x" * 40_000
     status, answer = ask("toy:predict", {"signature_name": "fill_mask", "instances": [text, text, text, text]})
