@@ -5,12 +5,16 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Sequence
 
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.portability import python_urns
+from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import SubprocessSdkWorkerHandler, WorkerHandler
 from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
@@ -21,6 +25,13 @@ from preprocessing.errors import InputError
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 NAMESPACE = "bert"  # of this project's counters
+
+WORKER_LOST = (
+    "a worker process ended before its work was done, killed perhaps since memory ran out (the kernel's log tells); "
+    "take fewer workers, or more memory, and run again"
+)
+
+_BEAM_THREADS = {"beam_control_read", "read_grpc_client_inputs", "run_worker"}
 
 _INPUT_ERROR = re.compile(r"InputError: (?P<message>.+?)(?: \[while running|\\n|\n|$)")
 _OS_ERROR = re.compile(
@@ -34,6 +45,40 @@ class ForkingRunner(FnApiRunner):
 
     def __init__(self) -> None:
         super().__init__(SubprocessSDKEnvironment.from_command_string(worker_nursery.command() or ""))
+
+
+@WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
+class WatchedWorker(SubprocessSdkWorkerHandler):
+    """A worker process of the local runner. Where it ends with work left (killed, most often for want of memory), the
+    run fails; Beam's own would wait for its answers for ever."""
+
+    lost = False  # has any been, since this was last set?
+
+    def start_worker(self) -> None:
+        self._push, self._ended, self._closing = self.control_conn.push, False, False
+        self.control_conn.push = self._push_to_living  # type: ignore[method-assign]
+        super().start_worker()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def close(self) -> None:
+        self._closing = True
+        super().close()
+
+    def _push_to_living(self, request):
+        future = self._push(request)
+        if self._ended:
+            self._fail_pending()
+        return future
+
+    def _watch(self) -> None:
+        self.worker_thread.join()
+        if not self._closing:
+            self._ended = WatchedWorker.lost = True
+            self._fail_pending()
+
+    def _fail_pending(self) -> None:
+        for name, future in list(self.control_conn._futures_by_id.items()):
+            future.set(beam_fn_api_pb2.InstructionResponse(instruction_id=name, error=WORKER_LOST))
 
 
 def make_options(arguments: Sequence[str] = (), workers: int = 1) -> PipelineOptions:
@@ -52,22 +97,28 @@ def make_options(arguments: Sequence[str] = (), workers: int = 1) -> PipelineOpt
 def run(pipeline: beam.Pipeline) -> PipelineResult:
     """Runs a pipeline to its end. What a worker found wrong with the input comes out as InputError."""
     try:
+        WatchedWorker.lost = False
         with _quiet_workers():
             result = pipeline.run()
             result.wait_until_finish()
     except Exception as error:
         raise_input_error(error)
+        if WatchedWorker.lost:
+            raise InputError(WORKER_LOST) from error
         raise
     return result
 
 
 @contextlib.contextmanager
 def _quiet_workers():
-    """Keeps the logs and the standard error of workers away: the exception says it all, once."""
+    """Keeps the logs and the standard error of workers away, and what Beam's threads say when they lose one: the
+    exception says it all, once."""
     beam_log = logging.getLogger("apache_beam")
     level = beam_log.level
     beam_log.setLevel(logging.CRITICAL)
     stream, kept = sys.stderr, os.dup(2)
+    hook = threading.excepthook
+    threading.excepthook = lambda failed: None if getattr(failed.thread, "name", "") in _BEAM_THREADS else hook(failed)
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
@@ -76,6 +127,7 @@ def _quiet_workers():
             sys.stderr = os.fdopen(os.dup(kept), "w", buffering=1)
         yield
     finally:
+        threading.excepthook = hook
         sys.stderr = stream
         os.dup2(kept, 2)
         os.close(kept)

@@ -4,8 +4,10 @@ import collections
 import gzip
 import hashlib
 import io
+import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -375,6 +377,24 @@ class TestRunning:
                 break
             time.sleep(0.1)
         assert not folder.exists()
+
+    @pytest.mark.parametrize("forked", [False, True])
+    def test_a_killed_worker_fails_the_run(self, monkeypatch, capfd, forked):
+        monkeypatch.setenv(worker_nursery.SOCKET, "")
+        monkeypatch.delenv(worker_nursery.SOCKET)
+        if forked:
+            worker_nursery.start()
+        launcher = os.getpid()
+
+        def die(_):
+            assert os.getpid() != launcher
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        pipeline = beam.Pipeline(options=beam_runner.make_options(workers=2))
+        _ = pipeline | beam.Create(range(8)) | beam.Reshuffle() | beam.Map(die)
+        with pytest.raises(InputError, match="a worker process ended before its work was done"):
+            beam_runner.run(pipeline)
+        assert "Traceback" not in capfd.readouterr().err
 
     @pytest.mark.parametrize(
         "options",
