@@ -57,12 +57,12 @@ def main():
         parameters = pathlib.Path(folder, "batching.txt")
         parameters.write_text(f"max_batch_size {{ value: 1 }} num_batch_threads {{ value: {max(clients)} }}")
         cores = os.cpu_count() or 1
-        servers = serving.start_ours(base, cores, [], "in the server")
-        servers += serving.start_ours(wrapped, cores, ["--batching-parameters-file", str(parameters)], "in the graph")
+        servers = serving.start_ours(stack, base, cores, [], "in the server")
+        servers += serving.start_ours(
+            stack, wrapped, cores, ["--batching-parameters-file", str(parameters)], "in the graph"
+        )
         servers = [server for server in servers if server.kind == "rest"]
         for server in servers:
-            stack.callback(server.process.wait)
-            stack.callback(server.process.terminate)
             serving.measure(server, 8, 3, texts)
             server.results.clear()
         for _ in range(arguments.rounds):

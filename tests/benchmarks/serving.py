@@ -80,6 +80,14 @@ def pinned(command, cores):
     return ["taskset", "-c", ",".join(map(str, range(cores))), *command]
 
 
+def launch(stack, command, cores, **pipes) -> subprocess.Popen:
+    """A process on so many cores, which ends with the stack."""
+    process = subprocess.Popen(pinned(command, cores), stderr=subprocess.DEVNULL, **pipes)
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+    return process
+
+
 def until_answered(url, body, process, start):
     while process.poll() is None and time.monotonic() - start < 120:
         with contextlib.suppress(OSError):
@@ -91,12 +99,12 @@ def until_answered(url, body, process, start):
     sys.exit(f"{url} never answered")
 
 
-def start_ours(base, cores, flags, name="ours") -> list[Server]:
+def start_ours(stack, base, cores, flags, name="ours") -> list[Server]:
     ports = [free_port(), free_port()]
     command = [sys.executable, "-m", "pipeline.cli", "serve", "--embedded", "--model-base-path", str(base / "bert")]
     command += ["--port", str(ports[0]), "--rest-api-port", str(ports[1]), *flags]
     start = time.monotonic()
-    process = subprocess.Popen(pinned(command, cores), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = launch(stack, command, cores, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{ports[1]}/v1/models/bert:predict"
     first = until_answered(url, {"instances": ["first"]}, process, start)
     return [
@@ -105,7 +113,7 @@ def start_ours(base, cores, flags, name="ours") -> list[Server]:
     ]
 
 
-def start_peer(python, model, cores, batched) -> Server:
+def start_peer(stack, python, model, cores, batched) -> Server:
     port = free_port()
     command = [
         python,
@@ -116,7 +124,7 @@ def start_peer(python, model, cores, batched) -> Server:
         *(["--batched"] if batched else []),
     ]
     start = time.monotonic()
-    process = subprocess.Popen(pinned(command, cores), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = launch(stack, command, cores, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}/embed"
     first = until_answered(url, {"text": "first"}, process, start)
     return Server("HF + FastAPI, batched" if batched else "HF + FastAPI", "embed", url, process, first)
@@ -162,13 +170,11 @@ class InProcess:
     """Calls of the SavedModel's function in a process that has TensorFlow and nothing else; `rates` in texts/s, by the
     number of texts in a call."""
 
-    def __init__(self, base, texts, cores):
+    def __init__(self, stack, base, texts, cores):
         version = next(path for path in (base / "bert").iterdir() if path.name.isdecimal())
-        command = pinned([sys.executable, "-c", IN_PROCESS, str(version), str(texts)], cores)
+        command = [sys.executable, "-c", IN_PROCESS, str(version), str(texts)]
         self.rates: dict[int, list[float]] = {}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        self.process = launch(stack, command, cores, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def measure(self, size, seconds):
         self.process.stdin.write(f"{size} {seconds}\n")
@@ -248,18 +254,15 @@ def main():
         flags = arguments.serve_flags.split()
         if not arguments.base:
             export(model, base)
-        servers = start_ours(base, arguments.cores, flags)
+        servers = start_ours(stack, base, arguments.cores, flags)
         if arguments.bfloat16:
             half = pathlib.Path(folder, "bfloat16")
             export(model, half, "--weights", "bfloat16", "--compute", "bfloat16")
-            servers += start_ours(half, arguments.cores, flags, "ours in bfloat16")
+            servers += start_ours(stack, half, arguments.cores, flags, "ours in bfloat16")
         if arguments.peer_python:
             for batched in (False, True):
-                servers.append(start_peer(arguments.peer_python, model, arguments.cores, batched))
-        bare = InProcess(base, texts, arguments.cores)
-        for running in (*servers, bare):
-            stack.callback(running.process.wait)
-            stack.callback(running.process.terminate)
+                servers.append(start_peer(stack, arguments.peer_python, model, arguments.cores, batched))
+        bare = InProcess(stack, base, texts, arguments.cores)
         bare.measure(8, 3)
         bare.rates.clear()
         for server in servers:

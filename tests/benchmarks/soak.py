@@ -72,9 +72,7 @@ def main():
             shutil.copytree(found / str(versions(found)[-1]), base / "1")
         else:
             serving.export(serving.checkpoint(), folder)
-        servers = serving.start_ours(base.parent, 2, [])
-        stack.callback(servers[0].process.wait)
-        stack.callback(servers[0].process.terminate)
+        servers = serving.start_ours(stack, base.parent, 2, [])
         load(servers[0], texts, 10).communicate()  # warms up
         peaks = [json.loads(load(server, texts, 8).communicate()[0])["per_second"] for server in servers]
         rate = 0.8 * sum(peaks) / len(peaks) / 2  # half over each protocol
