@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 
 import apache_beam as beam
+import grpc
 from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.portability import python_urns
@@ -31,7 +32,8 @@ WORKER_LOST = (
     "take fewer workers, or more memory, and run again"
 )
 
-_BEAM_THREADS = {"beam_control_read", "read_grpc_client_inputs", "run_worker"}
+# What Beam's threads raise, by their names, when a worker is lost.
+_LOST = {"beam_control_read": grpc.RpcError, "read_grpc_client_inputs": grpc.RpcError, "run_worker": RuntimeError}
 
 _INPUT_ERROR = re.compile(r"InputError: (?P<message>.+?)(?: \[while running|\\n|\n|$)")
 _OS_ERROR = re.compile(
@@ -55,9 +57,9 @@ class WatchedWorker(SubprocessSdkWorkerHandler):
     lost = False  # has any been, since this was last set?
 
     def start_worker(self) -> None:
-        self._push, self._ended, self._closing = self.control_conn.push, False, False
-        self.control_conn.push = self._push_to_living  # type: ignore[method-assign]
         super().start_worker()
+        self._push, self._closing = self.control_conn.push, False
+        self.control_conn.push = self._push_to_living  # type: ignore[method-assign]
         threading.Thread(target=self._watch, daemon=True).start()
 
     def close(self) -> None:
@@ -66,14 +68,14 @@ class WatchedWorker(SubprocessSdkWorkerHandler):
 
     def _push_to_living(self, request):
         future = self._push(request)
-        if self._ended:
+        if not self.worker_thread.is_alive():
             self._fail_pending()
         return future
 
     def _watch(self) -> None:
         self.worker_thread.join()
         if not self._closing:
-            self._ended = WatchedWorker.lost = True
+            WatchedWorker.lost = True
             self._fail_pending()
 
     def _fail_pending(self) -> None:
@@ -118,7 +120,12 @@ def _quiet_workers():
     beam_log.setLevel(logging.CRITICAL)
     stream, kept = sys.stderr, os.dup(2)
     hook = threading.excepthook
-    threading.excepthook = lambda failed: None if getattr(failed.thread, "name", "") in _BEAM_THREADS else hook(failed)
+
+    def quiet_hook(failed):
+        if not issubclass(failed.exc_type, _LOST.get(getattr(failed.thread, "name", ""), ())):
+            hook(failed)
+
+    threading.excepthook = quiet_hook
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
