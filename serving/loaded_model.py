@@ -1,13 +1,13 @@
 """One version of a SavedModel in memory: its signatures, called with NumPy arrays."""
 
 import dataclasses
+import importlib.util
 import pathlib
 import time
 from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_text  # noqa: F401 - registers the tokenizers' operations
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -20,6 +20,18 @@ MAX_WARMUP_REQUESTS = 1000  # TensorFlow Serving's
 # An int32 [batch] output of these names says how many entries of axis 1 of the padded outputs are a row's own. Such
 # answers can be cut back to what they would be alone, so their requests may share a batch.
 COUNT_OUTPUTS = ("mask_count",)
+
+
+def _register_text_operations() -> None:
+    """What `import tensorflow_text` does, but without Keras, which that imports for its layers: part of a second of a
+    server's start."""
+    package = importlib.util.find_spec("tensorflow_text")
+    for folder in (package and package.submodule_search_locations) or []:
+        for library in pathlib.Path(folder).glob("python/ops/*.so"):
+            tf.load_op_library(str(library))
+
+
+_register_text_operations()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,7 +92,6 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
 
     # What has been imported stays: collecting the garbage of an unloaded model need not look at it, and takes
     # milliseconds instead of tenths of a second in which no request is read.
-    gc.collect()
     gc.freeze()
     metrics = Metrics()
     models = Models(
@@ -131,6 +130,7 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
         while models.unsettled and asyncio.get_running_loop().time() < settled:
             await asyncio.sleep(0.1)  # a version that has only just been written
             await models.refresh()
+        gc.enable()
         _check_loaded(settings, models)
         if grpc_server is not None:
             await grpc_server.start()

@@ -5,6 +5,8 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -141,6 +143,20 @@ def test_the_fresh_process_runs_nothing_of_the_project():
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     assert imported == {"base64", "json", "pathlib", "sys", "time", "numpy", "tensorflow", "tensorflow_text"}
     assert not any(isinstance(node, ast.ImportFrom) for node in nodes)
+
+
+def test_the_embedded_server_needs_no_keras_to_answer(exported):
+    code = f"""
+import gc, pathlib, sys
+from pipeline.commands import serve
+serve._start_quickly()
+from serving.loaded_model import LoadedModel
+folder = pathlib.Path({str(exported[0])!r})
+print(LoadedModel("bert", 1, folder).warm_up(folder), sys.modules["keras"], gc.isenabled())
+"""
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.split() == [str(len(list(warmup.read(exported[0])))), "None", "False"]
 
 
 def test_warmup_meets_every_signature_at_every_length(exported, loaded):
