@@ -42,14 +42,21 @@ def run(home: pathlib.Path) -> None:
             click.echo(f"\nThe pushed model answers over {protocol} ({target}):")
             with Client(target, model=name) as client:
                 ask(client)
+    programs = pathlib.Path(sys.executable).parent
     click.echo(
         f"""
-Model        {report["pushed_to"]}
-Reports      {home / "reports"} (report.json, curves.png)
-Checkpoint   {report["model_run"]}/model
-TensorBoard  tensorboard --logdir {report["model_run"]}/logs
-Serve it     bert serve --model-base-path {report["serving_folder"]} --model-name {name}"""
+Model        {_near(report["pushed_to"])}
+Reports      {_near(home / "reports")} (report.json, curves.png)
+Checkpoint   {_near(report["model_run"])}/model
+TensorBoard  {_near(programs / "tensorboard")} --logdir {_near(report["model_run"])}/logs
+Serve it     {_near(programs / "bert")} serve --model-base-path {_near(report["serving_folder"])} --model-name {name}"""
     )
+
+
+def _near(path: str | pathlib.Path) -> pathlib.Path:
+    """As a person in this folder would type it."""
+    here = pathlib.Path.cwd()
+    return pathlib.Path(path).relative_to(here) if pathlib.Path(path).is_relative_to(here) else pathlib.Path(path)
 
 
 def ask(client: Client) -> None:
