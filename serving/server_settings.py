@@ -79,6 +79,10 @@ class TLSSettings:
     custom_ca: str = ""
     client_verify: bool = False
 
+    def __post_init__(self):
+        require(bool(self.server_key and self.server_cert), "TLS needs server_key and server_cert", "")
+        require(bool(self.custom_ca) or not self.client_verify, "client_verify needs a custom_ca", self.custom_ca)
+
 
 @dataclasses.dataclass(frozen=True)
 class ServerSettings:
@@ -97,7 +101,7 @@ class ServerSettings:
     tls: TLSSettings | None = None
     intra_op_parallelism: int = 0  # TensorFlow's threads; 0: the cores, shared by the batches that run at once
     inter_op_parallelism: int = 0
-    num_load_retries: int = 0
+    max_num_load_retries: int = 0
     enable_model_warmup: bool = True
     prometheus_path: str = "/monitoring/prometheus/metrics"
     drain_seconds: float = 10.0  # how long running requests may take after SIGTERM
@@ -115,8 +119,9 @@ class ServerSettings:
 
 
 def models_of(config) -> tuple[ModelSettings, ...]:
-    """Models of a `ModelServerConfig` message. Raises InputError for what the embedded server cannot do."""
-    models = []
+    """Models of a `ModelServerConfig` message. Raises InputError for what the embedded server cannot do, and for one
+    without models: a file that is being written is empty for a moment."""
+    models: list[ModelSettings] = []
     for entry in config.model_config_list.config:
         if entry.model_platform not in ("", "tensorflow"):
             raise InputError(f'model_platform must be "tensorflow". Received: {entry.model_platform!r}')
@@ -129,6 +134,9 @@ def models_of(config) -> tuple[ModelSettings, ...]:
             policy = {"num_versions": entry.model_version_policy.latest.num_versions}
         labels = tuple(sorted(entry.version_labels.items()))
         models.append(ModelSettings(name=entry.name, base_path=entry.base_path, labels=labels, **policy))
+    names = [model.name for model in models]
+    require(bool(names), "a model_config_list must name models", names)
+    require(len(set(names)) == len(names), "models must have different names", names)
     return tuple(models)
 
 
@@ -151,8 +159,10 @@ def read_batching(path: str) -> BatchingSettings:
 def read_tls(path: str) -> TLSSettings:
     """Keys and certificates of an SSLConfig file. Raises InputError."""
     message = _read(path, protos.SSLConfig)
-    require(bool(message.server_key and message.server_cert), f"{path}: server_key and server_cert are needed", "")
-    return TLSSettings(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
+    try:
+        return TLSSettings(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def read_prometheus_path(path: str) -> str:

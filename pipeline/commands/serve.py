@@ -2,9 +2,12 @@
 
 import dataclasses
 import gc
+import importlib.resources
+import math
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -12,8 +15,9 @@ import click
 from preprocessing.errors import InputError
 
 BINARY = "tensorflow_model_server"
+BATCHING = "deploy/batching_parameters.txt"
 # Only for the embedded server; the binary knows none of them.
-OWN_FLAGS = ("--host", "--embedded", "--max-request-rows", "--max-text-bytes", "--max-message-bytes", "--drain-seconds")
+OWN_FLAGS = ("host", "embedded", "max_request_rows", "max_text_bytes", "max_message_bytes", "drain_seconds")
 # Flags that are fields of ServerSettings as they are.
 _SAME = (
     "host",
@@ -23,7 +27,7 @@ _SAME = (
     "file_system_poll_wait_seconds",
     "model_config_file",
     "model_config_file_poll_wait_seconds",
-    "num_load_retries",
+    "max_num_load_retries",
     "enable_model_warmup",
     "drain_seconds",
 )
@@ -51,7 +55,7 @@ def _flag(name: str, **attributes):
 @_flag("monitoring-config-file", help="MonitoringConfig as protobuf text.")
 @_flag("ssl-config-file", help="SSLConfig as protobuf text; both ports then speak TLS.")
 @_flag("enable-model-warmup", type=bool, default=True, show_default=True, help="Answer the recorded requests first.")
-@_flag("num-load-retries", default=0, show_default=True, help="Try so often again to load a version.")
+@_flag("max-num-load-retries", default=0, show_default=True, help="Try so often again to load a version.")
 @_flag(
     "tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads per operation; 0: cores per batch."
 )
@@ -67,8 +71,12 @@ def command(**flags):
     Where tensorflow_model_server is on PATH, that is run instead, with the same flags. New version folders are taken
     over while the server runs. `Ready: ...` on standard output says where it answers.
     """
+    if flags["model_base_path"] and flags["model_config_file"]:
+        raise InputError("give --model-base-path or --model-config-file, not both")
+    if not (flags["model_base_path"] or flags["model_config_file"]):
+        raise InputError("name the folder to serve with --model-base-path, or several with --model-config-file")
     if not flags["embedded"] and (binary := shutil.which(BINARY)):
-        arguments = handover(sys.argv[2:])
+        arguments = handover(flags)
         click.echo(f"bert: running {binary}; it listens on all addresses (--embedded: this server)", err=True)
         os.execvp(binary, [BINARY, *arguments])
     settings = _settings(flags)
@@ -76,39 +84,40 @@ def command(**flags):
     from serving import server
 
     server.serve(settings, report=lambda line: click.echo(f"bert: {line}", err=True), ready=server.print_ready)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # Python would wait for batches that still run, beyond --drain-seconds
 
 
-def handover(arguments: list[str]) -> list[str]:
-    """The flags as TensorFlow Serving spells them, without our own."""
-    kept, skip = [], False
-    for position, argument in enumerate(arguments):
-        if skip:
-            skip = False
-            continue
-        name, equals, value = argument.partition("=")
-        if not name.startswith("--"):
-            raise InputError(f"flags begin with --. Received: {argument!r}")
-        separate = not equals and name != "--embedded"
-        if separate:
-            if position + 1 == len(arguments):
-                raise InputError(f"{name} needs a value")
-            value, skip = arguments[position + 1], True
-        if name.replace("_", "-") not in OWN_FLAGS:
-            kept.append(f"{name.replace('-', '_').replace('__', '--', 1)}={value}")
-    return kept
+def handover(flags: Mapping[str, Any]) -> list[str]:
+    """What the binary is told, so that it serves what this server would: it wants whole folders' names and seconds, and
+    its defaults are others."""
+    told = {name: value for name, value in flags.items() if value is not None and name not in OWN_FLAGS}
+    for name in ("port", "rest_api_port"):
+        if told[name] == 0:
+            raise InputError(f"{BINARY} cannot look for a free {name}: name one, or use --embedded")
+        told[name] = max(told[name], 0)  # 0 is what switches it off there
+    for name in ("file_system_poll_wait_seconds", "model_config_file_poll_wait_seconds"):
+        told[name] = math.ceil(told[name])
+    if flags["model_config_file"]:
+        del told["model_name"]
+        told["allow_version_labels_for_unavailable_models"] = True
+    elif "://" not in told["model_base_path"]:
+        told["model_base_path"] = os.path.abspath(told["model_base_path"])
+    if flags["enable_batching"]:
+        told.setdefault("batching_parameters_file", str(importlib.resources.files("serving") / BATCHING))
+    return [
+        f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in sorted(told.items())
+    ]
 
 
 def _settings(flags):
     from serving import server_settings as s
 
     if flags["model_config_file"]:
-        if flags["model_base_path"]:
-            raise InputError("give --model-base-path or --model-config-file, not both")
         models = s.read_models(flags["model_config_file"])
-    elif flags["model_base_path"]:
-        models = (s.ModelSettings(flags["model_name"], flags["model_base_path"]),)
     else:
-        raise InputError("name the folder to serve with --model-base-path, or several with --model-config-file")
+        models = (s.ModelSettings(flags["model_name"], flags["model_base_path"]),)
     batching = s.read_batching(path) if (path := flags["batching_parameters_file"]) else s.BatchingSettings()
     if not flags["enable_batching"]:
         batching = dataclasses.replace(batching, max_batch_size=1)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pipeline.commands import predict, serve
+from pipeline.commands import predict
 from preprocessing.errors import InputError
 from serving.client import Client
 
@@ -52,7 +52,7 @@ def test_serve_answers_and_drains(toy_base):
                 assert json.loads(done.stdout) == {"length": [5]}, done.stderr
             done = bert("predict", "--server", grpc, "--model-name", "toy", "--signature", "none", "hello")
             assert done.returncode == 1
-            assert re.fullmatch(r"bert: error: .*has no signature 'none'.*\(INVALID_ARGUMENT\)\n", done.stderr)
+            assert re.fullmatch(r"bert: error: .*has no signature 'none'.*\(FAILED_PRECONDITION\)\n", done.stderr)
 
             with Client(grpc, model="toy", tries=1) as client, concurrent.futures.ThreadPoolExecutor(1) as thread:
                 slow = thread.submit(client.predict, "slow", text=["1000"])
@@ -81,23 +81,50 @@ def test_help_is_quick():
     assert "--model-base-path" in done.stdout
 
 
-def test_handover_passes_tensorflow_servings_flags_on(tmp_path):
-    binary = tmp_path / "tensorflow_model_server"
+def handed_over(folder, *arguments):
+    """What the binary is run with, and what the person is told."""
+    binary = folder / "tensorflow_model_server"
     binary.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     binary.chmod(0o755)
-    env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    arguments = ["--model-base-path", "/models/bert", "--rest_api_port=8501", "--port", "8500", "--host", "0.0.0.0"]
-    done = bert("serve", *arguments, "--max-text-bytes=9", env=env)
-    assert done.stdout.split() == ["--model_base_path=/models/bert", "--rest_api_port=8501", "--port=8500"]
-    assert "listens on all addresses" in done.stderr
+    env = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    done = bert("serve", *arguments, env=env)
+    return dict(line.removeprefix("--").split("=", 1) for line in done.stdout.splitlines()), done.stderr
 
 
-def test_handover_of_odd_flags():
-    assert serve.handover(["--a-b=--c-d", "--e_f", "-1"]) == ["--a_b=--c-d", "--e_f=-1"]
-    with pytest.raises(InputError, match="needs a value"):
-        serve.handover(["--port"])
-    with pytest.raises(InputError, match="begin with --"):
-        serve.handover(["port"])
+def test_handover_serves_what_the_embedded_server_would(tmp_path):
+    told, said = handed_over(tmp_path, "--model-base-path", "models/bert", "--host", "0.0.0.0", "--max-text-bytes=9")
+    assert "listens on all addresses" in said
+    assert told.pop("batching_parameters_file") == str(ROOT / "serving/deploy/batching_parameters.txt")
+    assert told == {
+        "model_base_path": str(ROOT / "models/bert"),  # it refuses relative ones
+        "model_name": "bert",  # its default is "default"
+        "port": "8500",
+        "rest_api_port": "8501",  # and no REST
+        "rest_api_timeout_in_ms": "30000",
+        "enable_batching": "true",
+        "enable_model_warmup": "true",
+        "file_system_poll_wait_seconds": "1",  # whole seconds
+        "model_config_file_poll_wait_seconds": "0",
+        "max_num_load_retries": "0",
+        "tensorflow_intra_op_parallelism": "0",
+        "tensorflow_inter_op_parallelism": "0",
+    }
+
+
+def test_handover_of_a_configuration(tmp_path):
+    flags = ["--model_config_file=m", "--batching_parameters_file=b", "--port=-1", "--rest_api_port=1"]
+    told, _ = handed_over(tmp_path, *flags, "--file-system-poll-wait-seconds=0.5")
+    assert told["model_config_file"] == "m"
+    assert told["allow_version_labels_for_unavailable_models"] == "true"
+    assert not {"model_name", "model_base_path"} & told.keys()
+    assert told["batching_parameters_file"] == "b"
+    assert (told["port"], told["rest_api_port"], told["file_system_poll_wait_seconds"]) == ("0", "1", "1")
+    told, said = handed_over(tmp_path, "--model-base-path=b", "--port=0")
+    assert not told
+    assert "cannot look for a free port: name one, or use --embedded" in said
+    told, _ = handed_over(tmp_path, "--model-base-path=gs://b/bert", "--enable-batching=false")
+    assert (told["model_base_path"], told["enable_batching"]) == ("gs://b/bert", "false")
+    assert "batching_parameters_file" not in told
 
 
 @pytest.mark.parametrize(

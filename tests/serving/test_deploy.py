@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 import serving
+from pipeline.commands import serve
 from serving import protos, server_settings
 
 DEPLOY = pathlib.Path(serving.__file__).parent / "deploy"
@@ -63,14 +64,20 @@ def test_batches_are_bounded():
     batching = read("batching_parameters.txt", protos.BatchingParameters())
     assert batching.max_enqueued_batches.value > 0
     assert batching.num_batch_threads.value > 0
-    # TensorFlow Serving refuses to start otherwise.
-    assert batching.enable_large_batch_splitting.value
-    assert batching.max_execution_batch_size.value <= batching.max_batch_size.value
+    # A request cut in two would have parts padded to different lengths.
+    assert not batching.enable_large_batch_splitting.value
+    assert not batching.max_execution_batch_size.value
     assert not batching.allowed_batch_sizes
     assert not batching.pad_variable_length_inputs
     # The embedded server runs as many rows at once.
     ours = server_settings.read_batching(str(DEPLOY / "batching_parameters.txt"))
-    assert ours.max_batch_size == batching.max_execution_batch_size.value
+    assert ours.max_batch_size == batching.max_batch_size.value
+
+
+def test_our_flags_are_tensorflow_servings():
+    names = {option.name for option in serve.command.params}
+    assert names - set(serve.OWN_FLAGS) <= FLAGS
+    assert not set(serve.OWN_FLAGS) & FLAGS
 
 
 def test_metrics_are_where_prometheus_is_told(container):
@@ -112,7 +119,7 @@ def test_probes_ask_for_the_stable_version(container):
         "rest": int(flags(container["args"])["rest_api_port"]),
     }
     for probe in ("startupProbe", "readinessProbe"):
-        assert container[probe]["httpGet"] == {"path": "/v1/models/bert/labels/stable", "port": "rest"}
+        assert container[probe]["httpGet"] == {"path": "/v1/models/bert/labels/stable/metadata", "port": "rest"}
     assert container["livenessProbe"]["tcpSocket"] == {"port": "grpc"}
     assert {"cpu", "memory"} <= set(container["resources"]["requests"])
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
