@@ -30,8 +30,8 @@ async def http_client(url, pick, record):
     parts = urllib.parse.urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
-        while (request := await pick()) is not None:
-            start = time.perf_counter()
+        while (picked := await pick()) is not None:
+            start, request = picked
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
@@ -62,8 +62,8 @@ async def grpc_client(address, pick, record):
     async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         call = channel.unary_unary(protos.PREDICT)
         await channel.channel_ready()
-        while (request := await pick()) is not None:
-            start = time.perf_counter()
+        while (picked := await pick()) is not None:
+            start, request = picked
             try:
                 await call(request)
                 ok = True
@@ -84,9 +84,12 @@ async def load(kind, address, texts, clients, seconds, model="bert", rate=None):
     async def pick():
         nonlocal sent
         sent += 1
+        request, now = requests[sent % len(requests)], time.perf_counter()
         if rate is not None:
-            await asyncio.sleep(begin + sent / rate - time.perf_counter())
-        return requests[sent % len(requests)] if time.perf_counter() < begin + seconds else None
+            due = begin + sent / rate
+            await asyncio.sleep(due - now)
+            now = due  # who comes to it late has waited already
+        return (now, request) if now < begin + seconds else None
 
     def record(start, ok):
         nonlocal failures
