@@ -42,11 +42,16 @@ class _Queue:
         self.waiting: list[_Waiting] = []
         self.rows = 0
 
+    def forget(self) -> None:
+        """Leaves out those whose deadline is over or whose client has gone."""
+        self.waiting = [one for one in self.waiting if not one.answer.done()]
+        self.rows = sum(one.rows for one in self.waiting)
+
     def take(self, max_rows: int) -> list[_Waiting]:
         """The next batch: who has waited longest, and of the others, in the order of their coming, those that may share
         and fit. A batch of long texts takes fewer rows, and short ones do not join long ones, as attention pads."""
-        # Left out are those whose deadline is over or whose client has gone.
-        waiting = [one for one in self.waiting if not one.answer.done()]
+        self.forget()
+        waiting = self.waiting
         batch, rows, longest = waiting[:1], 0, 0
         if batch and self.signature.sharable:
             rows, longest = batch[0].rows, batch[0].length
@@ -86,23 +91,31 @@ class Batcher:
     async def run(self, signature: Signature, inputs: Arrays, rows: int) -> dict[str, np.ndarray]:
         """The outputs for checked inputs. Raises RequestError, at once where the queue is full."""
         size = self._settings.max_batch_size
+        bound = self._settings.max_enqueued_batches * size
         queue = self._queues.get(signature)
-        if queue is not None and queue.rows >= self._settings.max_enqueued_batches * size:
-            raise RequestError(
-                Code.RESOURCE_EXHAUSTED,
-                f"the server is overloaded: {queue.rows} rows wait for {signature.name} already; try again later",
-            )
+        if queue is not None and queue.rows >= bound:
+            queue.forget()
+            if queue.rows >= bound:
+                raise RequestError(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"the server is overloaded: {queue.rows} rows wait for {signature.name} already; try again later",
+                )
         signature.model.in_flight += 1
         try:
-            if rows <= size or not signature.splittable:
+            if rows <= size or not signature.sharable:
                 return await self._enqueue(signature, inputs, rows)
             # Texts of similar length together, so that little is padded.
             order = np.argsort(_lengths(inputs, rows), kind="stable")
-            parts = [order[start : start + size] for start in range(0, rows, size)]
-            asked = [({key: array[part] for key, array in inputs.items()}, len(part)) for part in parts]
-            answers = await asyncio.gather(*(self._enqueue(signature, part, count) for part, count in asked))
+            chosen = [order[start : start + size] for start in range(0, rows, size)]
+            asked = [({key: array[part] for key, array in inputs.items()}, len(part)) for part in chosen]
+            parts = [self._enqueue(signature, part, count) for part, count in asked]
+            try:
+                answers = signature.joined(await asyncio.gather(*parts))
+            finally:
+                for part in parts:
+                    part.cancel()  # what is left to do when one failed
             back = np.argsort(order)
-            return {key: np.concatenate([answer[key] for answer in answers])[back] for key in signature.outputs}
+            return {key: array[back] for key, array in answers.items()}
         finally:
             signature.model.in_flight -= 1
 
@@ -113,30 +126,33 @@ class Batcher:
         answer = asyncio.get_running_loop().create_future()
         queue = self._queues.setdefault(signature, _Queue(signature))
         rows = max(rows, 1)  # an empty request is one too
-        longest = int(_lengths(inputs, rows).max(initial=0))
+        longest = int(_lengths(inputs, rows).max(initial=0)) if signature.sharable else 0
         queue.waiting.append(_Waiting(inputs, rows, longest, answer, time.monotonic()))
         queue.rows += rows
         self._dispatch()
         return answer
 
     def _dispatch(self) -> None:
-        """Starts batches while threads are free, the queue whose head has waited longest first."""
+        """Starts batches while threads are free, of the queue that is due longest first."""
         loop = asyncio.get_running_loop()
         while self._idle and self._queues:
-            queue = min(self._queues.values(), key=lambda ready: ready.waiting[0].since)
-            patience = self._settings.batch_timeout_micros / 1e6
-            if patience and queue.signature.sharable and queue.rows < self._settings.max_batch_size:
-                left = queue.waiting[0].since + patience - time.monotonic()
-                if left > 0:
-                    if self._timer is None:
-                        self._timer = loop.call_later(left, self._timed_out)
-                    return
+            queue = min(self._queues.values(), key=self._due)
+            left = self._due(queue) - time.monotonic()
+            if left > 0:
+                if self._timer is None:
+                    self._timer = loop.call_later(left, self._timed_out)
+                return
             batch = queue.take(self._settings.max_batch_size)
             if not queue.waiting:
                 del self._queues[queue.signature]
             if batch:
                 self._idle -= 1
                 self._start(loop, queue.signature, batch)
+
+    def _due(self, queue) -> float:
+        """When its next batch may start, in monotonic seconds: at once if it is full or for one request alone."""
+        waits = queue.signature.sharable and queue.rows < self._settings.max_batch_size
+        return queue.waiting[0].since + waits * self._settings.batch_timeout_micros / 1e6
 
     def _timed_out(self):
         self._timer = None
@@ -147,6 +163,8 @@ class Batcher:
         running = loop.run_in_executor(self._threads, _answers, signature, [waiting.inputs for waiting in batch])
 
         def done(finished):
+            if finished.cancelled():  # the server ends
+                return
             self._idle += 1
             for waiting, answer in zip(batch, finished.result(), strict=True):
                 if waiting.answer.done():

@@ -1,7 +1,9 @@
 """TensorFlow Serving's gRPC services over the event loop, with health and reflection."""
 
+import asyncio
 import contextlib
 import importlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
@@ -19,7 +21,6 @@ from tensorflow_serving.apis import (
 
 from serving import tensors
 from serving.inference import Inference
-from serving.loaded_model import answered
 from serving.metrics import Metrics
 from serving.request_error import Code, RequestError
 
@@ -29,9 +30,12 @@ for _module in ("prediction_service_pb2", "model_service_pb2"):
     with contextlib.suppress(AttributeError):
         importlib.import_module(f"tensorflow_serving.apis.{_module}")
 
+log = logging.getLogger(__name__)
+
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
 METADATA_FIELD = "signature_def"
+HEALTH_NAMES = ("", "PredictionService", "ModelService", PREDICTION_SERVICE, MODEL_SERVICE)
 _CODES = {code: grpc.StatusCode[code.name] for code in Code}
 
 Reload = Callable[[object], Awaitable[None]]
@@ -45,25 +49,31 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._metrics = metrics
 
     async def Predict(self, request, context):
-        start, status, name = time.perf_counter(), "CANCELLED", "unknown"
+        start, status, name = time.perf_counter(), "INTERNAL", "unknown"
         try:
             spec = request.model_spec
             signature = self._inference.signature(*_chosen(spec), spec.signature_name)
             name = signature.model.name
             inputs = {key: tensors.from_proto(proto) for key, proto in request.inputs.items()}
-            outputs = await self._inference.run(signature, inputs)
+            outputs = await self._inference.run(signature, inputs, request.output_filter)
             response = predict_pb2.PredictResponse()
             _fill(response.model_spec, signature.model)
             response.model_spec.signature_name = signature.name
-            for key, array in answered(outputs, request.output_filter).items():
+            for key, array in outputs.items():
                 tensors.to_proto(array, response.outputs[key])
             status = "OK"
             return response
         except RequestError as error:
             status = error.code.name
             await context.abort(_CODES[error.code], error.message)
+        except asyncio.CancelledError:
+            status = "CANCELLED"
+            raise
+        except Exception as error:
+            log.exception("a request failed")
+            await context.abort(grpc.StatusCode.INTERNAL, f"the server failed: {type(error).__name__}")
         finally:
-            self._metrics.answered(name, "PredictionService.Predict", status, time.perf_counter() - start)
+            self._metrics.answered(name, "GRPC", status, time.perf_counter() - start)
 
     async def GetModelMetadata(self, request, context):
         try:
@@ -112,15 +122,13 @@ class ModelService:
         return response
 
     async def handle_reload_config_request(self, request, context):
-        response = model_management_pb2.ReloadConfigResponse()
         try:
             if request.config.WhichOneof("config") != "model_config_list":
                 raise RequestError(Code.INVALID_ARGUMENT, "a reload needs a model_config_list")
             await self._reload(request.config)
         except RequestError as error:
-            response.status.error_code = error.code.number
-            response.status.error_message = error.message
-        return response
+            await context.abort(_CODES[error.code], error.message)
+        return model_management_pb2.ReloadConfigResponse()
 
     def handlers(self):
         status, management = get_model_status_pb2, model_management_pb2
@@ -174,9 +182,9 @@ class _Descriptors:
 
 
 async def set_health(healthy, serving: bool) -> None:
-    """For the whole server (the empty name) and both services."""
+    """For the whole server (the empty name) and both services, by TensorFlow Serving's short names and in full."""
     status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-    for name in ("", PREDICTION_SERVICE, MODEL_SERVICE):
+    for name in HEALTH_NAMES:
         await healthy.set(name, status)
 
 

@@ -1,11 +1,11 @@
 """What both protocols do with a request once they have read it: find the model, check bounds, wait for the answer."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from serving.batching import Batcher
-from serving.loaded_model import Signature
+from serving.loaded_model import Signature, asked_for
 from serving.models import Models
 from serving.request_error import Code, RequestError
 from serving.server_settings import Limits
@@ -23,8 +23,12 @@ class Inference:
         """Raises RequestError."""
         return self.models.find(model, version, label).signature(name)
 
-    async def run(self, signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs. Raises RequestError for inputs that are not the signature's or beyond the bounds."""
+    async def run(
+        self, signature: Signature, inputs: Mapping[str, np.ndarray], wanted: Collection[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """The outputs that are wanted (all if none is named). Raises RequestError for inputs that are not the
+        signature's, for outputs that it does not have, and beyond the bounds."""
+        names = asked_for(signature.outputs, wanted)
         rows = signature.checked(inputs)
         limit = self.limits.rows if signature.fixed_size else self.limits.variable_rows
         if rows > limit:
@@ -40,10 +44,15 @@ class Inference:
                         f"a text in {name} may have {self.limits.text_bytes} bytes. Received: {longest}",
                     )
         outputs = await self._batcher.run(signature, inputs, rows)
-        size = sum(array.nbytes for array in outputs.values())
+        outputs = {name: outputs[name] for name in names}
+        size = sum(map(_bytes, outputs.values()))
         if size > self.limits.answer_bytes:
             raise RequestError(
-                Code.RESOURCE_EXHAUSTED,
+                Code.INVALID_ARGUMENT,
                 f"the answer would have {size} bytes of the {self.limits.answer_bytes} allowed; send fewer texts",
             )
         return outputs
+
+
+def _bytes(array):
+    return array.nbytes + (sum(map(len, array.flat)) if array.dtype == object else 0)

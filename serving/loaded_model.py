@@ -4,7 +4,7 @@ import dataclasses
 import importlib.util
 import pathlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -65,8 +65,8 @@ class Signature:
     """A function of a loaded model. `name`, `inputs`, `outputs` (name to Spec) and how it may be batched:
 
     - `has_batch`: axis 0 of all inputs and outputs is the batch.
-    - `sharable`: besides, a row's answer does not depend on the rows beside it, so requests may share a batch.
-    - `splittable`: besides, answers of parts of a request can be put together again.
+    - `sharable`: besides, a row's answer does not depend on the rows beside it, so requests may share a batch, and be
+      cut into several.
     """
 
     def __init__(self, model: "LoadedModel", name: str, function):
@@ -87,7 +87,6 @@ class Signature:
         fixed = not any(spec.free_tail for spec in self.outputs.values())
         self.fixed_size = fixed or counted
         self.sharable = self.has_batch and self.fixed_size and not any(s.free_tail for s in self.inputs.values())
-        self.splittable = self.sharable and fixed
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs. Raises RequestError if TensorFlow refuses the inputs."""
@@ -107,6 +106,17 @@ class Signature:
             most = int(own[self.count_output].max(initial=0))
             own |= {key: own[key][:, :most] for key in self.padded}
         return own
+
+    def joined(self, answers: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The outputs of the parts of a request, one under the other, as if they had been one batch."""
+        joined = {}
+        for key in self.outputs:
+            parts = [answer[key] for answer in answers]
+            if key in self.padded:
+                most = max(part.shape[1] for part in parts)
+                parts = [_widened(part, most) for part in parts]
+            joined[key] = np.concatenate(parts)
+        return joined
 
     def checked(self, inputs: Mapping[str, np.ndarray]) -> int:
         """Number of rows of a request (1 without a batch axis). Raises RequestError if names, types or shapes are not
@@ -167,7 +177,7 @@ class LoadedModel:
         except KeyError:
             known = sorted(self.signatures)
             message = f"model {self.name} version {self.version} has no signature {name!r}; it has {known}"
-            raise RequestError(Code.INVALID_ARGUMENT, message) from None
+            raise RequestError(Code.FAILED_PRECONDITION, message) from None
 
     def warm_up(self, folder: pathlib.Path, go_on: Callable[[], bool] = lambda: True) -> int:
         """Answers the recorded requests of the version folder; their number. Raises if one fails."""
@@ -190,15 +200,19 @@ class LoadedModel:
         return done
 
 
-def answered(outputs: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str, np.ndarray]:
-    """The outputs asked for (all if none is named). Raises RequestError."""
-    if not wanted:
-        return dict(outputs)
-    if unknown := set(wanted) - outputs.keys():
+def asked_for(outputs: Collection[str], wanted: Collection[str]) -> list[str]:
+    """Names of the outputs that a filter lets through (all if it names none). Raises RequestError."""
+    if unknown := set(wanted) - set(outputs):
         raise RequestError(
             Code.INVALID_ARGUMENT, f"outputs are {sorted(outputs)}. Received in the filter: {sorted(unknown)}"
         )
-    return {key: outputs[key] for key in wanted}
+    return list(dict.fromkeys(wanted)) or list(outputs)
+
+
+def _widened(array, most):
+    wide = np.full((len(array), most, *array.shape[2:]), b"" if array.dtype == object else 0, array.dtype)
+    wide[:, : array.shape[1]] = array
+    return wide
 
 
 def _signature_defs(folder):

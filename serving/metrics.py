@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from serving.loaded_model import Signature
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_LATENCIES = tuple(10 * 1.8**power for power in range(33))  # microseconds; TensorFlow Serving's
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -17,13 +17,13 @@ class Metrics:
         self._requests = Counter(
             ":tensorflow:serving:request_count",
             "Requests by outcome.",
-            ["model_name", "entrypoint", "status"],
+            ["model_name", "status"],
             registry=self._registry,
         )
         self._latency = Histogram(
-            ":tensorflow:serving:request_latency_seconds",
-            "From the request read to the answer ready.",
-            ["model_name", "entrypoint"],
+            ":tensorflow:serving:request_latency",
+            "Microseconds from the request's coming to the answer.",
+            ["model_name", "API", "entrypoint"],
             buckets=_LATENCIES,
             registry=self._registry,
         )
@@ -42,8 +42,9 @@ class Metrics:
         self._children: dict[tuple, object] = {}
 
     def answered(self, model: str, entrypoint: str, status: str, seconds: float) -> None:
-        self._child(self._requests, model, entrypoint, status).inc()
-        self._child(self._latency, model, entrypoint).observe(seconds)
+        """Of a request to Predict; `entrypoint` is GRPC or REST."""
+        self._child(self._requests, model, status).inc()
+        self._child(self._latency, model, "Predict", entrypoint).observe(1e6 * seconds)
 
     def batch(self, signature: Signature, rows: int) -> None:
         self._child(self._batches, signature.model.name, signature.name).observe(rows)
@@ -54,7 +55,8 @@ class Metrics:
         self._version.clear()
         for name, version in versions:
             self._version.labels(name, str(version)).set(1)
-        return generate_latest(self._registry)
+        # prometheus_client insists on an ending that TensorFlow Serving's counters do not have.
+        return generate_latest(self._registry).replace(b":request_count_total", b":request_count")
 
     def _child(self, metric, *labels):
         key = (metric, *labels)

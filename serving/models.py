@@ -106,9 +106,12 @@ class Models:
         if label is not None:
             if version is not None:
                 raise RequestError(Code.INVALID_ARGUMENT, "a request names a version or a label, not both")
-            version = dict(model.settings.labels).get(label)
+            known = dict(model.settings.labels)
+            version = known.get(label)
             if version is None:
-                raise RequestError(Code.NOT_FOUND, f"model {name} has no version label {label!r}")
+                raise RequestError(
+                    Code.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}; model {name} has {known}"
+                )
         if version is not None:
             if version not in available:
                 raise RequestError(Code.NOT_FOUND, f"Servable not found for request: Specific({name}, {version})")
@@ -151,25 +154,30 @@ class Models:
                 log.exception("looking for new versions failed")
 
     async def reload(self, settings: tuple[ModelSettings, ...]) -> None:
-        """Serves these models instead. Those that stay keep their loaded versions; returns when all have loaded what
-        they could. Raises RequestError, with nothing changed, for labels of versions that are not served."""
+        """Serves these models instead. Those that stay keep their loaded versions, also while they load others from
+        another folder; returns when all have loaded what they could. Raises RequestError, with nothing changed, for
+        labels of versions that are not served, and for a folder to move to of which nothing loads; and after all, for
+        models of which nothing has loaded."""
         async with self._lock:
-            replaced = {}
-            for asked in settings:
-                kept = self._models.get(asked.name)
-                if kept and kept.settings.base_path == asked.base_path:
-                    _check_labels(asked, kept)
-                    replaced[asked.name] = kept
-                else:
-                    replaced[asked.name] = _Model(asked)
+            replaced = {asked.name: self._models.get(asked.name) or _Model(asked) for asked in settings}
+            try:
+                for asked in settings:
+                    here = self._models.get(asked.name)
+                    if here and here.settings.base_path != asked.base_path:
+                        replaced[asked.name] = moved = _Model(asked)
+                        await self._refresh(moved)
+                        _check_loaded([moved])
+                    if here:
+                        _check_labels(asked, replaced[asked.name])
+            except RequestError:
+                self._retire_all(model for model in replaced.values() if model not in self._models.values())
+                raise
             for asked in settings:
                 replaced[asked.name].settings = asked
-            gone = [model for name, model in self._models.items() if replaced.get(name) is not model]
-            self._models = replaced
-            for model in gone:
-                for number in list(model.versions):
-                    self._retire(model, number)
+            self._models, before = replaced, self._models
+            self._retire_all(model for model in before.values() if model not in replaced.values())
         await self.refresh()
+        _check_loaded(self._models.values())
 
     async def refresh(self) -> None:
         """Brings memory in line with the folders, once."""
@@ -253,6 +261,11 @@ class Models:
     def _warmed(self, loaded, folder):
         return loaded.warm_up(folder, lambda: not self._closed) if self._warm_up else 0
 
+    def _retire_all(self, models):
+        for model in models:
+            for number in list(model.versions):
+                self._retire(model, number)
+
     def _retire(self, model, number):
         known = model.versions[number]
         loaded, known.model, known.state = known.model, None, State.UNLOADING
@@ -284,6 +297,15 @@ def _give_memory_back() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _check_loaded(models):
+    for model in models:
+        if not model.available():
+            settings = model.settings
+            raise RequestError(
+                Code.FAILED_PRECONDITION, f"no version of {settings.name} in {settings.base_path} could be loaded yet"
+            )
 
 
 def _check_labels(settings, model):

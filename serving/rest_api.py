@@ -4,8 +4,8 @@ Plain ASGI: there are six paths, and a framework's routing costs more than all o
 """
 
 import asyncio
-import functools
 import importlib.resources
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -20,8 +20,10 @@ from serving.loaded_model import LoadedModel
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.request_error import Code, RequestError
 
+log = logging.getLogger(__name__)
+
 _PATH = re.compile(
-    r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+    r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
     r"(?::(?P<verb>\w+)|(?P<metadata>/metadata))?"
 )
 _TYPES = {
@@ -67,12 +69,10 @@ class RestApi:
         self._page = page_files()
 
     async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            return
         path, method = scope["path"], scope["method"]
         headers = {}
         if path.startswith("/v1/"):
-            status, content_type, body = await self._api(method, path, functools.partial(self._read, scope, receive))
+            status, content_type, body = await self._api(method, path, receive)
         elif path == self._prometheus_path:
             status, content_type, body = 200, CONTENT_TYPE, self._metrics.text(self._waiting_rows(), self._versions())
         elif path in self._page:
@@ -87,13 +87,13 @@ class RestApi:
             "content-length": str(len(body)),
             **headers,
         }
-        if status in (408, 413):  # what the client still sends was not read
+        if status == 413:  # what the client still sends was not read
             start["connection"] = "close"
         encoded = [(name.encode(), value.encode()) for name, value in start.items()]
         await send({"type": "http.response.start", "status": status, "headers": encoded})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
-    async def _api(self, method, path, read) -> Response:
+    async def _api(self, method, path, receive) -> Response:
         try:
             match = _PATH.fullmatch(path)
             if not match or (match["verb"] is None) != (method in ("GET", "HEAD")):
@@ -101,7 +101,7 @@ class RestApi:
             model, version, label = match["model"], match["version"], match["label"]
             number = int(version) if version else None
             if match["verb"]:
-                body = await self._verb(match["verb"], model, number, label, read)
+                body = await self._verb(match["verb"], model, number, label, receive)
             elif match["metadata"]:
                 body = _metadata(self._inference.models.find(model, number, label))
             else:
@@ -110,20 +110,26 @@ class RestApi:
             return error.code.http_status, "application/json", rest_json.error(error.message)
         except _TooLarge as error:
             return 413, "application/json", rest_json.error(str(error))
+        except asyncio.CancelledError:  # the server ends, and has waited for as long as it may
+            return 503, "application/json", rest_json.error("the server is shutting down")
+        except Exception as error:
+            log.exception("a request failed")
+            return 500, "application/json", rest_json.error(f"the server failed: {type(error).__name__}")
         return 200, "application/json", body
 
-    async def _verb(self, verb, model, version, label, read) -> bytes:
+    async def _verb(self, verb, model, version, label, receive) -> bytes:
         if verb in ("classify", "regress"):
             raise RequestError(Code.UNIMPLEMENTED, no_examples(verb))
         if verb != "predict":
             raise RequestError(Code.INVALID_ARGUMENT, f"Malformed request: the verb is :predict. Received: :{verb}")
-        start, status, name = time.perf_counter(), "CANCELLED", "unknown"
+        start, status, name = time.perf_counter(), "INTERNAL", "unknown"
         try:
             async with _timeout(self._timeout):
-                request = rest_json.parse(await read())
+                request = rest_json.parse(await self._read(receive))
                 signature = self._inference.signature(model, version, label, request.get("signature_name", ""))
                 name = signature.model.name
-                outputs = await self._inference.run(signature, rest_json.inputs_of(request, signature))
+                async with _while_connected(receive):
+                    outputs = await self._inference.run(signature, rest_json.inputs_of(request, signature))
             by_rows = "instances" in request
             body = rest_json.answer(outputs, by_rows, len(request["instances"]) if by_rows else None)
             status = "OK"
@@ -134,10 +140,16 @@ class RestApi:
         except RequestError as error:
             status = error.code.name
             raise
+        except _TooLarge:
+            status = "INVALID_ARGUMENT"
+            raise
+        except asyncio.CancelledError:
+            status = "CANCELLED"
+            raise
         finally:
-            self._metrics.answered(name, "REST.Predict", status, time.perf_counter() - start)
+            self._metrics.answered(name, "REST", status, time.perf_counter() - start)
 
-    async def _read(self, scope, receive) -> bytes:
+    async def _read(self, receive) -> bytes:
         """The body. Raises _TooLarge before more than the bound is in memory."""
         limit = self._inference.limits.message_bytes
         chunks, size = [], 0
@@ -199,6 +211,28 @@ class _timeout:
             raise asyncio.TimeoutError
 
 
+class _while_connected:
+    """Cancels the task when its client goes, and raises RequestError: who waits in a queue is not answered then."""
+
+    def __init__(self, receive):
+        self._receive = receive
+        self._gone = False
+
+    async def __aenter__(self):
+        self._watch = asyncio.create_task(self._until_gone(asyncio.current_task()))
+
+    async def _until_gone(self, task):
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        task.cancel()
+
+    async def __aexit__(self, kind, error, traceback):
+        self._watch.cancel()
+        if self._gone and kind is asyncio.CancelledError:
+            raise RequestError(Code.CANCELLED, "the client has gone")
+
+
 def page_files() -> dict[str, tuple[str, bytes]]:
     """{path: (content type, bytes)} of the page. Read once: no path of a request is ever looked up on disk."""
     found = {}
@@ -210,7 +244,9 @@ def page_files() -> dict[str, tuple[str, bytes]]:
 
 
 def _metadata(model: LoadedModel) -> bytes:
-    definitions = json_format.MessageToDict(signature_def_map(model), preserving_proto_field_name=True)
+    definitions = json_format.MessageToDict(
+        signature_def_map(model), preserving_proto_field_name=True, including_default_value_fields=True
+    )
     return orjson.dumps(
         {
             "model_spec": {"name": model.name, "signature_name": "", "version": str(model.version)},

@@ -17,7 +17,6 @@ from serving.loaded_model import Signature, Spec
 from serving.request_error import Code, RequestError
 
 MAX_DEPTH = 32
-_FIELDS = {"instances", "inputs", "signature_name"}
 
 
 def parse(body: bytes) -> dict:
@@ -32,8 +31,6 @@ def parse(body: bytes) -> dict:
             raise RequestError(Code.INVALID_ARGUMENT, f"JSON Parse error: {error}") from None
     if not isinstance(request, dict):
         raise RequestError(Code.INVALID_ARGUMENT, "the request must be a JSON object")
-    if unknown := request.keys() - _FIELDS:
-        raise RequestError(Code.INVALID_ARGUMENT, f"fields are {sorted(_FIELDS)}. Received: {sorted(unknown)}")
     if ("instances" in request) == ("inputs" in request):
         raise RequestError(Code.INVALID_ARGUMENT, "a request must have either instances or inputs")
     if not isinstance(request.get("signature_name", ""), str):
@@ -113,7 +110,7 @@ def _array(name: str, value: Any, spec: Spec | None) -> np.ndarray:
         array = np.empty(len(flat), object)
         array[:] = [_bytes(name, item) for item in flat]
     else:
-        kinds: Any = {"b": bool, "i": int, "u": int, "f": (int, float)}[spec.dtype.kind]
+        kinds: Any = {"b": bool, "i": int, "u": int}.get(spec.dtype.kind, (int, float))
         for item in flat:
             if not isinstance(item, kinds) or (isinstance(item, bool) and spec.dtype.kind != "b"):
                 raise RequestError(

@@ -45,7 +45,7 @@ def serve(settings: ServerSettings, *, report: Report = log.info, ready: Callabl
         report: called with a line whenever a version comes, goes or is refused.
         ready: called once, when the first models answer.
 
-    Raises: InputError if a folder is missing, a port is taken, or none of a model's versions loads.
+    Raises: InputError if a folder is missing, a port is taken, or none of the only model's versions loads.
     """
 
     async def main():
@@ -64,6 +64,8 @@ async def run(
     """As `serve`, in the running event loop, until `stop` is set."""
     for model in settings.models:
         check_folder(model)
+    if settings.tls:
+        _ssl_context(settings.tls)  # says what is wrong with them; gRPC would not
     # Ports first: one that is taken should be known before TensorFlow is imported, which takes seconds.
     rest_socket = _bind(settings.host, settings.rest_api_port) if settings.rest_api_port >= 0 else None
     with contextlib.closing(rest_socket) if rest_socket else contextlib.nullcontext():
@@ -97,7 +99,7 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
     models = Models(
         settings.models,
         warm_up=settings.enable_model_warmup,
-        load_retries=settings.num_load_retries,
+        load_retries=settings.max_num_load_retries,
         report=report,
     )
     batcher = Batcher(settings.batching, metrics.batch)
@@ -117,8 +119,6 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
                     f"base_path must be one that the server was started with: {sorted(known_paths)}. "
                     f"Received: {model.base_path!r}",
                 )
-        if not asked or len({model.name for model in asked}) != len(asked):
-            raise RequestError(Code.INVALID_ARGUMENT, "a reload needs models with different names")
         await models.reload(asked)
 
     tasks = []
@@ -211,17 +211,20 @@ async def _follow_health(models, health):
 
 async def _follow_config(settings, models, known_paths, report):
     """Reads the model configuration again when it changes. The operator's own file may name new folders."""
-    read = settings.models
+    taken, told = settings.models, ""
     while True:
         await asyncio.sleep(settings.model_config_file_poll_wait_seconds)
         try:
             found = server_settings.read_models(settings.model_config_file)
-            if found != read:
-                read = found
+            if found != taken:
                 known_paths.update(model.base_path for model in found)
                 await models.reload(found)
-        except Exception as error:
-            report(f"{settings.model_config_file} was not taken over: {error}")
+                taken = found
+            told = ""
+        except Exception as error:  # tried again at the next look: a version may still be on its way
+            if str(error) != told:
+                told = str(error)
+                report(f"{settings.model_config_file} was not taken over: {error}")
 
 
 def _intra_op_threads(settings) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ class FakeSignature:
     name = "double"
     model = type("Model", (), {"in_flight": 0})()
 
-    def __init__(self, sharable=True, splittable=True):
-        self.sharable, self.splittable = sharable, splittable
+    def __init__(self, sharable=True):
+        self.sharable = sharable
         self.inputs = self.outputs = {"x": Spec(np.dtype("float32"), (None,))}
         self.gate = threading.Event()
         self.gate.set()
@@ -40,6 +41,9 @@ class FakeSignature:
 
     def cut(self, outputs, rows):
         return {key: array[rows] for key, array in outputs.items()}
+
+    def joined(self, answers):
+        return {key: np.concatenate([answer[key] for answer in answers]) for key in self.outputs}
 
 
 def numbers(*values):
@@ -108,7 +112,7 @@ def test_batch_timeout_waits_for_company():
 
 
 def test_what_may_not_share_runs_alone():
-    signature = FakeSignature(sharable=False, splittable=False)
+    signature = FakeSignature(sharable=False)
 
     async def body(batcher):
         tasks = await while_busy(batcher, signature, numbers(1), numbers(2), numbers(*range(9)))
@@ -128,6 +132,21 @@ def test_large_requests_are_split_and_joined():
 
     run(body)
     assert [len(batch) for batch in signature.batches] == [4, 4, 2]
+
+
+def test_a_refused_part_ends_the_others():
+    signature = FakeSignature()
+
+    async def body(batcher):
+        with pytest.raises(RequestError, match="negative"):
+            await batcher.run(signature, numbers(*range(-1, 39)), 40)
+        assert signature.model.in_flight == 0
+        await batcher.run(signature, numbers(1), 1)
+
+    run(body)
+    # The second was on its way when the first had failed.
+    assert len(signature.batches) <= 3
+    assert signature.batches[-1] == [1]
 
 
 class Texts(FakeSignature):
@@ -182,6 +201,38 @@ def test_over_the_bound_is_refused_at_once():
 
     run(body, max_enqueued_batches=2)
     assert len(signature.batches) == 4
+
+
+def test_who_has_gone_leaves_the_bound():
+    signature = FakeSignature()
+
+    async def body(batcher):
+        tasks = await while_busy(batcher, signature, *(numbers(i) for i in range(8)))
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(0)
+        other = asyncio.create_task(batcher.run(signature, numbers(9), 1))
+        await asyncio.sleep(0)
+        signature.gate.set()
+        assert (await other)["x"].tolist() == [18]
+
+    run(body, max_enqueued_batches=2)
+    assert signature.batches == [[0], [9]]
+
+
+def test_who_waits_for_company_does_not_hold_up_others():
+    patient, alone = FakeSignature(), FakeSignature(sharable=False)
+
+    async def body(batcher):
+        start = time.monotonic()
+        waiting = asyncio.create_task(batcher.run(patient, numbers(1), 1))
+        await asyncio.sleep(0)
+        await batcher.run(alone, numbers(2), 1)
+        assert time.monotonic() - start < 1
+        assert not waiting.done()
+        await waiting
+
+    run(body, batch_timeout_micros=1_500_000)
 
 
 def test_who_has_gone_is_not_answered():
@@ -262,6 +313,21 @@ def test_the_answer_is_the_same_alone_and_in_company(server):
                 assert {name: array.shape for name, array in one.items()} == {
                     name: array.shape for name, array in other.items()
                 }
+
+
+def test_a_large_request_of_padded_answers_is_split(server):
+    texts = [["x", "yy", ""][i % 3] * (i + 1) for i in range(20)]
+    with Client(server.grpc, model="toy") as client:
+        answer = client.predict("fill_mask", text=texts)
+    assert answer["mask_count"].tolist() == list(map(len, texts))
+    assert answer["tokens"].shape == (20, 40, 1)
+    for text, row in zip(texts, answer["tokens"][:, :, 0].tolist(), strict=True):
+        assert row == [letter.encode() for letter in text] + [b""] * (40 - len(text))
+    with urllib.request.urlopen(f"{server.rest}/monitoring/prometheus/metrics") as response:
+        figures = response.read().decode()
+    eight = 'processed_batch_size_bucket{le="8.0",model_name="toy",signature="fill_mask"} '
+    all_of_them = 'processed_batch_size_count{model_name="toy",signature="fill_mask"} '
+    assert figures.split(eight)[1].split()[0] == figures.split(all_of_them)[1].split()[0]
 
 
 def test_a_refused_text_among_good_ones(server):

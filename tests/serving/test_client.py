@@ -47,7 +47,7 @@ def test_errors_have_a_code(client):
     ):
         with pytest.raises(RequestError) as error:
             call()
-        assert error.value.code is Code.INVALID_ARGUMENT
+        assert error.value.code.http_status == 400
     with pytest.raises(TypeError, match="a list of texts"):
         client.predict("single", text="one text")
 

@@ -85,10 +85,19 @@ def test_versions_labels_and_filters(stub):
     message.model_spec.version_label = "stable"
     assert stub.Predict(message).outputs["version"].int_val == [1]
     message.model_spec.version_label = "canary"
-    assert refused(stub.Predict, message)[0] == "NOT_FOUND"
+    assert refused(stub.Predict, message)[0] == "INVALID_ARGUMENT"
     code, details = refused(stub.Predict, request(text=["x"], outputs=["none"]))
     assert code == "INVALID_ARGUMENT"
     assert "'none'" in details
+
+
+def test_the_bound_is_on_what_was_asked_for(stub):
+    texts = ["x" * 40_000] * 4  # their letters would be more than a million bytes
+    code, details = refused(stub.Predict, request("fill_mask", text=texts))
+    assert code == "INVALID_ARGUMENT"
+    assert "send fewer texts" in details
+    response = stub.Predict(request("fill_mask", text=texts, outputs=["mask_count"]))
+    assert list(response.outputs["mask_count"].int_val) == [40_000] * 4
 
 
 def test_tensor_content_and_numbers(stub):
@@ -127,7 +136,7 @@ def test_bad_tensors(stub, proto, message):
 def test_bad_requests(stub):
     assert refused(stub.Predict, request(model="none", text=["x"]))[0] == "NOT_FOUND"
     assert refused(stub.Predict, request(model="", text=["x"]))[0] == "INVALID_ARGUMENT"
-    assert refused(stub.Predict, request("none", text=["x"]))[0] == "INVALID_ARGUMENT"
+    assert refused(stub.Predict, request("none", text=["x"]))[0] == "FAILED_PRECONDITION"
     assert "takes the inputs" in refused(stub.Predict, request(txt=["x"]))[1]
     assert "bad is refused" in refused(stub.Predict, request("picky", text=["bad"]))[1]
     assert refused(stub.Predict, request(text=["x" * 300_000]))[0] == "RESOURCE_EXHAUSTED"  # gRPC's own bound
@@ -175,12 +184,14 @@ def test_status(model_service):
 def test_reload_does_not_take_folders_from_requests(model_service, toy_folder, tmp_path):
     message = model_management_pb2.ReloadConfigRequest()
     config = message.config.model_config_list.config.add(name="toy", base_path=str(tmp_path))
-    response = model_service[1](message)
-    assert response.status.error_code == grpc.StatusCode.PERMISSION_DENIED.value[0]
-    assert "base_path must be one that the server was started with" in response.status.error_message
+    code, details = refused(model_service[1], message)
+    assert code == "PERMISSION_DENIED"
+    assert "base_path must be one that the server was started with" in details
     config.base_path = str(toy_folder) + "/."  # the same folder, but not the same name: names alone are compared
-    assert model_service[1](message).status.error_code == grpc.StatusCode.PERMISSION_DENIED.value[0]
-    assert model_service[1](model_management_pb2.ReloadConfigRequest()).status.error_code == 3
+    assert refused(model_service[1], message)[0] == "PERMISSION_DENIED"
+    message.config.model_config_list.ClearField("config")
+    for empty in (message, model_management_pb2.ReloadConfigRequest()):
+        assert refused(model_service[1], empty)[0] == "INVALID_ARGUMENT"
     status = get_model_status_pb2.GetModelStatusRequest()
     status.model_spec.name = "toy"
     assert len(model_service[0](status).model_version_status) == 2
@@ -188,7 +199,7 @@ def test_reload_does_not_take_folders_from_requests(model_service, toy_folder, t
 
 def test_health(channel):
     stub = health_pb2_grpc.HealthStub(channel)
-    for name in ("", "tensorflow.serving.PredictionService"):
+    for name in ("", "PredictionService", "tensorflow.serving.PredictionService"):
         assert stub.Check(health_pb2.HealthCheckRequest(service=name)).status == health_pb2.HealthCheckResponse.SERVING
 
 

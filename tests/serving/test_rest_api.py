@@ -7,10 +7,17 @@ import json
 import shutil
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
 import pytest
+
+from serving import rest_json
+from serving.client import Client
+from serving.request_error import RequestError
+from serving.server_settings import BatchingSettings, Limits
+from tests.serving import served
 
 
 @pytest.fixture
@@ -67,7 +74,10 @@ def test_versions_and_labels(ask):
     status, answer = ask("toy/versions/3:predict", {"instances": ["x"]})
     assert status == 404
     assert "Specific(toy, 3)" in answer["error"]
-    assert ask("toy/labels/canary:predict", {"instances": ["x"]})[0] == 404
+    status, answer = ask("toy/labels/canary:predict", {"instances": ["x"]})
+    assert status == 400
+    assert "Unrecognized servable version label: canary" in answer["error"]
+    assert ask(f"toy/versions/{'9' * 5000}:predict", {"instances": ["x"]})[0] == 400
     assert ask("other:predict", {"instances": ["x"]})[0] == 404
 
 
@@ -98,7 +108,6 @@ def test_status_and_metadata(ask):
         ({"instances": ["x"], "inputs": ["x"]}, "either instances or inputs"),
         ({"instances": []}, "not empty"),
         ({"instances": "x"}, "must be a list"),
-        ({"instances": ["x"], "signature": "single"}, "fields are"),
         ({"instances": ["x"], "signature_name": 3}, "must be a string"),
         ({"instances": ["x"], "signature_name": "none"}, "has no signature 'none'"),
         ({"instances": ["x", 3]}, "must be of type string. Received: 3"),
@@ -177,6 +186,13 @@ def test_an_endless_head_is_refused(toy_server, endless):
         assert response.status == 200
 
 
+def test_strings_count_by_their_bytes(toy_folder):
+    limits = Limits(answer_bytes=3000)
+    beyond = pytest.raises(RequestError, match=r"the answer would have 50\d\d bytes of the 3000 allowed")
+    with served.running(served.settings(toy_folder, limits=limits)) as running, beyond:
+        Client(running.rest, model="toy").predict("serving_default", text=["x" * 5000])
+
+
 def test_an_offered_upgrade_does_not_lose_the_body(toy_server):
     """As `curl --http2` and Java's client send it; a server that does not upgrade answers as if it were not there."""
     connection = http.client.HTTPConnection(toy_server.rest.removeprefix("http://"), timeout=20)
@@ -192,8 +208,45 @@ def test_an_offered_upgrade_does_not_lose_the_body(toy_server):
 def test_an_answer_beyond_the_bound(ask):
     text = "x" * 40_000
     status, answer = ask("toy:predict", {"signature_name": "fill_mask", "instances": [text, text, text, text]})
-    assert status == 429
+    assert status == 400
     assert "send fewer texts" in answer["error"]
+
+
+def test_who_has_gone_is_not_answered(toy_folder):
+    """As over gRPC: a client that gives up and asks again must not fill the queue with its old requests."""
+    settings = BatchingSettings(num_batch_threads=1)
+    with served.running(served.settings(toy_folder, batching=settings)) as running:
+
+        def sent(body):
+            connection = http.client.HTTPConnection(running.rest.removeprefix("http://"), timeout=20)
+            connection.request("POST", "/v1/models/toy:predict", json.dumps(body))
+            return connection
+
+        def counted():
+            with urllib.request.urlopen(f"{running.rest}/monitoring/prometheus/metrics") as response:
+                lines = response.read().decode().splitlines()
+            return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+
+        slow = sent({"signature_name": "slow", "instances": ["2000"]})
+        time.sleep(0.2)
+        for _ in range(5):
+            sent({"signature_name": "picky", "instances": ["x"]}).close()
+        assert slow.getresponse().status == 200
+        cancelled = ':tensorflow:serving:request_count{model_name="toy",status="CANCELLED"}'
+        end = time.monotonic() + 10
+        while (found := counted()).get(cancelled) != "5.0":
+            assert time.monotonic() < end, found
+            time.sleep(0.05)
+        assert not any("processed_batch_size" in name and "picky" in name for name in found)
+        assert sent({"signature_name": "picky", "instances": ["x"]}).getresponse().status == 200
+
+
+def test_a_fault_of_ours_is_answered_as_json(toy_server, ask, monkeypatch):
+    def faulty(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(rest_json, "answer", faulty)
+    assert ask("toy:predict", {"instances": ["x"]}) == (500, {"error": "the server failed: ZeroDivisionError"})
 
 
 def test_metrics(toy_server, ask):
@@ -201,9 +254,12 @@ def test_metrics(toy_server, ask):
     ask("toy:predict", {"instances": []})
     with urllib.request.urlopen(f"{toy_server.rest}/monitoring/prometheus/metrics") as response:
         lines = response.read().decode().splitlines()
-    counted = [line for line in lines if line.startswith(":tensorflow:serving:request_count_total")]
-    assert any('entrypoint="REST.Predict",model_name="toy",status="OK"' in line for line in counted)
-    assert any('status="INVALID_ARGUMENT"' in line for line in counted)
+    counted = [line.split()[0] for line in lines if line.startswith(":tensorflow:serving:request_count")]
+    assert ':tensorflow:serving:request_count{model_name="toy",status="OK"}' in counted
+    assert ':tensorflow:serving:request_count{model_name="toy",status="INVALID_ARGUMENT"}' in counted
+    latency = ':tensorflow:serving:request_latency_sum{API="Predict",entrypoint="REST",model_name="toy"} '
+    (microseconds,) = (float(line.removeprefix(latency)) for line in lines if line.startswith(latency))
+    assert microseconds > 100
     assert 'bert_serving_version_available{model_name="toy",version="2"} 1.0' in lines
 
 

@@ -61,7 +61,13 @@ def test_clients_without_a_certificate_are_turned_away(certificate, toy_folder):
 def test_bad_files(certificate, tmp_path):
     path = tmp_path / "ssl.txt"
     path.write_text('server_key: "x"')
-    with pytest.raises(InputError, match="server_key and server_cert are needed"):
+    with pytest.raises(InputError, match=r"ssl\.txt: TLS needs server_key and server_cert"):
         read_tls(str(path))
     with pytest.raises(InputError, match=r"none\.txt: cannot be read"):
         read_tls(str(tmp_path / "none.txt"))
+    key, cert = certificate
+    with pytest.raises(InputError, match="client_verify needs a custom_ca"):
+        TLSSettings(key, cert, client_verify=True)
+    server = served.running(served.settings(tmp_path, tls=TLSSettings("x", cert)))
+    with pytest.raises(InputError, match="must be PEM texts that belong together"), server:
+        pass
