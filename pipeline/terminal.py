@@ -33,13 +33,15 @@ def quiet() -> None:
 
 
 def run_command(function: Callable[[], object]) -> None:
-    """Calls it; an InputError becomes one line on standard error and exit status 1. `BERT_DEBUG=1` shows tracebacks."""
+    """Calls it; bad input, and a file or folder that cannot be read or written, become one line on standard error and
+    exit status 1. `BERT_DEBUG=1` shows tracebacks."""
     try:
         function()
-    except InputError as error:
+    except (InputError, OSError) as error:
         if os.environ.get("BERT_DEBUG"):
             raise
-        click.echo(f"bert: error: {error}", err=True)
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        click.echo(f"bert: error: {said}", err=True)
         sys.exit(1)
 
 

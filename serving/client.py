@@ -24,12 +24,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, require
 from serving.request_error import Code, RequestError
 
 Arrays = dict[str, np.ndarray]
 Texts = Sequence[str | bytes]
 
+_CODES = {405: Code.INVALID_ARGUMENT, 413: Code.INVALID_ARGUMENT}  # that have no gRPC code of their own
 # Worth another try: nothing was answered, and Predict changes nothing.
 _PASSING = (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)
 
@@ -70,6 +71,7 @@ class Client:
     ):
         if version is not None and label is not None:
             raise InputError("name a version or a label, not both")
+        require(0 < timeout < threading.TIMEOUT_MAX, "timeout must be positive seconds", timeout)
         self._timeout = timeout
         self._tries = tries
         chosen = (model, version, label)
@@ -196,8 +198,11 @@ class _Grpc:
 
 class _Rest:
     def __init__(self, target, model, version, label, root_certificates):
-        parts = urllib.parse.urlsplit(target)
-        self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
+        try:
+            parts = urllib.parse.urlsplit(target)
+            self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
+        except ValueError as error:
+            raise InputError(f"{target}: no address of a server ({error})") from None
         self._tls = None
         if parts.scheme == "https":
             cadata = root_certificates.decode() if root_certificates else None
@@ -240,7 +245,8 @@ class _Rest:
             self.close()
             if reused:  # the server closes connections that were idle for long
                 return self._asked(method, path, body, seconds)
-            raise RequestError(Code.UNAVAILABLE, f"{self._host}:{self._port}: {error}") from None
+            said = error if isinstance(error, OSError) else f"did not answer in HTTP ({type(error).__name__})"
+            raise RequestError(Code.UNAVAILABLE, f"{self._host}:{self._port}: {said}") from None
         try:
             answer = json.loads(content)
         except ValueError:
@@ -248,7 +254,7 @@ class _Rest:
                 Code.UNKNOWN, f"{self._host}:{self._port} did not answer in JSON (HTTP {status})"
             ) from None
         if status != 200:
-            code = next((code for code in Code if code.http_status == status), Code.UNKNOWN)
+            code = next((code for code in Code if code.http_status == status), _CODES.get(status, Code.UNKNOWN))
             raise RequestError(code, answer.get("error", content[:200].decode("utf-8", "replace")))
         return answer
 
@@ -288,7 +294,10 @@ class _Folder:
         from serving.loaded_model import LoadedModel
 
         self._number = number
-        self._model = LoadedModel(model, number, path)
+        try:
+            self._model = LoadedModel(model, number, path)
+        except Exception as error:  # TensorFlow raises many kinds
+            raise InputError(f"{path}: cannot be loaded: {(str(error).splitlines() or ['?'])[0]}") from None
 
     def predict(self, signature, inputs, seconds) -> Arrays:
         found = self._model.signature(signature)

@@ -5,10 +5,11 @@ Plain ASGI: there are six paths, and a framework's routing costs more than all o
 
 import asyncio
 import importlib.resources
+import itertools
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import orjson
 from google.protobuf import json_format
@@ -23,7 +24,7 @@ from serving.request_error import Code, RequestError
 log = logging.getLogger(__name__)
 
 _PATH = re.compile(
-    r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
+    r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?"
     r"(?::(?P<verb>\w+)|(?P<metadata>/metadata))?"
 )
 _TYPES = {
@@ -39,7 +40,7 @@ _PAGE_HEADERS = {
     "cache-control": "no-cache",
 }
 
-Response = tuple[int, str, bytes]
+Response = tuple[int, str, bytes | Iterator[bytes]]
 
 
 class RestApi:
@@ -71,8 +72,12 @@ class RestApi:
     async def __call__(self, scope, receive, send):
         path, method = scope["path"], scope["method"]
         headers = {}
+        body: bytes | Iterator[bytes]
         if path.startswith("/v1/"):
             status, content_type, body = await self._api(method, path, receive)
+        elif method not in ("GET", "HEAD"):
+            status, content_type, body = 405, "application/json", rest_json.error(f"Method not allowed: {method}")
+            headers = {"allow": "GET, HEAD"}
         elif path == self._prometheus_path:
             status, content_type, body = 200, CONTENT_TYPE, self._metrics.text(self._waiting_rows(), self._versions())
         elif path in self._page:
@@ -81,23 +86,26 @@ class RestApi:
         elif path == "/page/models.json":
             status, content_type, body = 200, "application/json", orjson.dumps({"models": self._inference.models.names})
         else:
-            status, content_type, body = 404, "application/json", rest_json.error(f"Not found: {method} {path}")
-        start = {
-            "content-type": content_type,
-            "content-length": str(len(body)),
-            **headers,
-        }
+            status, content_type, body = 404, "application/json", rest_json.error(f"Not found: {method} {path[:200]}")
+        start = {"content-type": content_type, **headers}
+        if isinstance(body, bytes):
+            start["content-length"] = str(len(body))
         if status == 413:  # what the client still sends was not read
             start["connection"] = "close"
         encoded = [(name.encode(), value.encode()) for name, value in start.items()]
         await send({"type": "http.response.start", "status": status, "headers": encoded})
+        if not isinstance(body, bytes):
+            for piece in body:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await asyncio.sleep(0)  # others have their turn
+            body = b""
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
     async def _api(self, method, path, receive) -> Response:
         try:
             match = _PATH.fullmatch(path)
-            if not match or (match["verb"] is None) != (method in ("GET", "HEAD")):
-                raise RequestError(Code.INVALID_ARGUMENT, f"Malformed request: {method} {path}")
+            if not match or method not in (("POST",) if match["verb"] else ("GET", "HEAD")):
+                raise RequestError(Code.INVALID_ARGUMENT, f"Malformed request: {method} {path[:200]}")
             model, version, label = match["model"], match["version"], match["label"]
             number = int(version) if version else None
             if match["verb"]:
@@ -117,26 +125,30 @@ class RestApi:
             return 500, "application/json", rest_json.error(f"the server failed: {type(error).__name__}")
         return 200, "application/json", body
 
-    async def _verb(self, verb, model, version, label, receive) -> bytes:
+    async def _verb(self, verb, model, version, label, receive) -> bytes | Iterator[bytes]:
         if verb in ("classify", "regress"):
             raise RequestError(Code.UNIMPLEMENTED, no_examples(verb))
         if verb != "predict":
             raise RequestError(Code.INVALID_ARGUMENT, f"Malformed request: the verb is :predict. Received: :{verb}")
         start, status, name = time.perf_counter(), "INTERNAL", "unknown"
+        read = None
         try:
             async with _timeout(self._timeout):
-                request = rest_json.parse(await self._read(receive))
+                read = await self._read(receive)
+                request = rest_json.parse(read)
                 signature = self._inference.signature(model, version, label, request.get("signature_name", ""))
                 name = signature.model.name
                 async with _while_connected(receive):
                     outputs = await self._inference.run(signature, rest_json.inputs_of(request, signature))
             by_rows = "instances" in request
-            body = rest_json.answer(outputs, by_rows, len(request["instances"]) if by_rows else None)
+            pieces = rest_json.answer(outputs, by_rows, len(request["instances"]) if by_rows else None)
+            first, second = next(pieces), next(pieces, None)
             status = "OK"
-            return body
+            return first if second is None else itertools.chain((first, second), pieces)
         except asyncio.TimeoutError:
             status = "DEADLINE_EXCEEDED"
-            raise RequestError(Code.DEADLINE_EXCEEDED, f"no answer within {self._timeout:g} s") from None
+            late = "no answer" if read is not None else "the request did not come whole"
+            raise RequestError(Code.DEADLINE_EXCEEDED, f"{late} within {self._timeout:g} s") from None
         except RequestError as error:
             status = error.code.name
             raise

@@ -6,8 +6,9 @@ one output answers with its values alone. Source: TensorFlow Serving's `api_rest
 
 import base64
 import binascii
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from serving.loaded_model import Signature, Spec
 from serving.request_error import Code, RequestError
 
 MAX_DEPTH = 32
+PIECE = 1 << 17  # values of an answer that are written at once, in a few milliseconds
 
 
 def parse(body: bytes) -> dict:
@@ -60,10 +62,11 @@ def inputs_of(request: Mapping[str, Any], signature: Signature) -> dict[str, np.
     return {name: _array(name, value, specs.get(name)) for name, value in columns.items()}
 
 
-def answer(outputs: Mapping[str, np.ndarray], by_rows: bool, rows: int | None) -> bytes:
-    """The response's body. With `by_rows`, `rows` is how many instances were sent.
+def answer(outputs: Mapping[str, np.ndarray], by_rows: bool, rows: int | None) -> Iterator[bytes]:
+    """The response's body, a large one in pieces: the event loop must not stand still for seconds, nor be all of it in
+    memory. With `by_rows`, `rows` is how many instances were sent.
 
-    Raises RequestError if an output has another number of rows."""
+    Raises RequestError at once if an output has another number of rows."""
     if by_rows:
         for name, array in outputs.items():
             if not array.ndim or len(array) != rows:
@@ -71,6 +74,12 @@ def answer(outputs: Mapping[str, np.ndarray], by_rows: bool, rows: int | None) -
                     Code.INVALID_ARGUMENT,
                     f"output {name} has no row for each instance; ask in columns, with inputs instead of instances",
                 )
+    if sum(array.size for array in outputs.values()) <= PIECE:
+        return iter([_small(outputs, by_rows)])
+    return _gathered(_pieces(outputs, by_rows))
+
+
+def _small(outputs, by_rows) -> bytes:
     values = {name: _jsonable(name, array) for name, array in outputs.items()}
     content: Any
     if len(values) == 1:
@@ -79,12 +88,63 @@ def answer(outputs: Mapping[str, np.ndarray], by_rows: bool, rows: int | None) -
         content = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     else:
         content = values
-    body = {"predictions" if by_rows else "outputs": content}
-    finite = all(array.dtype.kind != "f" or np.isfinite(array).all() for array in outputs.values())
-    if finite:
-        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    return _dumped({"predictions" if by_rows else "outputs": content}, outputs.values())
+
+
+def _pieces(outputs, by_rows) -> Iterator[bytes]:
+    yield b'{"predictions":' if by_rows else b'{"outputs":'
+    if len(outputs) == 1:
+        ((name, array),) = outputs.items()
+        yield from _array_pieces(name, array)
+    elif by_rows:
+        rows = (
+            {name: array[row] for name, array in outputs.items()} for row in range(len(next(iter(outputs.values()))))
+        )
+        yield from _listed(map(_object_pieces, rows), b"[", b"]")
+    else:
+        yield from _object_pieces(outputs)
+    yield b"}"
+
+
+def _object_pieces(values) -> Iterator[bytes]:
+    members = (
+        itertools.chain([orjson.dumps(name), b":"], _array_pieces(name, value)) for name, value in values.items()
+    )
+    return _listed(members, b"{", b"}")
+
+
+def _array_pieces(name, value) -> Iterator[bytes]:
+    array = np.asarray(value)
+    if array.ndim > 1 and array.size > PIECE:
+        return _listed((_array_pieces(name, part) for part in array), b"[", b"]")
+    return iter([_dumped(_jsonable(name, array), [array])])
+
+
+def _listed(members, begin, end) -> Iterator[bytes]:
+    yield begin
+    for position, pieces in enumerate(members):
+        if position:
+            yield b","
+        yield from pieces
+    yield end
+
+
+def _gathered(pieces) -> Iterator[bytes]:
+    """In parts of a megabyte or so."""
+    gathered = bytearray()
+    for piece in pieces:
+        gathered += piece
+        if len(gathered) > 1 << 20:
+            yield bytes(gathered)
+            gathered.clear()
+    yield bytes(gathered)
+
+
+def _dumped(value, arrays) -> bytes:
+    if all(array.dtype.kind != "f" or np.isfinite(array).all() for array in arrays):
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     # orjson writes NaN as null; TensorFlow Serving writes NaN.
-    return json.dumps(body, default=lambda array: array.tolist(), ensure_ascii=False).encode()
+    return json.dumps(value, default=lambda array: array.tolist(), ensure_ascii=False).encode()
 
 
 def error(message: str) -> bytes:
@@ -131,7 +191,8 @@ def _bytes(name, item) -> bytes:
             raise RequestError(Code.INVALID_ARGUMENT, f"input {name} has half a surrogate pair") from None
     if _is_bytes(item) and isinstance(item["b64"], str):
         try:
-            return base64.b64decode(item["b64"], validate=True)
+            encoded = "".join(item["b64"].split())
+            return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
         except (binascii.Error, ValueError):
             raise RequestError(Code.INVALID_ARGUMENT, f"input {name} has a b64 value that is not base64") from None
     raise RequestError(Code.INVALID_ARGUMENT, f"input {name} must be of type string. Received: {_shown(item)}")

@@ -10,6 +10,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -18,7 +19,9 @@ import tempfile
 from collections.abc import Callable
 
 import grpc
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from preprocessing.errors import InputError
 from serving import server_settings, versions
@@ -27,6 +30,10 @@ from serving.server_settings import ModelSettings, ServerSettings
 log = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
+
+HEAD_SECONDS = 10.0  # until a request's head has come
+OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+MAX_CONNECTIONS = (OPEN_FILES if OPEN_FILES > 0 else 1 << 20) // 2  # over REST; the rest is for all else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +132,8 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
     health = grpc_api.add_services(grpc_server, inference, metrics, reload) if grpc_server else None
     rest_server = None
     try:
-        await models.refresh()
-        settled = asyncio.get_running_loop().time() + 3 * versions.SETTLE_SECONDS
-        while models.unsettled and asyncio.get_running_loop().time() < settled:
-            await asyncio.sleep(0.1)  # a version that has only just been written
-            await models.refresh()
+        if not await _unless(stop, _first_look(models)):
+            return
         gc.enable()
         _check_loaded(settings, models)
         if grpc_server is not None:
@@ -143,7 +147,10 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
                 waiting_rows=lambda: batcher.waiting_rows,
             )
             rest_server = _RestServer(_rest_config(app, settings))
-            rest_socket.listen(2048)
+            try:
+                rest_socket.listen(2048)
+            except OSError as error:  # another server was started at the same time
+                raise InputError(_taken(settings.host, settings.rest_api_port, error.strerror, error.errno)) from None
             tasks.append(asyncio.create_task(rest_server.serve(sockets=[rest_socket])))
             while not rest_server.started and not tasks[0].done():
                 await asyncio.sleep(0.001)
@@ -173,6 +180,26 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
         await asyncio.gather(*tasks, return_exceptions=True)
         await models.close()
         batcher.close()
+
+
+async def _first_look(models):
+    await models.refresh()
+    settled = asyncio.get_running_loop().time() + 3 * versions.SETTLE_SECONDS
+    while models.unsettled and asyncio.get_running_loop().time() < settled:
+        await asyncio.sleep(0.1)  # a version that has only just been written
+        await models.refresh()
+
+
+async def _unless(stop: asyncio.Event, coroutine) -> bool:
+    """Whether it came to its end before `stop` was set."""
+    stopped, task = asyncio.create_task(stop.wait()), asyncio.create_task(coroutine)
+    await asyncio.wait({stopped, task}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not task.done():
+        task.cancel()
+        return False
+    task.result()
+    return True
 
 
 def check_folder(model: ModelSettings) -> None:
@@ -233,6 +260,40 @@ def _intra_op_threads(settings) -> int:
     return settings.intra_op_parallelism or max(1, cores // settings.batching.num_batch_threads)
 
 
+class _Protocol(H11Protocol):
+    """Closes a connection on which no whole request head comes, and those beyond the bound: uvicorn waits for ever, and
+    at the limit of open files nobody else could connect."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+
+    def data_received(self, data):
+        super().data_received(data)
+        if self._head_timer is None and self.conn.trailing_data[0] and self.conn.their_state is h11.IDLE:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+        elif self._head_timer is not None and self.conn.their_state is not h11.IDLE:
+            self._stop_timer()
+
+    def connection_lost(self, exc):
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _head_is_late(self):
+        self._head_timer = None
+        if self.conn.their_state is h11.IDLE:
+            self.transport.close()
+
+    def _stop_timer(self):
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
 class _RestServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self):  # `serve` has its own
@@ -242,7 +303,7 @@ class _RestServer(uvicorn.Server):
 def _rest_config(app, settings) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
-        http="h11",  # httptools loses the body of a request that offers an upgrade, and has no bound on a head
+        http=_Protocol,  # h11: httptools loses the body of a request that offers an upgrade, and bounds no head
         log_config=None,
         access_log=False,
         lifespan="off",

@@ -113,6 +113,9 @@ class ServerSettings:
         for name in ("port", "rest_api_port"):
             require(getattr(self, name) < 65536, f"{name} must be below 65536", getattr(self, name))
         require(self.port >= 0 or self.rest_api_port >= 0, "gRPC or REST must be on", (self.port, self.rest_api_port))
+        require(self.port != self.rest_api_port or self.port == 0, "gRPC and REST need a port each", self.port)
+        for name in ("intra_op_parallelism", "inter_op_parallelism", "drain_seconds", "max_num_load_retries"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
         require(self.rest_api_timeout_in_ms > 0, "the REST timeout must be positive", self.rest_api_timeout_in_ms)
         require(self.file_system_poll_wait_seconds > 0, "polls must wait", self.file_system_poll_wait_seconds)
         require(self.prometheus_path.startswith("/"), "the Prometheus path must begin with /", self.prometheus_path)

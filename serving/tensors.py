@@ -3,6 +3,8 @@
 Strings are object arrays of bytes.
 """
 
+import math
+
 import numpy as np
 
 from serving.protos import DATA_TYPES
@@ -17,6 +19,7 @@ _VALUES = {
     "bool": "bool_val",
     "object": "string_val",
 }
+MAX_RANK = 32  # NumPy's
 # Field key of packed float_val and double_val: number << 3 | 2.
 _PACKED = {"float32": b"\x2a", "float64": b"\x32"}
 
@@ -26,14 +29,15 @@ def from_proto(proto) -> np.ndarray:
     name = _NAMES.get(proto.dtype)
     if name is None:
         raise RequestError(
-            Code.INVALID_ARGUMENT, f"tensors are of type {', '.join(_VALUES)}. Received: DataType {proto.dtype}"
+            Code.INVALID_ARGUMENT,
+            f"tensors are of type {', '.join(_VALUES)}. Received: DataType {proto.dtype}".replace("object", "string"),
         )
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
         raise RequestError(Code.INVALID_ARGUMENT, f"a tensor's shape must be known. Received: {list(shape)}")
-    size = 1
-    for dim in shape:  # not np.prod, which overflows
-        size *= dim
+    if len(shape) > MAX_RANK or math.prod(max(size, 1) for size in shape) > 1 << 40:
+        raise RequestError(Code.INVALID_ARGUMENT, f"no array has that shape. Received: {list(shape)}"[:200])
+    size = math.prod(shape)
     if proto.tensor_content:
         if name == "object":
             raise RequestError(Code.INVALID_ARGUMENT, "strings must be in string_val, not in tensor_content")

@@ -1,6 +1,7 @@
 """`bert predict`: one question to a served model, or to an exported folder."""
 
 import json
+import os
 import pathlib
 import shutil
 
@@ -22,7 +23,7 @@ _OPTIONAL_PAIRS = ("attention", "features")
 @click.option("--rest", help="http://host:port of a server, by REST.")
 @click.option("--model", "folder", help="An exported folder; no server is needed.")
 @click.option("--model-name", default="bert", show_default=True, help="Name of the model on the server.")
-@click.option("--version", type=int, help="Version of the model; else the newest.")
+@click.option("--version", type=click.IntRange(1, 2**63 - 1), help="Version of the model; else the newest.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(texts, signature, server, rest, folder, model_name, version, timeout, as_json):
@@ -37,20 +38,21 @@ def command(texts, signature, server, rest, folder, model_name, version, timeout
     from serving.client import Client
     from serving.request_error import RequestError
 
-    target = rest or (pathlib.Path(folder) if folder else server or "127.0.0.1:8500")
-    if rest and not rest.startswith(("http://", "https://")):
-        target = f"http://{rest}"
+    target = pathlib.Path(folder) if folder is not None else "127.0.0.1:8500" if server is None else server
+    if rest is not None:
+        target = rest if rest.startswith(("http://", "https://")) else f"http://{rest}"
     inputs = _inputs(signature, texts)
     try:
         with Client(target, model=model_name, version=version, timeout=timeout) as client:
-            outputs = client.predict(signature, **inputs)
+            # The bytes that were typed, whatever they are.
+            outputs = client.predict(signature, **{name: [*map(os.fsencode, value)] for name, value in inputs.items()})
     except RequestError as error:
         raise InputError(f"{target}: {error.message} ({error.code.name})") from None
     if as_json:
         click.echo(json.dumps(_plain(outputs), ensure_ascii=False))
         return
     for line in _table(signature, inputs, outputs):
-        click.echo(line)
+        click.echo(line.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def _inputs(signature, texts):

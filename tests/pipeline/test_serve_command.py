@@ -133,6 +133,8 @@ def test_handover_of_a_configuration(tmp_path):
         (["--server", "a:1", "--rest", "b:1", "x"], "one of --server, --rest and --model"),
         (["--signature", "next_sentence", "only one"], "takes texts in pairs. Received: 1"),
         (["--model", "/none", "x"], "no folder with version"),
+        (["--rest", "127.0.0.1:99999", "x"], "no address of a server"),
+        (["--timeout", "inf", "x"], "timeout must be positive seconds. Received: inf"),
         (["--rest", "127.0.0.1:9", "--timeout", "0.3", "x"], "UNAVAILABLE"),
     ],
 )
@@ -148,6 +150,19 @@ def test_predict_from_a_folder(toy_base):
     assert result.output.splitlines()[0] == "hello"
     assert "  length   5" in result.output.splitlines()
     assert "  upper    HELLO" in result.output.splitlines()
+
+
+def test_predict_takes_any_bytes(toy_base):
+    done = bert("predict", "--model", str(toy_base), "--signature", "single", b"\xff\xfe\xff")
+    assert done.stdout.splitlines() == ["\ufffd" * 3, "  length  3"], done.stderr
+
+
+def test_predict_from_a_broken_folder(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"nonsense")
+    result = CliRunner().invoke(predict.command, ["--model", str(tmp_path), "hello"])
+    assert isinstance(result.exception, InputError)
+    assert re.match(rf"{tmp_path}/1: cannot be loaded: .+", str(result.exception))
 
 
 def test_fill_mask_is_shown_with_bars():

@@ -120,8 +120,10 @@ def test_tensor_content_and_numbers(stub):
         ("dtype: DT_FLOAT tensor_shape { dim { size: 1099511627776 } } float_val: 1", "too large"),
         (
             "dtype: DT_STRING tensor_shape { dim { size: 4294967296 } dim { size: 4294967296 } } string_val: 'x'",
-            "values. Received: 1",
+            "no array has that shape",
         ),
+        ("dtype: DT_INT32 tensor_shape {" + "dim { size: 1 }" * 40 + "} int_val: 1", "no array has that shape"),
+        ("dtype: DT_STRING tensor_shape { dim {} " + "dim { size: 9223372036854775807 }" * 2 + "}", "no array has"),
         ("dtype: DT_FLOAT tensor_shape { dim { size: 1 } } float_val: 1", "must be of type string"),
         ("dtype: DT_STRING tensor_shape { } string_val: 'x'", "must be of shape [-1]"),
     ],

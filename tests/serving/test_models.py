@@ -252,6 +252,23 @@ def test_a_model_moves_without_a_gap(tmp_path):
     asyncio.run(body())
 
 
+def test_a_server_that_is_stopped_while_it_starts_is_never_ready(tmp_path, monkeypatch):
+    served.save(tmp_path, 1)
+    told = []
+
+    async def body():
+        stop = asyncio.Event()
+        started = asyncio.create_task(
+            server.run(served.settings(tmp_path, port=0, rest_api_port=0), stop, report=told.append, ready=told.append)
+        )
+        await asyncio.sleep(0)
+        stop.set()
+        await asyncio.wait_for(started, 5)
+
+    asyncio.run(body())
+    assert told == []
+
+
 def test_start_up_errors(tmp_path):
     def start(folder, **changes):
         with served.running(served.settings(folder, **changes)):

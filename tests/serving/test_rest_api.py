@@ -11,9 +11,10 @@ import time
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 
-from serving import rest_json
+from serving import rest_json, server
 from serving.client import Client
 from serving.request_error import RequestError
 from serving.server_settings import BatchingSettings, Limits
@@ -34,6 +35,16 @@ def ask(toy_server):
             return error.code, json.loads(error.read())
 
     return asked
+
+
+def test_methods(toy_server, ask):
+    for method in ("PUT", "DELETE", "GET"):
+        status, answer = ask("toy:predict", {"instances": ["x"]}, method)
+        assert (status, answer["error"]) == (400, f"Malformed request: {method} /v1/models/toy:predict")
+    assert ask("toy", {}, "POST")[0] == 400
+    request = urllib.request.Request(toy_server.rest, b"", method="POST")
+    with pytest.raises(urllib.error.HTTPError, match="405"):
+        urllib.request.urlopen(request)
 
 
 def test_rows_and_columns(ask):
@@ -191,6 +202,57 @@ def test_strings_count_by_their_bytes(toy_folder):
     beyond = pytest.raises(RequestError, match=r"the answer would have 50\d\d bytes of the 3000 allowed")
     with served.running(served.settings(toy_folder, limits=limits)) as running, beyond:
         Client(running.rest, model="toy").predict("serving_default", text=["x" * 5000])
+
+
+@pytest.mark.parametrize("begin", [b"", b"POST /v1/mod"])
+def test_who_says_nothing_is_not_waited_for(toy_server, monkeypatch, begin):
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
+    host, port = toy_server.rest.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=4) as connection:
+        if begin:  # behind a whole request too
+            connection.sendall(b"GET /v1/models/toy HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.2)
+            assert b"200 OK" in connection.recv(65536)
+        connection.sendall(begin)
+        while connection.recv(65536):
+            pass
+
+
+def test_connections_are_bounded(toy_server, monkeypatch):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 0)
+    with pytest.raises(OSError, match=r"reset|closed|aborted"):
+        urllib.request.urlopen(f"{toy_server.rest}/v1/models/toy", timeout=5)
+    monkeypatch.undo()
+    assert urllib.request.urlopen(f"{toy_server.rest}/v1/models/toy", timeout=5).status == 200
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+@pytest.mark.parametrize("names", [("a",), ("a", "s_bytes", "n")])
+def test_large_answers_are_written_in_pieces(monkeypatch, by_rows, names):
+    arrays = {
+        "a": np.arange(240, dtype=np.float32).reshape(4, 3, 2, 10),
+        "s_bytes": np.full((4, 7), b"\xff", object),
+        "n": np.arange(4),
+    }
+    arrays["a"][1, 1, 1, 1] = np.nan
+    outputs = {name: arrays[name] for name in names}
+    (whole,) = rest_json.answer(outputs, by_rows, 4)
+    monkeypatch.setattr(rest_json, "PIECE", 7)
+    pieces = [*rest_json._pieces(outputs, by_rows)]
+    assert len(pieces) > 24
+    assert str(json.loads(b"".join(pieces))) == str(json.loads(whole))
+    assert b"".join(rest_json.answer(outputs, by_rows, 4)) == b"".join(pieces)
+
+
+def test_a_large_answer_arrives_whole(toy_folder):
+    text = "ab" * 150_000
+    with served.running(served.settings(toy_folder)) as running:
+        body = json.dumps({"signature_name": "free", "instances": [text, "c"]}).encode()
+        with urllib.request.urlopen(f"{running.rest}/v1/models/toy:predict", body, timeout=20) as response:
+            first, second = json.loads(response.read())["predictions"]
+        assert "".join(first) == text
+        assert "".join(second) == "c"
+        assert Client(running.rest, model="toy").predict("free", text=[text])["letters"].shape == (1, 300_000)
 
 
 def test_an_offered_upgrade_does_not_lose_the_body(toy_server):
