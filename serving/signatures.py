@@ -233,7 +233,7 @@ class Signatures:
             sums["mlm_weight"] = tf.reduce_sum(weights, 1)
         if self._encoder.next_sentence is not None:
             logits = self._encoder.next_sentence(outputs["pooled_output"])
-            labels = tf.reshape(parsed[features.NEXT_SENTENCE_LABELS], tf.shape(logits)[:1])
+            labels = parsed[features.NEXT_SENTENCE_LABELS][:, 0]
             sums["nsp_correct"], sums["nsp_loss"] = _correct_and_loss(logits, labels)
             sums["nsp_weight"] = tf.ones_like(sums["nsp_loss"])
         return sums
