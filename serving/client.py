@@ -8,7 +8,6 @@
 Only a folder needs TensorFlow; the other two import in a fraction of a second.
 """
 
-import base64
 import dataclasses
 import http.client
 import json
@@ -20,11 +19,12 @@ import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from preprocessing.errors import InputError, require
+from serving import golden
 from serving.request_error import Code, RequestError
 
 Arrays = dict[str, np.ndarray]
@@ -217,7 +217,7 @@ class _Rest:
     def predict(self, signature, inputs: Mapping[str, np.ndarray], seconds) -> Arrays:
         body = {
             "signature_name": signature,
-            "inputs": {name: _mapped(_jsonable, array.tolist()) for name, array in inputs.items()},
+            "inputs": {name: golden.encoded(array.tolist()) for name, array in inputs.items()},
         }
         outputs = self._asked("POST", f"{self._path}:predict", json.dumps(body).encode(), seconds)["outputs"]
         if not isinstance(outputs, dict):  # a single output has no name in JSON: ask for it
@@ -321,23 +321,10 @@ def _array(values) -> np.ndarray:
     return array
 
 
-def _jsonable(value):
-    if not isinstance(value, bytes):
-        return value
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return {"b64": base64.b64encode(value).decode()}
-
-
 def _from_json(values) -> np.ndarray:
     """float32, int64, bool or object array of bytes; JSON does not say which width."""
-    flat: Iterable = _leaves(values)
-    if any(isinstance(leaf, str | dict) for leaf in flat):
-        encoded = _mapped(
-            lambda leaf: base64.b64decode(leaf["b64"]) if isinstance(leaf, dict) else leaf.encode(), values
-        )
-        return np.array(encoded, object)
+    if any(isinstance(leaf, str | dict) for leaf in _leaves(values)):
+        return np.array(golden.decoded(values), object)
     array = np.array(values)
     return array.astype(np.float32) if array.dtype.kind == "f" or not array.size else array
 
@@ -348,7 +335,3 @@ def _leaves(nested):
             yield from _leaves(item)
     else:
         yield nested
-
-
-def _mapped(function, nested):
-    return [_mapped(function, item) for item in nested] if isinstance(nested, list) else function(nested)

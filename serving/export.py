@@ -29,7 +29,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from model import checkpoints, formats
 from model.encoder import BertEncoder
-from preprocessing import features
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
 from serving import golden, serving_ops, warmup
@@ -261,15 +260,8 @@ def _golden_requests(signatures: Signatures) -> list[dict]:
 def _example(signatures: Signatures, text: str) -> bytes:
     """A serialized masked example whose prediction is the first token itself."""
     tokenized = signatures.tokenize(tf.constant([text]))
-    length = int(tokenized["length"][0])
-    ids = tokenized["ids"][0, :length].numpy().tolist()
-    values = {features.INPUT_IDS: ids, features.INPUT_MASK: [1] * length, features.SEGMENT_IDS: [0] * length}
-    values |= {features.MASKED_LM_POSITIONS: [1], features.MASKED_LM_IDS: ids[1:2], features.NEXT_SENTENCE_LABELS: [0]}
-    example = tf.train.Example()
-    for name, numbers in values.items():
-        example.features.feature[name].int64_list.value.extend(numbers)
-    example.features.feature[features.MASKED_LM_WEIGHTS].float_list.value.append(1.0)
-    return example.SerializeToString()
+    ids = tokenized["ids"][0, : int(tokenized["length"][0])].numpy().tolist()
+    return warmup.example(ids, ids[1])
 
 
 def _loaded_files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -17,7 +17,7 @@ class ExportSettings:
         512  # tokens with [CLS] and [SEP]; longer texts are cut. Never more than the model's positions
     )
     # A batch is padded to the smallest of these that holds its longest text (max_seq_length is always one of them).
-    # Few, so that a server meets only shapes that its warm-up has seen.
+    # Few, so that a server soon has met them all.
     lengths: tuple[int, ...] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
     embedding: Pooling = "mean"  # of the last layer over the real tokens, or the pooler's output
     unit_length: bool = False  # whether embeddings are divided by their Euclidean length

@@ -7,17 +7,14 @@ for its buffers and primitives: hundreds of milliseconds that no caller should s
 import os
 import pathlib
 import string
-from collections.abc import Iterator
 
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from preprocessing import features
 from preprocessing.tokenizer import BertTokenizer
+from serving.loaded_model import MAX_WARMUP_REQUESTS, WARMUP_REQUESTS
 from serving.settings import ExportSettings
-
-RECORDS = "assets.extra/tf_serving_warmup_requests"
-MAX_RECORDS = 1000  # TensorFlow Serving refuses a model with more
 
 
 def write(
@@ -43,8 +40,8 @@ def write(
         for name, inputs in signatures.items()
         for batch in (settings.warmup_batches if name == "serving_default" else (1,))
         for length in wanted
-    ][:MAX_RECORDS]
-    path = pathlib.Path(folder) / RECORDS
+    ][:MAX_WARMUP_REQUESTS]
+    path = pathlib.Path(folder) / WARMUP_REQUESTS
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for predict in requests:
@@ -53,21 +50,14 @@ def write(
     return len(requests)
 
 
-def read(folder: str | os.PathLike) -> Iterator[predict_pb2.PredictRequest]:
-    """The requests of an export; none if it has no records."""
-    path = pathlib.Path(folder) / RECORDS
-    if path.is_file():
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            yield prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-
-
 def request(
     signature: str, inputs: list[str], tokenizer: BertTokenizer, length: int, batch: int
 ) -> predict_pb2.PredictRequest:
     """One request of `batch` equal rows, each `length` tokens with [CLS] and [SEP]."""
     words = length - 2
     if signature == "evaluate":
-        rows = [_example(tokenizer, length)]
+        ids = [tokenizer.cls_id, *[tokenizer.mask_id] * (length - 2), tokenizer.sep_id]
+        rows = [example(ids, tokenizer.unk_id)]
     elif signature == "fill_mask":
         rows = [f"{_text(tokenizer, words - 1)} {features.MASK}".encode()]
     elif signature == "next_sentence":
@@ -89,17 +79,17 @@ def _text(tokenizer: BertTokenizer, count: int) -> str:
     return " ".join([word] * count)
 
 
-def _example(tokenizer: BertTokenizer, length: int) -> bytes:
-    real, none = [1] * length, [0] * length
-    example = tf.train.Example()
+def example(ids: list[int], first: int) -> bytes:
+    """A serialized masked example of these ids, in which `first` is to be predicted behind [CLS]."""
+    found = tf.train.Example()
     for name, numbers in (
-        (features.INPUT_IDS, [tokenizer.cls_id, *[tokenizer.mask_id] * (length - 2), tokenizer.sep_id]),
-        (features.INPUT_MASK, real),
-        (features.SEGMENT_IDS, none),
+        (features.INPUT_IDS, ids),
+        (features.INPUT_MASK, [1] * len(ids)),
+        (features.SEGMENT_IDS, [0] * len(ids)),
         (features.MASKED_LM_POSITIONS, [1]),
-        (features.MASKED_LM_IDS, [tokenizer.unk_id]),
+        (features.MASKED_LM_IDS, [first]),
         (features.NEXT_SENTENCE_LABELS, [0]),
     ):
-        example.features.feature[name].int64_list.value.extend(numbers)
-    example.features.feature[features.MASKED_LM_WEIGHTS].float_list.value.append(1.0)
-    return example.SerializeToString()
+        found.features.feature[name].int64_list.value.extend(numbers)
+    found.features.feature[features.MASKED_LM_WEIGHTS].float_list.value.append(1.0)
+    return found.SerializeToString()

@@ -42,13 +42,14 @@ async def http_client(url, pick, record):
 
 
 def grpc_requests(texts: list[str], model: str) -> list[bytes]:
+    import numpy as np
+
     from serving import protos, tensors
-    from serving.client import _array
 
     requests = []
     for text in texts:
         request = protos.PredictRequest(model_spec={"name": model})
-        tensors.to_proto(_array([text]), request.inputs["text"])
+        tensors.to_proto(np.array([text.encode()], object), request.inputs["text"])
         requests.append(request.SerializeToString())
     return requests
 
