@@ -40,6 +40,8 @@ _PAGE_HEADERS = {
     "cache-control": "no-cache",
 }
 
+WATCH_SECONDS = 0.05
+
 Response = tuple[int, str, bytes | Iterator[bytes]]
 
 
@@ -224,14 +226,19 @@ class _timeout:
 
 
 class _while_connected:
-    """Cancels the task when its client goes, and raises RequestError: who waits in a queue is not answered then."""
+    """Cancels the task when its client goes, and raises RequestError: who waits in a queue is not answered then. Those
+    who are answered soon are not watched, as that would cost them more than it saves."""
 
     def __init__(self, receive):
         self._receive = receive
         self._gone = False
+        self._watch = None
 
     async def __aenter__(self):
-        self._watch = asyncio.create_task(self._until_gone(asyncio.current_task()))
+        self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._begin, asyncio.current_task())
+
+    def _begin(self, task):
+        self._watch = asyncio.create_task(self._until_gone(task))
 
     async def _until_gone(self, task):
         while (await self._receive())["type"] != "http.disconnect":
@@ -240,7 +247,9 @@ class _while_connected:
         task.cancel()
 
     async def __aexit__(self, kind, error, traceback):
-        self._watch.cancel()
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         if self._gone and kind is asyncio.CancelledError:
             raise RequestError(Code.CANCELLED, "the client has gone")
 
