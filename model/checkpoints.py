@@ -4,8 +4,6 @@ encoder = load("uncased_L-12_H-768_A-12")              # google's, Hugging Face'
 save_huggingface(encoder, "out", vocab="uncased_L-12_H-768_A-12/vocab.txt", lower_case=True)
 """
 
-import dataclasses
-import fnmatch
 import logging
 import os
 import pathlib
@@ -19,7 +17,7 @@ from model.encoder import BertEncoder
 from model.formats import PARTS, POOLER, Checkpoint
 from model.heads import ALL_HEADS
 from preprocessing.errors import InputError
-from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
+from preprocessing.features import INPUT_IDS
 
 Format = Literal["google", "huggingface", "keras-hub", "ours"]
 # Each has `read`, `write`, `vocab_file` and `lower_case`.
@@ -64,10 +62,10 @@ def _locate(path: pathlib.Path) -> tuple[Format, pathlib.Path]:
     )
 
 
-def read(path: PathLike) -> Checkpoint:
-    """The checkpoint's settings and arrays, not yet checked against each other."""
+def read(path: PathLike, ignore: Sequence[str] = ()) -> Checkpoint:
+    """The checkpoint's settings and arrays (but those to `ignore`), not yet checked against each other."""
     kind, place = _locate(pathlib.Path(path))
-    return _MODULES[kind].read(place)
+    return _MODULES[kind].read(place, ignore)
 
 
 def load(
@@ -88,26 +86,25 @@ def load(
 
     Raises InputError, which names the arrays, for missing, unexpected or misshapen ones and for unreadable files.
     """
-    return build(read(path), heads, dtype, ignore, report)
+    return build(read(path, ignore), heads, dtype, report)
 
 
 def build(
     checkpoint: Checkpoint,
     heads: Sequence[str] | None = None,
     dtype: str | None = None,
-    ignore: Sequence[str] = (),
     report: Callable[[str], None] = log.warning,
 ) -> BertEncoder:
     """`load` of a checkpoint that has been read."""
-    arrays = {
-        name: array
-        for name, array in checkpoint.arrays.items()
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
-    }
-    present = _check(dataclasses.replace(checkpoint, arrays=arrays))
+    present = _check(checkpoint)
     heads = tuple(head for head in ALL_HEADS if head in (present if heads is None else heads))
     encoder = BertEncoder(checkpoint.settings, heads, dtype=dtype)
-    formats.assign(encoder, arrays)
+    formats.assign(encoder, checkpoint.arrays)
+    for line in checkpoint.dropped:
+        report(line)
+    odd = [name for name, array in checkpoint.arrays.items() if not np.isfinite(array).all()]
+    if odd:
+        report(f"{checkpoint.source}: {len(odd)} arrays hold values that are not finite: {_some(odd)}")
     absent = [part for part in (POOLER, *heads) if part not in present]
     if absent:
         report(f"{checkpoint.source}: has no {', no '.join(absent)}: initialised at random")
@@ -191,17 +188,9 @@ def save_as(
 
 def largest_difference(first: BertEncoder, second: BertEncoder) -> float:
     """The largest absolute difference of any output, heads included, on one batch of random ids."""
-    settings, random = first.settings, np.random.default_rng(0)
-    length = min(settings.max_positions, 32)
-    inputs = {
-        INPUT_IDS: random.integers(settings.vocab_size, size=(2, length), dtype=np.int32),
-        INPUT_MASK: (np.arange(length) < [[length], [length // 2 + 1]]).astype(np.int32),
-        SEGMENT_IDS: random.integers(settings.type_vocab_size, size=(2, length), dtype=np.int32),
-    }
-    difference = 0.0
-    for a, b in zip(_outputs(first, inputs), _outputs(second, inputs), strict=True):
-        difference = max(difference, float(np.max(np.abs(a - b))))
-    return difference
+    inputs = formats.random_inputs(first.settings)
+    pairs = zip(_outputs(first, inputs), _outputs(second, inputs), strict=True)
+    return max(formats.difference(a, b) for a, b in pairs)
 
 
 def _outputs(encoder: BertEncoder, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -38,14 +38,28 @@ def _several_workers() -> tf.distribute.Strategy:
 
 
 def is_chief() -> bool:
-    """Whether this process is the one that writes results: the only one, or the first of several workers."""
-    return _config().get("task", {}).get("index", 0) == 0
+    """Whether this process is the one that writes results: the only one, or of several workers the chief, else the
+    first."""
+    cluster, task = _config()
+    return not cluster or (task["type"], task["index"]) == ("chief" if "chief" in cluster else "worker", 0)
 
 
-def _config() -> dict:
-    return json.loads(os.environ.get("TF_CONFIG") or "{}")
+def _config() -> tuple[dict[str, list[str]], dict]:
+    """(cluster, task) of TF_CONFIG; the cluster is empty where there is none."""
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        config = json.loads(text)
+        cluster, task = config.get("cluster") or {}, config.get("task") or {}
+        if cluster and not 0 <= task["index"] < len(cluster[task["type"]]):
+            raise ValueError
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise InputError(
+            'TF_CONFIG must be like {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+            f", its task one of the cluster. Received: {text!r}"
+        ) from error
+    return cluster, task
 
 
 def _workers() -> list[str]:
-    cluster = _config().get("cluster", {})
+    cluster, _ = _config()
     return [*cluster.get("chief", []), *cluster.get("worker", [])]

@@ -56,9 +56,3 @@ class Evaluation:
         weights = tf.reshape(batch[features.MASKED_LM_WEIGHTS], [-1])
         counts = tf.math.unsorted_segment_sum(weights, labels, encoder.settings.vocab_size)
         return metrics.batch_sums(encoder, outputs, batch), counts
-
-
-def evaluate(encoder: BertEncoder, files: list[str], batch_size: int = 32) -> dict[str, float]:
-    """The figures of an `Evaluation` over all examples of these files."""
-    examples = batches.open_examples(files, vocab_size=encoder.settings.vocab_size)
-    return Evaluation(encoder, examples, batch_size)()

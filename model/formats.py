@@ -5,9 +5,11 @@ dense kernels are [in, out], query, key and value are apart, `cls/seq_relationsh
 """
 
 import dataclasses
+import fnmatch
 import json
 import os
 import pathlib
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +19,8 @@ import numpy as np
 from model.encoder import BertEncoder
 from model.heads import ALL_HEADS, MASKED_LM, NEXT_SENTENCE
 from model.settings import EncoderSettings
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, require
+from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 
 ENCODER, POOLER = "encoder", "pooler"
 PARTS = (ENCODER, POOLER, *ALL_HEADS)
@@ -35,16 +38,18 @@ CONFIG_NAMES = {
     "dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob",
     "initializer_range": "initializer_range",
+    "layer_norm_epsilon": "layer_norm_eps",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory; `arrays` are by google's names."""
+    """A checkpoint in memory; `arrays` are by google's names. `dropped` says what of it this model has no place for."""
 
     source: pathlib.Path
     settings: EncoderSettings
     arrays: Mapping[str, np.ndarray]
+    dropped: Sequence[str] = ()
 
 
 def part_of(name: str) -> str:
@@ -147,10 +152,32 @@ def assign(encoder: BertEncoder, arrays: Mapping[str, np.ndarray]) -> None:
             variable.assign(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1))
 
 
+def without(arrays: Mapping[str, np.ndarray], ignore: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays whose names no pattern matches."""
+    return {n: array for n, array in arrays.items() if not any(fnmatch.fnmatchcase(n, p) for p in ignore)}
+
+
+def random_inputs(settings: EncoderSettings) -> dict[str, np.ndarray]:
+    """A batch of two examples of random ids and segments, the second padded."""
+    random, length = np.random.default_rng(0), min(settings.max_positions, 32)
+    return {
+        INPUT_IDS: random.integers(settings.vocab_size, size=(2, length), dtype=np.int32),
+        INPUT_MASK: (np.arange(length) < [[length], [length // 2 + 1]]).astype(np.int32),
+        SEGMENT_IDS: random.integers(settings.type_vocab_size, size=(2, length), dtype=np.int32),
+    }
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest absolute difference; infinite where one alone is not a number."""
+    with np.errstate(invalid="ignore"):
+        gaps = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
+    return float(np.max(np.where(np.isnan(gaps), np.inf, gaps)))
+
+
 def read_json(path: pathlib.Path) -> dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: must hold a JSON object. Received: {type(value).__name__}")
@@ -163,29 +190,34 @@ def write_json(path: pathlib.Path, value: Mapping) -> None:
     partial.replace(path)
 
 
-def settings_from(path: pathlib.Path, config: Mapping, **others) -> EncoderSettings:
+def settings_from(path: pathlib.Path, config: Mapping, activation: str) -> EncoderSettings:
     """Settings from a config with google's names; absent entries keep their defaults, except the sizes."""
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"activation": activation}
     for ours, theirs in CONFIG_NAMES.items():
         value = config.get(theirs)
         if value is None and ours in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size"):
             raise InputError(f"{path}: {theirs} is missing")
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"{path}: {theirs} must be a number. Received: {value!r}")
-        values[ours] = value
-    try:
-        return EncoderSettings(**values, **others)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        if value is not None:
+            values[ours] = value
+    return _settings(path, values, CONFIG_NAMES)
 
 
 def settings_in(path: pathlib.Path) -> EncoderSettings:
     """The EncoderSettings in a JSON file: our config.json, or one that holds nothing else."""
     config = read_json(path)
+    return _settings(path, config.get("encoder", config), {})
+
+
+def _settings(path: pathlib.Path, values: object, names: Mapping[str, str]) -> EncoderSettings:
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: the settings must be a JSON object. Received: {values!r}")
+    for field in dataclasses.fields(EncoderSettings):
+        if field.type in (int, float) and field.name in values:
+            value, rule = values[field.name], "a whole number" if field.type is int else "a number"
+            fits = type(value) is int or type(value) is field.type
+            require(fits, f"{path}: {names.get(field.name, field.name)} must be {rule}", value)
     try:
-        return EncoderSettings(**config.get("encoder", config))
+        return EncoderSettings(**values)
     except (TypeError, InputError) as error:
         raise InputError(f"{path}: {error}".replace("EncoderSettings.__init__() ", "")) from error
 
@@ -195,20 +227,25 @@ def config_of(settings: EncoderSettings) -> dict:
 
 
 def read_vocab(path: pathlib.Path) -> list[str]:
-    """Tokens of a vocab.txt, one per line; only newline ends a line."""
+    """Tokens of a vocab.txt, one per line; only newline ends a line. A byte order mark, Windows line ends and blank
+    lines at the end are read over."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    return text.removesuffix("\n").split("\n")
+    return text.rstrip("\r\n").replace("\r\n", "\n").split("\n")
 
 
 def infer_lower_case(tokens: Sequence[str] | None) -> bool | None:
-    """Whether a vocabulary is of lower-cased text: no ordinary token has a capital ASCII letter. None without one."""
+    """Whether a vocabulary is of lower-cased text: no ordinary token has a capital or an accent. None without one."""
     if tokens is None:
         return None
-    ordinary = (token for token in tokens if not (token.startswith("[") and token.endswith("]")))
-    return not any("A" <= letter <= "Z" for token in ordinary for letter in token)
+    ordinary = (token for token in tokens if token[:1] + token[-1:] not in ("[]", "<>"))  # google's Chinese has <S>
+    return not any(token != token.lower() or _has_accent(token) for token in ordinary)
+
+
+def _has_accent(token: str) -> bool:
+    return any(unicodedata.category(letter) == "Mn" for letter in unicodedata.normalize("NFD", token))
 
 
 def tokens_of(vocab: str | os.PathLike | Sequence[str] | None, vocab_size: int) -> list[str] | None:

@@ -20,6 +20,7 @@ from model.formats import (
     shapes,
     stated_or_inferred,
     vocab_in,
+    without,
     write_json,
     write_vocab,
 )
@@ -41,9 +42,9 @@ def find_prefix(path: pathlib.Path) -> pathlib.Path | None:
         prefixes = sorted(index.with_suffix("") for index in path.glob("*.index"))
         if path / PREFIX in prefixes:
             return path / PREFIX
-        latest = tf.train.latest_checkpoint(str(path))
-        if latest:
-            return pathlib.Path(latest)
+        latest = _latest(path)
+        if latest in prefixes:
+            return latest
         if len(prefixes) > 1:
             raise InputError(f"{path}: several checkpoints; name one of: {', '.join(p.name for p in prefixes)}")
         return prefixes[0] if prefixes else None
@@ -51,26 +52,30 @@ def find_prefix(path: pathlib.Path) -> pathlib.Path | None:
     return prefix if pathlib.Path(f"{prefix}.index").is_file() else None
 
 
-def read(prefix: pathlib.Path) -> Checkpoint:
+def _latest(folder: pathlib.Path) -> pathlib.Path | None:
+    """What the folder's `checkpoint` file names, in this folder: a copied one names the place it was trained in."""
+    try:
+        state = tf.train.get_checkpoint_state(str(folder))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{folder / 'checkpoint'}: must be UTF-8 text: {error}") from error
+    return folder / pathlib.Path(state.model_checkpoint_path).name if state else None
+
+
+def read(prefix: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
     config_path = prefix.parent / CONFIG
     if not config_path.is_file():
         raise InputError(f"{config_path}: missing; a google checkpoint needs it beside {prefix.name}")
     config = read_json(config_path)
     if config.get("hidden_act", "gelu") != "gelu":
         raise InputError(f'{config_path}: hidden_act must be "gelu". Received: {config["hidden_act"]!r}')
-    settings = settings_from(
-        config_path,
-        config,
-        activation="gelu" if config.get("exact_gelu") else "gelu_tanh",
-        layer_norm_epsilon=config.get("layer_norm_eps", DEFAULT_EPSILON),
-    )
+    settings = settings_from(config_path, config, "gelu" if config.get("exact_gelu") else "gelu_tanh")
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         names = [name for name in reader.get_variable_to_shape_map() if not TRAINING_STATE.match(name)]
         arrays = {name: reader.get_tensor(name) for name in names}
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise InputError(f"{prefix}: not a readable TensorFlow checkpoint: {error}") from error
-    return Checkpoint(prefix, settings, arrays)
+    return Checkpoint(prefix, settings, without(arrays, ignore))
 
 
 def vocab_file(prefix: pathlib.Path) -> pathlib.Path | None:
@@ -99,8 +104,8 @@ def write(
     config = config_of(settings) | {"hidden_act": "gelu"}
     if settings.activation == "gelu":
         config["exact_gelu"] = True
-    if settings.layer_norm_epsilon != DEFAULT_EPSILON:
-        config["layer_norm_eps"] = settings.layer_norm_epsilon
+    if settings.layer_norm_epsilon == DEFAULT_EPSILON:
+        del config["layer_norm_eps"]
     if lower_case is not None:
         config["do_lower_case"] = lower_case
     write_vocab(prefix.parent, vocab)

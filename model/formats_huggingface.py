@@ -24,15 +24,18 @@ from model.formats import (
     shapes,
     stated_or_inferred,
     vocab_in,
+    without,
     write_json,
     write_vocab,
 )
 from model.heads import MASKED_LM, NEXT_SENTENCE
 from model.settings import EncoderSettings
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, require
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
-SAFETENSORS, SAFETENSORS_INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+INDEX = ".index.json"
+READERS = {SAFETENSORS: tensor_files.read_safetensors, PICKLE: tensor_files.read_torch_pickle}
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -54,7 +57,7 @@ ARCHITECTURES = {
 
 def is_folder(path: pathlib.Path) -> bool:
     return (path / CONFIG).is_file() and any(
-        (path / name).is_file() for name in (SAFETENSORS, SAFETENSORS_INDEX, PICKLE)
+        (path / f"{name}{ending}").is_file() for name in READERS for ending in ("", INDEX)
     )
 
 
@@ -79,10 +82,10 @@ def _transposed(google_name: str) -> bool:
     return google_name.endswith("/kernel")
 
 
-def read(folder: pathlib.Path) -> Checkpoint:
+def read(folder: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
     config = read_json(folder / CONFIG)
     settings = _settings(folder / CONFIG, config)
-    tensors = {modern_name(name): array for name, array in _tensors(folder).items()}
+    tensors = {modern_name(name): array for name, array in without(_tensors(folder), ignore).items()}
     tensors = {name: array for name, array in tensors.items() if not name.endswith(".position_ids")}
     _drop_aliases(folder, tensors)
     google_names = {huggingface_name(name): name for name in shapes(settings)}
@@ -90,15 +93,34 @@ def read(folder: pathlib.Path) -> Checkpoint:
     for name, array in tensors.items():
         google_name = google_names.get(name, name)  # an unknown one keeps its name, to be refused by it
         arrays[google_name] = array.T if _transposed(google_name) else array
-    return Checkpoint(folder, settings, arrays)
+    return Checkpoint(folder, settings, without(arrays, ignore), _dropped(folder, config))
 
 
 vocab_file = vocab_in
 
 
 def lower_case(folder: pathlib.Path) -> bool | None:
+    return stated_or_inferred(_tokenizer(folder).get("do_lower_case"), vocab_file(folder))
+
+
+def _tokenizer(folder: pathlib.Path) -> dict:
     path = folder / TOKENIZER_CONFIG
-    return stated_or_inferred(read_json(path).get("do_lower_case") if path.is_file() else None, vocab_file(folder))
+    return read_json(path) if path.is_file() else {}
+
+
+def _dropped(folder: pathlib.Path, config: Mapping) -> list[str]:
+    """What the tokenizer is set to that BERT's own cannot do. Raises InputError where it is another one."""
+    tokenizer = _tokenizer(folder)
+    for name, stated in ((CONFIG, config), (TOKENIZER_CONFIG, tokenizer)):
+        kind = stated.get("tokenizer_class")
+        rule = f"{folder / name}: tokenizer_class must be BertTokenizer or BertTokenizerFast"
+        require(kind in (None, "BertTokenizer", "BertTokenizerFast"), rule, kind)
+    usual = {"strip_accents": lower_case(folder), "tokenize_chinese_chars": True, "do_basic_tokenize": True}
+    return [
+        f"{folder / TOKENIZER_CONFIG}: {key} {json.dumps(tokenizer[key])} is dropped; the text is tokenized without it"
+        for key, value in usual.items()
+        if tokenizer.get(key) is not None and tokenizer[key] != value
+    ]
 
 
 def _settings(path: pathlib.Path, config: Mapping) -> EncoderSettings:
@@ -106,22 +128,26 @@ def _settings(path: pathlib.Path, config: Mapping) -> EncoderSettings:
         if (config.get(key) if config.get(key) is not None else wanted) != wanted:
             raise InputError(f"{path}: {key} must be {json.dumps(wanted)}. Received: {config[key]!r}")
     activation = config.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
+    if activation not in list(ACTIVATIONS):
         raise InputError(f"{path}: hidden_act must be one of {', '.join(ACTIVATIONS)}. Received: {activation!r}")
-    epsilon = config.get("layer_norm_eps", 1e-12)
-    return settings_from(path, config, activation=ACTIVATIONS[activation], layer_norm_epsilon=epsilon)
+    return settings_from(path, config, ACTIVATIONS[activation])
 
 
 def _tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    if (folder / SAFETENSORS).is_file():
-        return tensor_files.read_safetensors(folder / SAFETENSORS)
-    if (folder / SAFETENSORS_INDEX).is_file():
-        index = read_json(folder / SAFETENSORS_INDEX)
-        shards = sorted({pathlib.Path(str(name)).name for name in index.get("weight_map", {}).values()})
-        return {
-            name: array for shard in shards for name, array in tensor_files.read_safetensors(folder / shard).items()
-        }
-    return tensor_files.read_torch_pickle(folder / PICKLE)
+    for name, read_file in READERS.items():
+        if (folder / name).is_file():
+            return read_file(folder / name)
+        index = folder / f"{name}{INDEX}"
+        if index.is_file():
+            shards = read_json(index).get("weight_map")
+            if not isinstance(shards, dict):
+                raise InputError(f"{index}: weight_map must be a JSON object. Received: {shards!r}")
+            tensors: dict[str, np.ndarray] = {}
+            for shard in sorted({pathlib.Path(str(name)).name for name in shards.values()}):
+                require((folder / shard).is_file(), f"{index}: every shard must be in the folder", shard)
+                tensors |= read_file(folder / shard)
+            return tensors
+    raise InputError(f"{folder}: has no {' or '.join(READERS)}")
 
 
 def _drop_aliases(folder: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
@@ -129,7 +155,7 @@ def _drop_aliases(folder: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
     for alias, name in ALIASES.items():
         if alias in tensors:
             if not np.array_equal(tensors.setdefault(name, tensors[alias]), tensors[alias]):
-                raise InputError(f"{folder}: {alias} must equal {name} (tied); this model's decoder is not tied")
+                raise InputError(f"{folder}: {alias} must equal {name} (tied); ignore it to use the embedding")
             del tensors[alias]
 
 
@@ -148,7 +174,6 @@ def write(
         "model_type": "bert",
         "architectures": [ARCHITECTURES[encoder.heads]],
         "hidden_act": "gelu" if settings.activation == "gelu" else "gelu_pytorch_tanh",
-        "layer_norm_eps": settings.layer_norm_epsilon,
         "pad_token_id": 0,
         "tie_word_embeddings": True,
     }

@@ -12,7 +12,20 @@ import keras
 import numpy as np
 
 from model.encoder import BertEncoder
-from model.formats import VOCAB, Checkpoint, arrays_of, read_json, settings_in, shapes, stated_or_inferred, write_json
+from model.formats import (
+    VOCAB,
+    Checkpoint,
+    arrays_of,
+    difference,
+    infer_lower_case,
+    random_inputs,
+    read_json,
+    settings_in,
+    shapes,
+    stated_or_inferred,
+    without,
+    write_json,
+)
 from model.settings import EncoderSettings
 from model.tensor_files import read_safetensors, write_safetensors
 from preprocessing.errors import InputError
@@ -63,7 +76,7 @@ def load_backbone(path: pathlib.Path):
 
     try:
         if path.is_dir():
-            backbone = keras_nlp.models.Backbone.from_preset(str(path))
+            backbone = keras_nlp.models.Backbone.from_preset(str(path.resolve()))  # else a built-in name
         else:
             backbone = keras.saving.load_model(path, compile=False)
     except Exception as error:  # what Keras raises for a damaged file depends on the damage
@@ -73,7 +86,7 @@ def load_backbone(path: pathlib.Path):
     return backbone
 
 
-def read(path: pathlib.Path) -> Checkpoint:
+def read(path: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
     backbone = load_backbone(path)
     settings = EncoderSettings(
         vocab_size=backbone.vocabulary_size,
@@ -94,7 +107,7 @@ def read(path: pathlib.Path) -> Checkpoint:
             settings = settings_in(path / SETTINGS)
         if (path / HEADS).is_file():
             arrays |= read_safetensors(path / HEADS)
-    return Checkpoint(path, settings, arrays)
+    return Checkpoint(path, settings, without(arrays, ignore))
 
 
 def vocab_file(path: pathlib.Path) -> pathlib.Path | None:
@@ -135,7 +148,8 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     backbone.save_to_preset(str(folder))
     if vocab is not None:
-        keras_nlp.models.BertTokenizer(list(vocab), lowercase=bool(lower_case)).save_to_preset(str(folder))
+        lowercase = infer_lower_case(vocab) if lower_case is None else lower_case
+        keras_nlp.models.BertTokenizer(list(vocab), lowercase=lowercase).save_to_preset(str(folder))
     heads = {name: arrays[name] for name in shapes(settings) if name.startswith("cls/") and name in arrays}
     if heads:
         write_safetensors(folder / HEADS, heads)
@@ -144,10 +158,9 @@ def write(
 
 def backbone_difference(encoder: BertEncoder, folder: pathlib.Path) -> float:
     """The largest difference between the encoder's outputs and those that keras-hub's own layers give for a preset."""
-    ids = np.random.default_rng(0).integers(
-        encoder.settings.vocab_size, size=(2, min(32, encoder.settings.max_positions))
+    inputs = random_inputs(encoder.settings)
+    ours = encoder(inputs)
+    theirs = load_backbone(folder)(
+        {"token_ids": inputs[INPUT_IDS], "padding_mask": inputs[INPUT_MASK], "segment_ids": inputs[SEGMENT_IDS]}
     )
-    ones, zeros = np.ones_like(ids), np.zeros_like(ids)
-    ours = encoder({INPUT_IDS: ids, INPUT_MASK: ones, SEGMENT_IDS: zeros})
-    theirs = load_backbone(folder)({"token_ids": ids, "padding_mask": ones, "segment_ids": zeros})
-    return max(float(np.max(np.abs(np.asarray(ours[name]) - np.asarray(theirs[name])))) for name in ours)
+    return max(difference(np.asarray(ours[name]), np.asarray(theirs[name])) for name in ours)

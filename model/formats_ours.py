@@ -14,6 +14,7 @@ from model.formats import (
     settings_in,
     stated_or_inferred,
     vocab_in,
+    without,
     write_json,
     write_vocab,
 )
@@ -28,11 +29,11 @@ def is_folder(path: pathlib.Path) -> bool:
     return (path / CONFIG).is_file() and read_json(path / CONFIG).get("format") == FORMAT
 
 
-def read(folder: pathlib.Path) -> Checkpoint:
+def read(folder: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
     version = read_json(folder / CONFIG).get("version")
     if version != VERSION:
         raise InputError(f"{folder / CONFIG}: version must be {VERSION}. Received: {version!r}")
-    return Checkpoint(folder, settings_in(folder / CONFIG), read_safetensors(folder / WEIGHTS))
+    return Checkpoint(folder, settings_in(folder / CONFIG), without(read_safetensors(folder / WEIGHTS), ignore))
 
 
 vocab_file = vocab_in

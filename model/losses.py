@@ -30,8 +30,8 @@ def masked_lm(encoder, outputs, batch) -> tuple[tf.Tensor, tf.Tensor]:
 def cross_entropy(
     x_MH: tf.Tensor, table_VH: tf.Tensor, bias_V: tf.Tensor, labels_M: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """(negative log likelihoods, 1 where the label's logit is the greatest), both float32 [M], of the logits
-    `x @ table.T + bias`.
+    """(negative log likelihoods, 1 where the label's logit is the greatest, of equal ones the first), both float32 [M],
+    of the logits `x @ table.T + bias`.
 
     On a CPU the passes over [M, V] cost as much as the matmuls. So the softmax, which the gradient needs anyway, gives
     the loss as well (its greatest value is `1 / sum(exp(logits - greatest logit))`), and is neither scaled by the
@@ -44,10 +44,13 @@ def cross_entropy(
         table_VH = tf.cast(table_VH, dtype)
         logits_MV = tf.nn.bias_add(tf.cast(tf.matmul(x_MH, table_VH, transpose_b=True), tf.float32), bias_V)
         shares_MV = tf.nn.softmax(logits_MV)
-        greatest_M = tf.reduce_max(logits_MV, axis=-1)
-        label_M = tf.gather(logits_MV, labels_M, batch_dims=1)
-        nll_M = greatest_M - tf.math.log(tf.reduce_max(shares_MV, axis=-1)) - label_M
-        right_M = tf.cast(label_M >= greatest_M, tf.float32)
+        best_M = tf.argmax(logits_MV, axis=-1, output_type=labels_M.dtype)
+        greatest_M, share_M, label_M = (
+            tf.gather(values_MV, at_M, batch_dims=1)
+            for values_MV, at_M in ((logits_MV, best_M), (shares_MV, best_M), (logits_MV, labels_M))
+        )
+        nll_M = greatest_M - tf.math.log(share_M) - label_M
+        right_M = tf.cast(best_M == labels_M, tf.float32)
 
         def gradient(d_nll_M, _):
             d_M1, shares = d_nll_M[:, None], tf.cast(shares_MV, dtype)

@@ -1,5 +1,7 @@
 """What is told about a model: sums over batches, the figures made of them, and what needs no model at all."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -30,9 +32,9 @@ def batch_sums(encoder, outputs, batch) -> tf.Tensor:
 
 
 def figures(sums: np.ndarray, next_sentence: bool = True) -> dict[str, float]:
-    """Losses in nats and accuracies from the sums [len(SUMS)] over any number of batches."""
+    """Losses in nats and accuracies from the sums [len(SUMS)] over any number of batches; nan where there is none."""
     total = dict(zip(SUMS, np.asarray(sums, np.float64).tolist(), strict=True))
-    predictions, examples = max(total["masked_weight"], 1e-9), max(total["examples"], 1e-9)
+    predictions, examples = total["masked_weight"] or math.nan, total["examples"] or math.nan
     result = {
         "masked_lm_loss": total["masked_nll"] / predictions,
         "masked_lm_accuracy": total["masked_right"] / predictions,

@@ -4,7 +4,8 @@ google's AdamW (`optimization.py`): no bias correction, decoupled weight decay, 
 `p -= lr * (m / (sqrt(v) + epsilon) + decay * p)`. Moments of every row of the word embedding decay in every step, as in
 google's code, so its gradient is dense here.
 LAMB: You et al. 2019 (arXiv 1904.00962), algorithm 2: the same update with bias correction as asked for, its length in
-each variable set to lr times the variable's norm.
+each matrix (query, key and value each by itself) set to lr times the matrix's norm. As in the authors' code, what is
+not decayed is not adapted either.
 """
 
 from collections.abc import Sequence
@@ -67,6 +68,10 @@ class Optimizer(tf.Module):
         self.settings = settings
         self._variables = [variable.value for variable in variables]
         self._decay = [settings.weight_decay if decays(variable.path) else 0.0 for variable in variables]
+        # Matrices side by side in each variable whose update LAMB adapts; 0: not adapted.
+        self._matrices = [
+            (3 if variable.path.endswith("qkv_kernel") else 1) if decays(variable.path) else 0 for variable in variables
+        ]
         self._rates = layer_rates([variable.path for variable in variables], layers, settings.layer_decay)
         zeros = [] if settings.optimizer == "sgd" else self._variables
         self._first = [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in zeros]
@@ -161,9 +166,12 @@ class Optimizer(tf.Module):
             update = first / (1 - power_1) / (tf.sqrt(second / (1 - power_2)) + settings.epsilon)
         if decay:
             update += decay * variable
-        if settings.optimizer == "lamb":
-            size, norm = tf.norm(variable), tf.norm(update)
-            rate *= tf.where((size > 0) & (norm > 0), size / tf.maximum(norm, 1e-30), 1.0)
+        matrices = self._matrices[index]
+        if settings.optimizer == "lamb" and matrices:
+            parts = [tf.reshape(value, [variable.shape[0], matrices, -1]) for value in (variable, update)]
+            size, norm = (tf.norm(part, axis=(0, 2), keepdims=True) for part in parts)
+            ratio = tf.where((size > 0) & (norm > 0), size / tf.maximum(norm, 1e-30), 1.0)
+            update = tf.reshape(ratio * parts[1], variable.shape)
         variable.assign_sub(rate * update)
 
 

@@ -114,7 +114,7 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
             if all(file.get_slice(name).get_dtype() != "BF16" for name in names):
                 return {name: file.get_tensor(name) for name in names}
         return {name: _array(**tensor) for name, tensor in safetensors.deserialize(path.read_bytes())}
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, AttributeError, safetensors.SafetensorError) as error:  # NumPy lacks the type: AttributeError
         raise InputError(f"{path}: not a readable safetensors file: {error}") from error
 
 

@@ -5,6 +5,8 @@ gradients, or weigh the masked tokens of the whole batch alike.
 """
 
 import dataclasses
+import functools
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 
@@ -46,6 +48,7 @@ def train(
     lower_case: bool | None = None,
     init: str | None = None,
     transform: batches.Transform | None = None,
+    masking: str | None = None,
     report: Report | None = None,
 ) -> TrainingResult:
     """Trains on example files, or goes on with the run in `output` that was interrupted.
@@ -55,11 +58,13 @@ def train(
     Args:
         train_files: with phases, each phase takes those of its length.
         eval_files: held-out examples; without them there are no held-out figures.
-        output: folder; gets `model/` (the result), `checkpoints/`, `logs/` (TensorBoard), `history.jsonl`,
-            `curves.png`, `run.json`.
+        output: folder; gets `model/` (the result), `best/` (the model with the lowest held-out loss), `checkpoints/`,
+            `logs/` (TensorBoard), `history.jsonl`, `curves.png`, `run.json`; `before_failure/` where a loss was not
+            finite.
         vocab_path, lower_case: stored with the model; the vocabulary makes samples of filled masks readable.
         init: a checkpoint to begin with, in any format that `checkpoints.load` takes.
         transform: see `batches.Transform`; for masking at training time.
+        masking: what `transform` does, in a word; a resumed run must do the same.
         report: called with (step, total steps, figures) as training goes.
 
     Raises:
@@ -78,13 +83,13 @@ def train(
         for length, files in train_groups.items()
         if length in {stretch.length for stretch in stretches}
     }
-    for opened in examples.values():
-        _check_predictions(opened, transform)
     held_out = {
         length: batches.open_examples(files, vocab_size=vocab_size)
         for length, files in held_out_groups.items()
         if length in examples
     }
+    for opened in (*examples.values(), *held_out.values()):
+        _check_predictions(opened, transform)
     if eval_files and last_length not in held_out:
         raise InputError(
             f"{eval_files[0]}: held-out examples must have the length of the last training examples ({last_length}). "
@@ -96,7 +101,11 @@ def train(
             encoder=encoder_settings,
             training=settings,
             init=init,
-            train_files=[[os.path.basename(file), tf.io.gfile.stat(file).length] for file in train_files],
+            train_files=_names_and_sizes(train_files),
+            eval_files=_names_and_sizes(eval_files),
+            vocabulary=hashlib.sha256("\n".join(tokens).encode()).hexdigest() if tokens else None,
+            lower_case=lower_case,
+            masking=masking,
         )
 
     keras.utils.set_random_seed(settings.seed)
@@ -111,6 +120,7 @@ def train(
     evaluations = {
         length: Evaluation(encoder, opened, settings.batch_size, transform) for length, opened in held_out.items()
     }
+    keep = functools.partial(_keep, encoder, output, vocab_path, lower_case)
     loop = Loop(settings, strategy, encoder, optimizer, state.loss_scale)
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     checkpoint_every = settings.checkpoint_every or max(1, settings.steps // 10)
@@ -127,11 +137,10 @@ def train(
                 stop = min(stretch.end, *(step + n - step % n for n in every))
                 done = loop.run(source, step, stop)
                 if done.bad_step is not None:
-                    state.save(done.bad_step)
                     raise InputError(
-                        f"the loss is not finite at step {done.bad_step} (batch {done.bad_step - stretch.first}); "
-                        f"the weights before it are in {state.newest()}. Try a lower learning rate. Received: loss "
-                        f"{done.bad_loss}, gradient norm {done.bad_norm}"
+                        f"the loss is not finite at step {done.bad_step} (batch {done.bad_step - stretch.first}); the "
+                        f"weights before it are in {keep('before_failure')}, with which another run can begin. Try a "
+                        f"lower learning rate. Received: loss {done.bad_loss}, gradient norm {done.bad_norm}"
                     )
                 step = stop
                 meter.add(done)
@@ -144,7 +153,8 @@ def train(
                 if evaluation and step % evaluate_every == 0 and not last:
                     found = evaluation(settings.evaluation_examples)
                     records.write(step, "held_out", found)
-                    state.save_if_best(step, found["masked_lm_loss"])
+                    if state.is_best(found["masked_lm_loss"]):
+                        keep("best")
                     if tokens:
                         records.write_text(step, "filled_masks", evaluation.samples(tokens))
                 if step % checkpoint_every == 0 or last:
@@ -154,17 +164,39 @@ def train(
         if eval_files:
             found = evaluations[last_length]()
             records.write(step, "held_out", found)
-            state.save_if_best(step, found["masked_lm_loss"])
+            if state.is_best(found["masked_lm_loss"]):
+                keep("best")
+        keep("model")
         if devices.is_chief():
-            checkpoints.save(encoder, os.path.join(output, "model"), vocab=vocab_path, lower_case=lower_case)
             records.plot(os.path.join(output, "curves.png"))
     return TrainingResult(encoder, found)
 
 
+def _keep(encoder, output, vocab_path, lower_case, name) -> str:
+    """Writes the encoder as it is now into a folder of `output`, and returns its path."""
+    path = os.path.join(output, name)
+    if devices.is_chief():
+        checkpoints.save(encoder, path, vocab=vocab_path, lower_case=lower_case)
+    return path
+
+
+def _names_and_sizes(files):
+    return [[os.path.basename(file), tf.io.gfile.stat(file).length] for file in files]
+
+
 def start_from(encoder: BertEncoder, path: str) -> None:
     """Takes over the weights of a checkpoint. Heads that it lacks keep their fresh weights; positions beyond its own
-    begin as copies of its positions, from the first on."""
-    weights = {weight.path: weight.numpy() for weight in checkpoints.load(path).weights}
+    begin as copies of its positions, from the first on. InputError where weights would mean something else here."""
+    source = checkpoints.load(path)
+    names = ("num_layers", "num_heads", "activation", "layer_norm_epsilon")
+    wanted, received = ({name: getattr(s, name) for name in names} for s in (encoder.settings, source.settings))
+    differing = [name for name in names if wanted[name] != received[name]]
+    if differing:
+        raise InputError(
+            f"{path}: the checkpoint must have the run's {', '.join(f'{n} {wanted[n]!r}' for n in differing)}. "
+            f"Received: {', '.join(f'{n} {received[n]!r}' for n in differing)}; train with the checkpoint's settings"
+        )
+    weights = {weight.path: weight.numpy() for weight in source.weights}
     position = encoder.embeddings.position
     for weight in encoder.weights:
         if weight.path not in weights:

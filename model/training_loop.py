@@ -61,41 +61,45 @@ class Loop:
         return iter(strategy.distribute_datasets_from_function(of_worker))
 
     def run(self, iterator, step: int, stop: int) -> Done:
-        """Runs the steps from `step` to before `stop`. float16 skips a step whose loss is not finite, other precisions
-        end there, both without a change of weights."""
-        reached, sums, last, waited = self._run(
-            iterator, tf.constant(step, tf.int64), tf.constant(stop, tf.int64), self._loss_scale.enabled
+        """Runs the steps from `step` to before `stop`. A step whose loss is not finite changes no weight and ends them;
+        float16 goes on while its loss scale can be lowered."""
+        reached, sums, last, waited, ended = self._run(
+            iterator, tf.constant(step, tf.int64), tf.constant(stop, tf.int64)
         )
         last = dict(zip((*metrics.SUMS, *EXTRA), last.numpy().tolist(), strict=True))
         reached = int(reached)
         done = Done(sums.numpy(), reached - step, float(waited))
-        if last["good"] or self._loss_scale.enabled:
+        if not ended:
             return done
         loss = last["masked_nll"] / max(last["masked_weight"], 1.0) + last["next_nll"] / max(last["examples"], 1.0)
         return dataclasses.replace(done, bad_step=reached - 1, bad_loss=loss, bad_norm=last["gradient_norm"])
 
-    def _steps(self, iterator, step, stop, skip_bad):
+    def _steps(self, iterator, step, stop):
         one_device = self._strategy.num_replicas_in_sync == 1
         width = len(metrics.SUMS) + len(EXTRA)
         sums, result = tf.zeros([width]), tf.ones([width])
         waited = tf.constant(0.0, tf.float64)
-        while step < stop and (result[-1] > 0 or skip_bad):
+        ended = tf.constant(False)
+        while step < stop and not ended:
             before = tf.timestamp()
             with tf.control_dependencies([before]):
                 batch = next(iterator)
             with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
                 waited += tf.timestamp() - before
+            scale = self._loss_scale.value()
             if one_device:
-                result = self._step(batch, step, self._loss_scale.value())
+                result = self._step(batch, step, scale)
             else:
-                results = self._strategy.run(self._step, args=(batch, step, self._loss_scale.value()))
+                results = self._strategy.run(self._step, args=(batch, step, scale))
                 result = self._strategy.experimental_local_results(results)[0]
             result = tf.ensure_shape(result, [width])
-            if skip_bad:
-                self._loss_scale.update(result[-1] > 0)
-            sums += tf.where(result[-1] > 0, result, 0.0)
+            good = result[-1] > 0
+            ended = tf.logical_not(good) & (scale <= 1)
+            if self._loss_scale.enabled:
+                self._loss_scale.update(good)
+            sums += tf.where(good, result, 0.0)
             step += 1
-        return step, sums, result, waited
+        return step, sums, result, waited, ended
 
 
 class Meter:

@@ -1,5 +1,6 @@
 """What a run leaves for people: `history.jsonl`, TensorBoard logs, a plot of the curves, filled-in masks."""
 
+import itertools
 import json
 import os
 
@@ -41,6 +42,8 @@ class Records:
         """`kind` is "training" or "held_out"."""
         if not (self._stream and self._writer):
             return
+        if self._history and (self._history[-1]["step"], self._history[-1]["kind"]) == (step, kind):
+            return  # a finished run, called again
         row = {"step": step, "kind": kind, **figures}
         self._history.append(row)
         self._stream.write(json.dumps(row) + "\n")
@@ -121,7 +124,7 @@ def filled_masks(batch: dict[str, np.ndarray], predicted: np.ndarray, tokens: li
     """Markdown of a few examples [B, L] with each masked token's prediction [B, P] beside the right one."""
     lines = []
     for row in range(min(examples, len(predicted))):
-        shown = [tokens[i] for i in batch[features.INPUT_IDS][row][batch[features.INPUT_MASK][row] > 0]]
+        shown = [tokens[i] for i in batch[features.INPUT_IDS][row]]
         count = int((batch[features.MASKED_LM_WEIGHTS][row] > 0).sum())
         for position, right, answer in zip(
             batch[features.MASKED_LM_POSITIONS][row][:count],
@@ -130,5 +133,6 @@ def filled_masks(batch: dict[str, np.ndarray], predicted: np.ndarray, tokens: li
             strict=True,
         ):
             shown[position] = f"**{tokens[answer]}**" if answer == right else f"**{tokens[answer]}**({tokens[right]})"
-        lines.append(" ".join(shown).replace(" ##", ""))
+        real = itertools.compress(shown, batch[features.INPUT_MASK][row])
+        lines.append(" ".join(real).replace(" ##", ""))
     return "\n\n".join(lines)

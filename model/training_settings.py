@@ -31,7 +31,9 @@ class TrainingSettings:
 
     steps: int = 1000
     batch_size: int = 32  # examples an update, over all devices
-    accumulate: int = 1  # cut each batch into so many parts, one after the other: less memory, same result
+    accumulate: int = (
+        1  # cut each batch into so many parts, one after the other: less memory, same result but for dropout's choice
+    )
     recompute: bool = False  # each layer's inner values in the backward pass: less memory, more time, same result
     phases: tuple[
         Phase, ...
@@ -63,7 +65,7 @@ class TrainingSettings:
     evaluate_every: int | None = None  # steps; None: ten times a run
     evaluation_examples: int | None = 1024  # at most, while training; the last evaluation takes all. None: all
     checkpoint_every: int | None = None  # steps; None: ten times a run
-    keep_checkpoints: int = 2  # newest ones, beside the best
+    keep_checkpoints: int = 2  # newest ones
 
     def __post_init__(self):
         # What was read from JSON: lists, and phases as objects.
@@ -124,6 +126,7 @@ class TrainingSettings:
             self.precision,
         )
         require(self.gpus is None or self.gpus >= 0, "gpus must be 0 or more", self.gpus)
+        require(0 <= self.seed < 2**31, "seed must be 0 or more and less than 2**31", self.seed)
 
     @property
     def warmup(self) -> int:

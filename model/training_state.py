@@ -6,6 +6,8 @@ The random state and the position in the data are functions of (seed, step), so 
 import dataclasses
 import json
 import os
+import pathlib
+import re
 import warnings
 from typing import Any
 
@@ -19,7 +21,7 @@ from preprocessing.errors import InputError
 
 
 class State:
-    """Weights, moments and step, in `folder`: the newest `keep`, and in `folder/best` the best on held-out examples.
+    """Weights, moments and step, in `folder`: the newest `keep`.
 
     Checkpoints are whole or absent: TensorFlow writes to a temporary name, and the list of checkpoints last.
     """
@@ -35,10 +37,9 @@ class State:
             slots=optimizer.slots,
             loss_scale=[self.loss_scale.factor, self.loss_scale.good_steps],
         )
+        _mend_list(folder)
         self._newest = tf.train.CheckpointManager(self._checkpoint, folder, max_to_keep=keep)
-        self._best = tf.train.CheckpointManager(
-            self._checkpoint, os.path.join(folder, "best"), max_to_keep=1, checkpoint_name="best"
-        )
+        self._stored: int | None = None  # the step of the newest checkpoint that is whole
 
     def restore(self) -> int:
         """Goes back to the newest checkpoint that can be read and returns its step, 0 when there is none.
@@ -49,7 +50,8 @@ class State:
         for path in paths:
             try:
                 self._checkpoint.restore(path).assert_consumed()
-                return int(self.step.numpy())
+                self._stored = int(self.step.numpy())
+                return self._stored
             except (tf.errors.OpError, AssertionError, ValueError, LookupError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0]
                 warnings.warn(f"checkpoint {path} cannot be read, going back to the one before: {reason}", stacklevel=2)
@@ -60,30 +62,44 @@ class State:
             )
         return 0
 
-    def newest(self) -> str | None:
-        """Path of the newest checkpoint."""
-        return self._newest.latest_checkpoint
-
     def save(self, step: int) -> None:
         self.step.assign(step)
-        if not devices.is_chief():
-            return
-        if not self._newest.latest_checkpoint or not self._newest.latest_checkpoint.endswith(f"-{step}"):
+        if devices.is_chief() and step != self._stored:
             self._newest.save(checkpoint_number=step)
+            self._stored = step
 
-    def save_if_best(self, step: int, loss: float) -> None:
-        """Keeps these weights, too, when the held-out loss is the lowest so far."""
-        if loss < float(self.best_loss.numpy()) and devices.is_chief():
-            self.step.assign(step)
+    def is_best(self, loss: float) -> bool:
+        """Whether the held-out loss is the lowest so far, which it then becomes."""
+        best = loss < float(self.best_loss.numpy())
+        if best:
             self.best_loss.assign(loss)
-            self._best.save(checkpoint_number=step)
+        return best
+
+
+def _mend_list(folder: str) -> None:
+    """Writes the list of checkpoints anew from the files where it is missing or damaged."""
+    path = pathlib.Path(folder, "checkpoint")
+    try:
+        if tf.train.get_checkpoint_state(folder):
+            return
+    except ValueError:  # an empty list; one that is no text
+        path.unlink(missing_ok=True)
+    matches = [re.fullmatch(r"ckpt-(\d+)\.index", file.name) for file in path.parent.glob("ckpt-*.index")]
+    names = [f"ckpt-{step}" for step in sorted(int(match[1]) for match in matches if match)]
+    if names:
+        # The manager leaves out what has no time above 0.
+        lines = [f'all_model_checkpoint_paths: "{name}" all_model_checkpoint_timestamps: 1\n' for name in names]
+        temporary = path.with_name(f"checkpoint.{os.getpid()}.tmp")
+        temporary.write_text(f'model_checkpoint_path: "{names[-1]}"\n{"".join(lines)}')
+        temporary.replace(path)
 
 
 def claim(output: str, **parts: Any) -> None:
     """Makes `output` the folder of the run that these settings describe, or goes on with it.
 
     Args:
-        parts: settings (dataclasses) and other JSON values that decide the run's result.
+        parts: settings (dataclasses) and other JSON values that decide the run's result. Those that the description of
+            an older run lacks are not compared.
 
     Raises:
         InputError: the folder holds a run with others; or it cannot be written to.
@@ -95,10 +111,11 @@ def claim(output: str, **parts: Any) -> None:
     )
     path = os.path.join(output, "run.json")
     try:
-        os.makedirs(output, exist_ok=True)
+        for name in ("checkpoints", "logs"):
+            os.makedirs(os.path.join(output, name), exist_ok=True)
         if os.path.exists(path):
             with open(path) as stream:
-                found = json.load(stream)
+                found = described | json.load(stream)
         else:
             found = described
             with open(path + ".tmp", "w") as stream:
@@ -106,7 +123,7 @@ def claim(output: str, **parts: Any) -> None:
             os.replace(path + ".tmp", path)
     except OSError as error:
         raise InputError(f"{output}: the output folder must be writable. Received: {error}") from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not a description of a run ({error}); choose another output folder") from error
     changes = _changes(found, described)
     if changes:

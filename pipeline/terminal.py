@@ -79,6 +79,7 @@ class Progress:
         self._interval = 0.2 if self._live else interval
         self._start = time.monotonic()
         self._shown_at = 0.0
+        self._first: tuple[float, float] | None = None  # what was done at the first update, and when that was
         self._line = ""
         self._pending = False
 
@@ -97,8 +98,9 @@ class Progress:
             self._stream.flush()
 
     def update(self, done: float, **figures: float | str) -> None:
-        self._line = self._format(done, figures)
         now = time.monotonic()
+        self._first = self._first or (done, now)
+        self._line = self._format(done, figures, now, *self._first)
         if now - self._shown_at >= self._interval:
             self._show()
             self._shown_at = now
@@ -110,8 +112,7 @@ class Progress:
         self._stream.write(f"\r\x1b[2K{self._line}" if self._live else f"{self._line}\n")
         self._stream.flush()
 
-    def _format(self, done, figures):
-        elapsed = time.monotonic() - self._start
+    def _format(self, done, figures, now, first, first_at):
         parts = [self._title]
         if self._total:
             share = min(done / self._total, 1.0)
@@ -122,9 +123,9 @@ class Progress:
         else:
             parts.append(f"{number(done)} {self._unit}".rstrip())
         parts += [f"{name.replace('_', ' ')} {number(value)}" for name, value in figures.items()]
-        parts.append(clock(elapsed))
-        if self._total and 0 < done < self._total:
-            parts.append(f"{clock(elapsed * (self._total - done) / done)} left")
+        parts.append(clock(now - self._start))
+        if self._total and first < done < self._total:  # what a resumed run found done took no time here
+            parts.append(f"{clock((now - first_at) * (self._total - done) / (done - first))} left")
         return "  ".join(parts)
 
 

@@ -1,6 +1,5 @@
 """`bert train`: pretraining outside TFX, on the examples that `bert examples` wrote."""
 
-import dataclasses
 import pathlib
 
 import click
@@ -22,7 +21,7 @@ from preprocessing.errors import InputError
     help="tiny, mini, small, medium, base, large or a config.json.",
 )
 @click.option("--steps", type=int, default=1000, show_default=True, help="Updates of the weights.")
-@click.option("--output", required=True, metavar="DIR", help="Gets model/, checkpoints/, logs/, curves.png.")
+@click.option("--output", required=True, metavar="DIR", help="Gets model/, best/, checkpoints/, logs/, curves.png.")
 @click.option("--held-out", metavar="DIR", help="Folder or glob of held-out examples.")
 @click.option("--init", metavar="CHECKPOINT", help="Weights to begin with, in any format that `bert convert` reads.")
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Examples an update.")
@@ -41,11 +40,14 @@ from preprocessing.errors import InputError
 @click.option(
     "--masking", type=click.Choice(["token", "whole-word", "ngram"]), help="Mask anew in each epoch; unmasked examples."
 )
+@click.option(
+    "--lower-case/--cased", default=None, help="Kind of vocabulary, for the model's configuration; else left open."
+)
 @click.option("--gpus", type=int, help="By default all there are.")
 @click.option("--seed", type=int, default=12345, show_default=True)
 @click.option("--evaluate-every", type=int, help="Steps; by default ten times a run.")
 @click.option("--checkpoint-every", type=int, help="Steps; by default ten times a run.")
-def command(examples, vocab, config, steps, output, held_out, init, phases, masking, **options):
+def command(examples, vocab, config, steps, output, held_out, init, phases, masking, lower_case, **options):
     """Pretrains an encoder. The same command in the same folder goes on with an interrupted run."""
     from model import training
     from model.training_settings import TrainingSettings
@@ -65,8 +67,10 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
             eval_files=eval_files,
             output=output,
             vocab_path=vocab,
+            lower_case=lower_case,
             init=init,
             transform=_masking(masking, vocab, settings.seed) if masking else None,
+            masking=masking,
             report=lambda step, total, figures: progress.update(step, **terminal.training_figures(figures)),
         )
     for name, value in result.metrics.items():
@@ -87,7 +91,7 @@ def _phase(text: str):
     from model.training_settings import Phase
 
     length, _, steps = text.partition(":")
-    if not (length.isdigit() and steps.isdigit()):
+    if not (length.isdecimal() and steps.isdecimal()):
         raise InputError(f"phase must be LENGTH:STEPS, two whole numbers. Received: {text!r}")
     return Phase(int(steps), int(length))
 
@@ -119,4 +123,4 @@ def _encoder_settings(config: str, vocab_size: int):
     found = settings_in(path)
     if found.vocab_size != vocab_size:
         raise InputError(f"{config}: vocab_size must be the vocabulary's ({vocab_size}). Received: {found.vocab_size}")
-    return dataclasses.replace(found, vocab_size=vocab_size)
+    return found

@@ -1,7 +1,6 @@
 """Every format: round trips without a changed bit, recognition, old names, and what is refused."""
 
 import collections
-import io
 import json
 import os
 import pathlib
@@ -16,10 +15,11 @@ import pytest
 import safetensors.numpy
 import tensorflow as tf
 
-from model import checkpoints, formats, formats_keras_hub, tensor_files
+from model import checkpoints, formats, formats_huggingface, formats_keras_hub, tensor_files
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
+from tests import data
 from tests.golden import encoder_weights
 
 SETTINGS = EncoderSettings(
@@ -76,7 +76,7 @@ def test_round_trips_change_no_bit(kind, heads, tmp_path):
 
 def test_keras_hub_round_trip_and_its_own_outputs(tmp_path):
     settings = EncoderSettings(**{**vars(SETTINGS), "activation": "gelu_tanh", "layer_norm_epsilon": 1e-12})
-    encoder = BertEncoder(settings)
+    encoder = randomised(settings=settings)
     folder = tmp_path / "preset"
     checkpoints.save_as("keras-hub", encoder, folder, VOCAB, lower_case=False)
     assert checkpoints.recognise(folder) == "keras-hub"
@@ -91,6 +91,18 @@ def test_keras_hub_round_trip_and_its_own_outputs(tmp_path):
     assert alone.settings.attention_dropout == alone.settings.dropout == 0.2
     outputs = [model(probe())["pooled_output"] for model in (encoder, alone)]
     np.testing.assert_array_equal(*outputs)
+
+
+def test_a_folder_named_as_a_built_in_preset_is_the_folder(tmp_path, monkeypatch):
+    import keras_nlp
+
+    asked = []
+    monkeypatch.setattr(keras_nlp.models.Backbone, "from_preset", asked.append)
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("bert_tiny_en_uncased").mkdir()
+    with pytest.raises(InputError, match="must hold a BertBackbone"):
+        formats_keras_hub.load_backbone(pathlib.Path("bert_tiny_en_uncased"))
+    assert asked == [str(tmp_path / "bert_tiny_en_uncased")]
 
 
 def probe():
@@ -137,6 +149,12 @@ def test_google_training_state_is_skipped(encoder, tmp_path):
     shutil.copy(f"{prefix}.index", tmp_path / "other.index")
     with pytest.raises(InputError, match=r"several checkpoints; name one of: model.ckpt-7, other"):
         checkpoints.load(tmp_path)
+    for named in ("/elsewhere/model.ckpt-7", "../model.ckpt-7"):
+        (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{named}"\n')
+        assert_same(encoder, checkpoints.load(tmp_path))
+    (tmp_path / "checkpoint").write_bytes(b'model_checkpoint_path: "\xff"\n')
+    with pytest.raises(InputError, match="checkpoint: must be UTF-8 text"):
+        checkpoints.load(tmp_path)
 
 
 @pytest.fixture
@@ -169,7 +187,9 @@ def test_old_names_and_aliases_load(encoder, folder):
     assert_same(encoder, checkpoints.load(folder))
 
 
-def test_shards_and_half_precision_load(encoder, folder):
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_shards_and_half_precision_load(encoder, folder, name, monkeypatch):
+    monkeypatch.setitem(formats_huggingface.READERS, name, tensor_files.read_safetensors)
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
     names = sorted(tensors)
     shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
@@ -177,11 +197,16 @@ def test_shards_and_half_precision_load(encoder, folder):
         values = {name: tensors[name].astype(np.float16) for name in members}
         safetensors.numpy.save_file(values, folder / shard)
     weight_map = {name: shard for shard, members in shards.items() for name in members}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    index = folder / f"{name}.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
     (folder / "model.safetensors").unlink()
     loaded = formats.arrays_of(checkpoints.load(folder))
     for name, array in formats.arrays_of(encoder).items():
         np.testing.assert_array_equal(loaded[name], array.astype(np.float16).astype(np.float32))
+    for wrong, rule in (([], "weight_map must be a JSON object"), ({"x": "c"}, "every shard must be in the folder")):
+        index.write_text(json.dumps({"weight_map": wrong}))
+        with pytest.raises(InputError, match=rule):
+            checkpoints.load(folder)
 
 
 def test_bfloat16_safetensors_load(tmp_path):
@@ -191,6 +216,13 @@ def test_bfloat16_safetensors_load(tmp_path):
     (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header + data)
     loaded = tensor_files.read_safetensors(tmp_path / "x")["x"].astype(np.float32)
     np.testing.assert_allclose(loaded, values, rtol=2**-8)
+
+
+def test_types_that_numpy_lacks_are_refused(tmp_path):
+    header = json.dumps({"x": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    with pytest.raises(InputError, match=r"x: not a readable safetensors file: .*float8_e4m3"):
+        tensor_files.read_safetensors(tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -227,6 +259,38 @@ def test_unexpected_arrays_can_be_ignored(encoder, folder):
     assert_same(encoder, checkpoints.load(folder, ignore=["classifier.*"]))
 
 
+def test_ignored_are_the_names_that_the_files_give(encoder, folder):
+    untied = "cls.predictions.decoder.weight"
+    rewrite(folder, lambda t: t.update({untied: np.zeros((40, 16), np.float32)}))
+    assert_same(encoder, checkpoints.load(folder, ignore=[untied]))
+    assert checkpoints.load(folder, ignore=["cls.predictions.*"]).heads == ("next_sentence",)
+    rewrite(folder, old_names)
+    assert checkpoints.load(folder, ignore=["cls.*", "pooler.*"], heads=(), report=lambda line: None).heads == ()
+
+
+def test_values_that_are_not_finite_are_told_and_differ(encoder, folder):
+    rewrite(folder, lambda t: t["bert.pooler.dense.bias"].fill(np.nan))
+    told = []
+    damaged = checkpoints.load(folder, report=told.append)
+    assert told == [f"{folder}: 1 arrays hold values that are not finite: bert/pooler/dense/bias"]
+    assert checkpoints.largest_difference(encoder, damaged) == float("inf")
+    assert checkpoints.largest_difference(damaged, damaged) == 0
+
+
+def test_tokenizer_settings_that_are_dropped_are_told(folder):
+    path, told = folder / "tokenizer_config.json", []
+    path.write_text(json.dumps({"do_lower_case": True, "strip_accents": False, "tokenize_chinese_chars": False}))
+    checkpoints.load(folder, report=told.append)
+    ending = "false is dropped; the text is tokenized without it"
+    assert told == [f"{path}: strip_accents {ending}", f"{path}: tokenize_chinese_chars {ending}"]
+    path.write_text(json.dumps({"tokenizer_class": "BertTokenizerFast", "strip_accents": None}))
+    checkpoints.load(folder, report=told.append)
+    assert len(told) == 2
+    path.write_text(json.dumps({"tokenizer_class": "BertJapaneseTokenizer"}))
+    with pytest.raises(InputError, match=r"tokenizer_config.json: tokenizer_class must be .*'BertJapaneseTokenizer'"):
+        checkpoints.load(folder)
+
+
 def test_missing_heads_are_named_and_initialised(folder):
     rewrite(folder, lambda t: {k: v for k, v in t.items() if not k.startswith(("cls.pred", "bert.pooler"))})
     told = []
@@ -244,7 +308,11 @@ def test_missing_heads_are_named_and_initialised(folder):
         ({"position_embedding_type": "relative_key"}, "position_embedding_type must be"),
         ({"hidden_act": "relu"}, "hidden_act must be one of"),
         ({"num_attention_heads": 3}, "hidden_size must be a multiple"),
-        ({"hidden_size": "16"}, "hidden_size must be a number"),
+        ({"hidden_act": ["gelu"]}, "hidden_act must be one of"),
+        ({"hidden_size": "16"}, "hidden_size must be a whole number. Received: '16'"),
+        ({"num_hidden_layers": 2.0}, "num_hidden_layers must be a whole number"),
+        ({"layer_norm_eps": "1e-6"}, "layer_norm_eps must be a number"),
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, "tokenizer_class must be"),
         ({"num_hidden_layers": None}, "num_hidden_layers is missing"),
         ({"vocab_size": 41}, r"bert/embeddings/word_embeddings must be \[41, 16\], received \[40, 16\]"),
     ],
@@ -256,14 +324,38 @@ def test_wrong_configurations_are_refused(folder, change, message):
         checkpoints.load(folder)
 
 
+def test_absent_and_null_entries_are_defaults_but_for_the_sizes(folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"layer_norm_eps": None}))
+    assert checkpoints.load(folder).settings.layer_norm_epsilon == 1e-12
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hidden_size": 16.0}, "hidden_size must be a whole number. Received: 16.0"),
+        ({"num_layers": True}, "num_layers must be a whole number"),
+        ({"dropout": "0.1"}, "dropout must be a number"),
+        ({"encoder": 5}, "the settings must be a JSON object. Received: 5"),
+        ({"depth": 2}, "unexpected keyword argument 'depth'"),
+    ],
+)
+def test_wrong_settings_files_are_refused(config, message, tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=f"^{path}: .*{message}"):
+        formats.settings_in(path)
+
+
 def test_damaged_and_absent_files(folder, tmp_path):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(InputError, match="not a readable safetensors file"):
         checkpoints.load(folder)
-    (folder / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config.json: cannot be read as JSON"):
-        checkpoints.load(folder)
+    for text in ("{", '{"x":' * 10_000):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(InputError, match=r"config.json: cannot be read as JSON"):
+            checkpoints.load(folder)
     with pytest.raises(InputError, match="no such checkpoint"):
         checkpoints.load(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
@@ -286,8 +378,38 @@ def test_vocabulary_must_fit(encoder, tmp_path):
         checkpoints.save(encoder, tmp_path, vocab=["x"] * 41)
 
 
+def test_vocabularies_are_read_as_the_tokenizer_does_and_written_clean(encoder, tmp_path):
+    (tmp_path / "dos.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*VOCAB, "", ""]).encode())
+    checkpoints.save(encoder, tmp_path / "x", tmp_path / "dos.txt")
+    assert (tmp_path / "x" / "vocab.txt").read_bytes() == "".join(f"{token}\n" for token in VOCAB).encode()
+
+
+def test_keras_hub_infers_lower_case(encoder, tmp_path):
+    checkpoints.save_as("keras-hub", encoder, tmp_path, VOCAB)
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["config"]["lowercase"] is True
+
+
 @pytest.mark.parametrize(
-    ("tokens", "expected"), [(None, None), (VOCAB, True), ([*VOCAB, "Ein"], False), ([*VOCAB, "[unused1]"], True)]
+    ("name", "expected"), [("uncased", True), ("cased", False), ("multilingual-cased", False), ("chinese", True)]
+)
+def test_lower_case_of_official_vocabularies(name, expected):
+    tokens = formats.read_vocab(data.require(f"vocab/bert-base-{name}-vocab.txt"))
+    assert formats.infer_lower_case(tokens) is expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (None, None),
+        (VOCAB, True),
+        ([*VOCAB, "Ein"], False),
+        ([*VOCAB, "[unused1]", "<S>"], True),
+        ([*VOCAB, "Дом"], False),
+        ([*VOCAB, "дом"], True),
+        ([*VOCAB, "ά"], False),
+        ([*VOCAB, "की"], True),
+        ([*VOCAB, "कु"], False),
+    ],
 )
 def test_lower_case_is_inferred_where_nothing_states_it(encoder, tokens, expected, tmp_path):
     for kind in ("google", "huggingface", "ours"):
@@ -300,9 +422,10 @@ class Hostile:
         return os.system, ("touch hostile",)
 
 
-def pickled(path, value):
+def pickled(path, value, storage=b""):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", value if isinstance(value, bytes) else pickle.dumps(value, 2))
+        archive.writestr("archive/data/0", storage)
 
 
 @pytest.mark.parametrize(
@@ -324,22 +447,17 @@ def test_pickles_run_no_code(value, message, tmp_path, monkeypatch):
 
 
 def test_pickled_tensors_do_not_reach_beyond_their_bytes(tmp_path):
-    class Tensor:  # as torch pickles one, but of 1000 values over a storage of 4
-        def __init__(self, pickler_id):
-            self.pickler_id = pickler_id
+    def tensor(size):  # as torch pickles {"x": one over a storage of 4}
+        storage = "(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI4\ntQ"
+        return f"(dS'x'\nctorch._utils\n_rebuild_tensor_v2\n({storage}I0\n(I{size}\nt(I1\ntI00\nNtRs.".encode()
 
-    class Writer(pickle.Pickler):
-        def persistent_id(self, value):
-            return value.pickler_id if isinstance(value, Tensor) else None
-
-    stream = io.BytesIO()
-    Writer(stream, 2).dump(Tensor("marker"))
-    with pytest.raises(pickle.UnpicklingError, match="reaches beyond"):
-        tensor_files._rebuild_tensor(np.zeros(4, np.float32), 0, (1000,), (1,))
     with pytest.raises(pickle.UnpicklingError, match="malformed"):
         tensor_files._rebuild_tensor(np.zeros(4, np.float32), 0, (2,), (-1,))
-    pickled(tmp_path / "x.bin", stream.getvalue())
-    with pytest.raises(InputError, match="not a plain dict of tensors"):
+    values = np.arange(4, dtype=np.float32)
+    pickled(tmp_path / "x.bin", tensor(4), values.tobytes())
+    np.testing.assert_array_equal(tensor_files.read_torch_pickle(tmp_path / "x.bin")["x"], values)
+    pickled(tmp_path / "x.bin", tensor(1000), values.tobytes())
+    with pytest.raises(InputError, match="tensor reaches beyond its storage"):
         tensor_files.read_torch_pickle(tmp_path / "x.bin")
 
 

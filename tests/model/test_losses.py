@@ -39,6 +39,16 @@ def test_cross_entropy_and_its_gradients(spread):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_of_equal_logits_only_one_is_right():
+    """In bfloat16 many are equal."""
+    _, right = losses.cross_entropy(tf.ones([4, 1]), tf.ones([4, 1]), tf.zeros(4), tf.range(4))
+    np.testing.assert_array_equal(right, [1, 0, 0, 0])
+
+
+def test_no_figures_where_nothing_was_counted():
+    assert all(np.isnan(value) for value in metrics.figures(np.zeros(len(metrics.SUMS))).values())
+
+
 def test_cross_entropy_of_a_hopeless_label_is_finite():
     nll, _ = losses.cross_entropy(tf.constant([[500.0]]), tf.constant([[1.0], [0.0]]), tf.zeros(2), tf.constant([1]))
     assert float(nll[0]) == 500.0

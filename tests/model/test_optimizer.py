@@ -86,8 +86,15 @@ class Reference:
             update = first / (np.sqrt(second) + settings.epsilon)
         if decayed:
             update = update + settings.weight_decay * self.value
-        if settings.optimizer == "lamb":
-            rate = rate * np.linalg.norm(self.value) / np.linalg.norm(update)
+        if settings.optimizer == "lamb" and decayed:
+            thirds = 3 if self.value.shape[1] == 3 * self.value.shape[0] else 1  # query, key and value
+            update = np.concatenate(
+                [
+                    part * np.linalg.norm(value) / np.linalg.norm(part)
+                    for value, part in zip(*(np.split(x, thirds, axis=1) for x in (self.value, update)), strict=True)
+                ],
+                axis=1,
+            )
         self.value = self.value - rate * update
 
 
@@ -96,8 +103,9 @@ class Reference:
 def test_update_rules(name, bias_correction):
     settings = changed(optimizer=name, bias_correction=bias_correction, epsilon=1e-3)
     encoder = small_encoder()
-    variables = [encoder.embeddings.segment, encoder.pooler.bias]
-    encoder.pooler.bias.assign(np.linspace(-1, 1, 16))
+    variables = [encoder.embeddings.segment, encoder.layer_0.qkv_kernel, encoder.pooler.bias, encoder.layer_0.qkv_bias]
+    encoder.pooler.bias.assign(np.linspace(-1, 1, 16))  # the other bias begins at 0, as they do
+    encoder.layer_0.qkv_kernel.assign(encoder.layer_0.qkv_kernel * np.repeat([1.0, 2.0, 3.0], 16))
     optimizer = Optimizer(settings, variables, layers=2)
     references = [Reference(settings, variable.numpy()) for variable in variables]
     apply = tf.function(optimizer.apply)
@@ -105,7 +113,7 @@ def test_update_rules(name, bias_correction):
     for step in range(6):
         gradients = [random.normal(size=variable.shape) for variable in variables]
         apply([tf.constant(g, tf.float32) for g in gradients], tf.constant(step), tf.constant(0.5), tf.constant(True))
-        for reference, gradient, decayed in zip(references, gradients, (True, False), strict=True):
+        for reference, gradient, decayed in zip(references, gradients, (True, True, False, False), strict=True):
             reference.apply(0.5 * gradient, step, decayed)
     for variable, reference in zip(variables, references, strict=True):
         np.testing.assert_allclose(variable.numpy(), reference.value, rtol=1e-5, atol=2e-6)

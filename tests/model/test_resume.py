@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from model import training
 from model.training_settings import TrainingSettings
@@ -43,9 +44,14 @@ def start(examples, output, pause):
     )
 
 
-def train(examples, output):
+def train(examples, output, **options):
     return training.train(
-        small_examples.encoder_settings(), SETTINGS, train_files=[examples], eval_files=[examples], output=str(output)
+        small_examples.encoder_settings(),
+        SETTINGS,
+        train_files=[examples],
+        eval_files=[examples],
+        output=str(output),
+        **options,
     )
 
 
@@ -80,14 +86,7 @@ def test_killed_and_run_again(examples, uninterrupted, tmp_path):
     assert process.wait() == -signal.SIGKILL
     process.stdout.close()
     steps = []
-    result = training.train(
-        small_examples.encoder_settings(),
-        SETTINGS,
-        train_files=[examples],
-        eval_files=[examples],
-        output=str(tmp_path),
-        report=lambda step, *_: steps.append(step),
-    )
+    result = train(examples, tmp_path, report=lambda step, *_: steps.append(step))
     assert steps[0] > 10, "it began anew"
     assert_same(result, uninterrupted[1])
     assert result.metrics == uninterrupted[1].metrics
@@ -122,6 +121,19 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(examples, uninterrupt
     with pytest.warns(UserWarning, match=r"ckpt-60 cannot be read, going back to the one before"):
         result = train(examples, tmp_path)
     assert_same(result, uninterrupted[1])
+    assert (tmp_path / "checkpoints" / damaged.name).read_bytes() != bytes(content[: len(content) * 3 // 4])
+    train(examples, tmp_path)  # without a warning: it was written anew
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_a_list_of_checkpoints_that_is_damaged_is_made_anew(examples, uninterrupted, tmp_path, content):
+    copy_without_last_steps(uninterrupted[0], tmp_path)
+    path = tmp_path / "checkpoints" / "checkpoint"
+    path.unlink() if content is None else path.write_bytes(content)
+    steps = []
+    train(examples, tmp_path, report=lambda step, *_: steps.append(step))
+    assert not steps, "it trained anew"
+    assert tf.train.latest_checkpoint(str(path.parent)) == str(path.parent / "ckpt-60")
 
 
 def test_no_readable_checkpoint(examples, uninterrupted, tmp_path):

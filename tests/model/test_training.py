@@ -8,11 +8,12 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from model import checkpoints, training
+from model import checkpoints, devices, training
 from model.encoder import BertEncoder
+from model.training_records import filled_masks
 from model.training_settings import Phase, TrainingSettings
+from model.training_state import claim
 from preprocessing import features
 from preprocessing.errors import InputError
 from tests.model import small_examples
@@ -96,7 +97,10 @@ def test_it_leaves_its_records(run):
 
 def test_it_leaves_the_newest_checkpoints_and_the_best(run):
     names = {path.name for path in (run[0] / "checkpoints").rglob("*.index")}
-    assert names == {"ckpt-80.index", "ckpt-120.index", "best-120.index"}
+    assert names == {"ckpt-80.index", "ckpt-120.index"}
+    best = checkpoints.load(run[0] / "best")
+    for weight, expected in zip(best.weights, run[1].encoder.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy())
 
 
 def test_the_model_it_leaves_is_the_result(run):
@@ -110,11 +114,22 @@ def test_another_call_does_not_train_again(run, files):
     result = train(files, run[0], report=lambda *report: reported.append(report))
     assert not reported
     assert result.metrics == run[1].metrics
+    assert (run[0] / "history.jsonl").read_text().count('"held_out"') == 2
 
 
-def test_other_settings_in_the_same_folder_are_refused(run, files):
+def test_other_settings_in_the_same_folder_are_refused(run, files, tmp_path):
     with pytest.raises(InputError, match=r"training.learning_rate was 0\.003, now 0\.02"):
         train(files, run[0], settings(learning_rate=0.02))
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text(pathlib.Path(files["vocab_path"]).read_text().replace("t39", "t40"))
+    others = {"vocab_path": str(vocabulary), "eval_files": [], "lower_case": True, "masking": "ngram"}
+    with pytest.raises(InputError, match=r"eval_files was .*lower_case was .*masking was .*vocabulary was"):
+        train(files | others, run[0])
+
+
+def test_a_run_begun_before_these_were_noted_goes_on(tmp_path):
+    claim(str(tmp_path), training={"steps": 1})
+    claim(str(tmp_path), training={"steps": 1}, masking="ngram")
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -158,14 +173,24 @@ def test_init_takes_over_weights_and_extends_positions(run, files, tmp_path):
         training.start_from(BertEncoder(small_examples.encoder_settings(vocab_size=50)), str(run[0] / "model"))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_before_it_harms(files, tmp_path):
-    with pytest.raises(InputError, match=r"not finite at step \d+ \(batch \d+\).*checkpoints/ckpt-\d+"):
-        train(files, tmp_path, settings(learning_rate=1e30, clip_norm=0.0, optimizer="sgd", warmup_steps=0))
-    newest = tf.train.latest_checkpoint(str(tmp_path / "checkpoints"))
-    reader = tf.train.load_checkpoint(newest)
-    for name, shape in reader.get_variable_to_shape_map().items():
-        if "weights" in name and shape:
-            assert np.isfinite(reader.get_tensor(name)).all(), name
+def test_init_from_another_architecture_is_refused(run):
+    other = small_examples.encoder_settings(num_layers=1, num_heads=4, activation="gelu", layer_norm_epsilon=1e-6)
+    with pytest.raises(
+        InputError,
+        match=r"must have the run's num_layers 1, num_heads 4, activation 'gelu', layer_norm_epsilon 1e-06\. "
+        r"Received: num_layers 2, num_heads 2, activation 'gelu_tanh', layer_norm_epsilon 1e-12",
+    ):
+        training.start_from(BertEncoder(other), str(run[0] / "model"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_harms(files, tmp_path, precision):
+    """With float16 when its scale cannot be lowered any more."""
+    diverging = settings(learning_rate=1e30, clip_norm=0.0, optimizer="sgd", warmup_steps=0, precision=precision)
+    with pytest.raises(InputError, match=r"not finite at step \d+ \(batch \d+\).*/before_failure, with which"):
+        train(files, tmp_path, diverging)
+    for weight in checkpoints.load(tmp_path / "before_failure").weights:
+        assert np.isfinite(weight.numpy()).all(), weight.path
 
 
 class TestBadInput:
@@ -192,8 +217,9 @@ class TestBadInput:
         arrays = small_examples.examples(20)
         arrays[features.MASKED_LM_WEIGHTS][:] = 0
         path = small_examples.write(tmp_path / "a.tfrecord", arrays)
-        with pytest.raises(InputError, match="must have masked tokens to predict"):
-            train(files | {"train_files": [path]}, tmp_path / "run")
+        for part in ("train_files", "eval_files"):
+            with pytest.raises(InputError, match=r"a\.tfrecord: .*must have masked tokens to predict"):
+                train(files | {part: [path]}, tmp_path / "run")
 
     def test_a_phase_without_examples(self, files, tmp_path):
         with pytest.raises(
@@ -211,6 +237,12 @@ class TestBadInput:
         with pytest.raises(InputError, match="output folder must be writable"):
             train(files, tmp_path / "file" / "run")
 
+    @pytest.mark.parametrize("name", ["checkpoints", "logs"])
+    def test_a_file_where_a_folder_of_the_run_belongs(self, files, tmp_path, name):
+        (tmp_path / name).touch()
+        with pytest.raises(InputError, match=f"output folder must be writable.*{name}"):
+            train(files, tmp_path)
+
     @pytest.mark.parametrize(
         ("values", "message"),
         [
@@ -222,11 +254,43 @@ class TestBadInput:
             ({"phases": (Phase(10, 16),)}, "phases' steps must add up to steps"),
             ({"precision": "int8"}, "precision must be"),
             ({"buckets": (16, 8)}, "buckets must be positive and ascending"),
+            ({"seed": -1}, "seed must be 0 or more"),
         ],
     )
     def test_settings_that_contradict(self, values, message):
         with pytest.raises(InputError, match=message):
             settings(**values)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "task", "chief"),
+    [
+        ({"worker": ["a:1", "b:1"]}, ("worker", 0), True),
+        ({"worker": ["a:1", "b:1"]}, ("worker", 1), False),
+        ({"chief": ["a:1"], "worker": ["b:1"]}, ("chief", 0), True),
+        ({"chief": ["a:1"], "worker": ["b:1"]}, ("worker", 0), False),
+    ],
+)
+def test_one_worker_is_the_chief(monkeypatch, cluster, task, chief):
+    task = dict(zip(("type", "index"), task, strict=True))
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    assert devices.is_chief() == chief
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"cluster": {"worker": ["a:1", "b:1"]}}', '{"cluster": 1}'])
+def test_a_malformed_tf_config(monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(InputError, match="TF_CONFIG must be like"):
+        devices.is_chief()
+
+
+def test_a_masked_position_beyond_the_mask_is_shown_as_nothing():
+    batch = small_examples.examples(1)
+    batch[features.MASKED_LM_POSITIONS][0, 0] = small_examples.LENGTH - 1
+    batch[features.INPUT_MASK][0, -1] = 0
+    tokens = [f"t{i}" for i in range(small_examples.VOCAB)]
+    shown = filled_masks(batch, np.zeros([1, small_examples.PREDICTIONS], int), tokens)
+    assert len(shown.split()) == batch[features.INPUT_MASK].sum()
 
 
 TWO_DEVICES = """

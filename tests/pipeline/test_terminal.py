@@ -13,13 +13,18 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_plain_lines_where_there_is_no_terminal():
+def test_plain_lines_where_there_is_no_terminal(monkeypatch):
+    """The time left goes by what was done here, which in a resumed run is not all."""
+    clock = iter((0, 10, 20, 30))
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
     stream = io.StringIO()
     with terminal.Progress("Training", total=200, unit="steps", interval=0, stream=stream) as progress:
         progress.update(50, loss=5.25, tokens_per_second=81_000)
+        progress.update(60, loss=5.0)
         progress.update(200, loss=4.0)
-    first, last = stream.getvalue().splitlines()
-    assert first.startswith("Training   25%  50/200 steps  loss 5.25  tokens per second 81,000  0:00  0:00 left")
+    first, second, last = stream.getvalue().splitlines()
+    assert first == "Training   25%  50/200 steps  loss 5.25  tokens per second 81,000  0:10"
+    assert second == "Training   30%  60/200 steps  loss 5  0:20  2:20 left"
     assert last.startswith("Training  100%  200/200 steps  loss 4")
 
 

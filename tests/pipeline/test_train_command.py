@@ -44,13 +44,14 @@ def run(data, output, *arguments, config=None, examples=None):
 
 
 def test_it_leaves_a_model_that_loads(data, tmp_path):
-    result = run(data, tmp_path, "--held-out", str(data / "examples"), "--learning-rate", "1e-3")
+    result = run(data, tmp_path, "--held-out", str(data / "examples"), "--learning-rate", "1e-3", "--cased")
     assert result.exit_code == 0
     for words in ("masked lm loss", "unigram loss", "commonest token accuracy", str(tmp_path / "model")):
         assert words in result.output
     encoder = checkpoints.load(tmp_path / "model")
     assert encoder.settings.hidden_size == 8
     assert checkpoints.vocab_file(tmp_path / "model") is not None
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["lower_case"] is False
     again = run(data, tmp_path / "again", "--init", str(tmp_path / "model"), "--optimizer", "lamb", "--phase", "16:6")
     assert again.exit_code == 0
 
@@ -63,11 +64,15 @@ def test_masking_at_training_time(data, tmp_path):
     with pytest.raises(InputError, match="must have masked tokens"):
         run(data, tmp_path / "run", examples=path)
     assert run(data, tmp_path / "run", "--masking", "whole-word", examples=path).exit_code == 0
+    with pytest.raises(InputError, match="masking was 'whole-word', now 'ngram'"):
+        run(data, tmp_path / "run", "--masking", "ngram", examples=path)
 
 
 @pytest.mark.parametrize(
     ("arguments", "config", "message"),
     [
+        (["--phase", "²:4"], None, "phase must be LENGTH:STEPS"),
+        (["--seed", "-1"], None, "seed must be 0 or more"),
         (["--phase", "16"], None, "phase must be LENGTH:STEPS"),
         (["--accumulate", "3"], None, "batch_size must be a multiple of accumulate"),
         (["--held-out", "/none/*"], None, "/none/.*: no example files"),
