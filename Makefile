@@ -17,8 +17,8 @@ setup: ## install what is missing: uv, Python 3.10, the locked packages
 run: setup ## the main job: text -> trained, evaluated, pushed model, which then answers (CORPUS='files or globs' for your own text)
 	@$(BIN)/python -m pipeline.main_job
 
-serve: setup ## serve the pushed models until Ctrl-C
-	@$(BIN)/bert serve --model-base-path $(BERT_HOME)/serving/bert --model-name bert
+serve: setup ## serve the pushed models until Ctrl-C (NAME=... if the settings name the pipeline)
+	@$(BIN)/bert serve --model-base-path "$(BERT_HOME)/serving/$(or $(NAME),bert)" --model-name "$(or $(NAME),bert)"
 
 test: setup ## the tests, under ten minutes
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not runners"

@@ -13,9 +13,9 @@ from tfx.components.pusher.component import Pusher
 from tfx.components.schema_gen.component import SchemaGen
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
+from tfx.components.util import model_utils
 from tfx.dsl.components.base.base_node import BaseNode
-from tfx.dsl.components.common.resolver import Resolver
-from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.dsl.io import fileio
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
@@ -32,15 +32,19 @@ from pipeline.components.vocabulary import FILE, VocabularyGen
 from pipeline.settings import PipelineSettings
 
 
-class LatestOtherBlessedModel(LatestBlessedModelStrategy):
-    """The latest blessed model that the newest one, the candidate, can be compared with: another one (so that a run
-    that repeats another finds the same baseline and its cached result), of the same vocabulary (losses a token say
-    nothing across vocabularies), and for texts no shorter."""
+class LatestOtherBlessedModel(ResolverStrategy):
+    """The model blessed last that the candidate can be compared with: another one (so that a run that repeats another
+    finds the same baseline and its cached result), of the same vocabulary (losses a token say nothing across
+    vocabularies), and for texts no shorter."""
 
     def resolve_artifacts(self, store, input_dict):
-        models = sorted(input_dict["model"], key=lambda model: model.id)
-        comparable = [model for model in models[:-1] if _is_comparable(model.uri, models[-1].uri)]
-        return super().resolve_artifacts(store, {**input_dict, "model": comparable})
+        (candidate,) = input_dict["candidate"]
+        others = {model.id: model for model in input_dict["model"] if model.id != candidate.id}
+        for blessing in sorted(input_dict["model_blessing"], key=lambda blessing: blessing.id, reverse=True):
+            model = others.get(blessing.get_int_custom_property("current_model_id"))
+            if model and model_utils.is_model_blessed(blessing) and _is_comparable(model.uri, candidate.uri):
+                return {**input_dict, "model": [model], "model_blessing": [blessing]}
+        return {**input_dict, "model": [], "model_blessing": []}
 
 
 def _is_comparable(baseline: str, candidate: str) -> bool:
@@ -58,25 +62,20 @@ def _is_comparable(baseline: str, candidate: str) -> bool:
         return False
 
 
-def create_pipeline(
-    settings: PipelineSettings,
-    home: str,
-    baseline_strategy: type[LatestBlessedModelStrategy] = LatestOtherBlessedModel,
-) -> Pipeline:
+def create_pipeline(settings: PipelineSettings, home: str) -> Pipeline:
     """Text in, pushed model out.
 
     Args:
       settings: what to do.
-      home: folder (or bucket path) of all that the pipeline keeps: `artifacts/`, `metadata.sqlite`, `training/`
+      home: folder of all that the pipeline keeps: `artifacts/`, `metadata.sqlite`, `training/`
         (checkpoints of a run that has not finished) and `serving/<name>/<version>/`.
-      baseline_strategy: how the Resolver finds the model to compare with.
     """
     settings.check()
     data_nodes, examples = data_steps(settings)
     return Pipeline(
         pipeline_name=settings.name,
         pipeline_root=os.path.join(home, "artifacts"),
-        components=[*data_nodes, *model_steps(settings, home, examples.outputs, data_nodes[-1], baseline_strategy)],
+        components=[*data_nodes, *model_steps(settings, home, examples.outputs, data_nodes[-1])],
         enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(os.path.join(home, "metadata.sqlite")),
         beam_pipeline_args=list(settings.beam_args),
@@ -85,10 +84,10 @@ def create_pipeline(
 
 def data_steps(settings: PipelineSettings) -> tuple[list[BaseNode], BaseNode]:
     """Corpus to validated examples: the nodes, the gate last, and the one that makes the examples."""
-    code = fingerprint.of_code("preprocessing", "pipeline.components")
+    code = fingerprint.of_code("preprocessing", "pipeline.components", "pipeline.split")
+    text = fingerprint.of_files(settings.corpus.input) if settings.corpus.input else fingerprint.of_packages()
     corpus = CorpusGen(
-        settings=_part(settings, "corpus", "embedded_bytes", "eval_share"),
-        input_fingerprint=f"{code}-{fingerprint.of_files(settings.corpus.input)}",
+        settings=_part(settings, "corpus", "embedded_bytes", "eval_share"), input_fingerprint=f"{code}-{text}"
     )
     # The text itself is left out of the statistics: counting the distinct values of it would be a copy of the corpus.
     sizes = tfdv.StatsOptions(feature_allowlist=["num_sentences", "num_bytes", "num_words"])
@@ -117,24 +116,30 @@ def model_steps(
     home: str,
     data: Mapping[str, BaseChannel],
     data_gate: BaseNode,
-    baseline_strategy: type[LatestBlessedModelStrategy],
 ) -> list[BaseNode]:
     """Examples and their schema to the pushed model."""
     training = _part(settings, "encoder", "training", "vocabulary", "export", "init")
+    code = fingerprint.of_code("model", "serving", "preprocessing", "pipeline.trainer")
+    begin = ""
+    if settings.init:
+        files = settings.init if os.path.exists(settings.init) else f"{settings.init}*"
+        begin = fingerprint.of_files((files,))
     trainer = Trainer(
         run_fn="pipeline.trainer.run_fn",
         examples=data["examples"],
         custom_config={
             "settings": training,
-            "fingerprint": fingerprint.of_text(training, fingerprint.of_code("model", "serving", "preprocessing")),
+            "fingerprint": fingerprint.of_text(training, code, begin),
             "work_folder": os.path.join(home, "training"),
         },
     )
     trainer.add_upstream_node(data_gate)
     baseline = Resolver(
-        strategy_class=baseline_strategy, model=Channel(type=Model), model_blessing=Channel(type=ModelBlessing)
+        strategy_class=LatestOtherBlessedModel,
+        model=Channel(type=Model),
+        model_blessing=Channel(type=ModelBlessing),
+        candidate=trainer.outputs["model"],
     ).with_id("Baseline")
-    baseline.add_upstream_node(trainer)
     evaluator = Evaluator(
         examples=data["examples"],
         schema=data["example_schema"],

@@ -5,7 +5,9 @@ BERT_CORPUS    files or globs of your own text, separated by blanks; none: the e
 BERT_HOME      folder for everything that the pipeline keeps; default `.bert` in the current folder
 """
 
+import contextlib
 import errno
+import fcntl
 import logging
 import os
 import pathlib
@@ -19,17 +21,22 @@ from pipeline import terminal
 terminal.quiet()  # before TensorFlow is imported
 
 from pipeline import settings as pipeline_settings  # noqa: E402
-from preprocessing.errors import InputError  # noqa: E402
+from preprocessing.errors import InputError, require  # noqa: E402
 
 
 def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.PipelineSettings, pathlib.Path]:
     """Settings and home folder that the environment variables above ask for."""
     settings = pipeline_settings.load(environment.get("BERT_SETTINGS") or "demo")
-    patterns = tuple(shlex.split(environment.get("BERT_CORPUS") or ""))
+    try:
+        patterns = tuple(shlex.split(environment.get("BERT_CORPUS") or ""))
+    except ValueError as error:
+        received = environment["BERT_CORPUS"]
+        raise InputError(f"CORPUS is read as a shell reads words ({error}). Received: {received}") from None
     if patterns:
         settings = settings.replace(corpus=pipeline_settings.dataclasses.replace(settings.corpus, input=patterns))
-    home = pathlib.Path(environment.get("BERT_HOME") or ".bert").absolute()
-    return settings, home
+    home = environment.get("BERT_HOME") or ".bert"
+    require("://" not in home, "BERT_HOME must be a local folder", home)
+    return settings, pathlib.Path(home).absolute()
 
 
 def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> None:
@@ -38,12 +45,20 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
 
     if settings.corpus.input:
         corpus.check_input(settings.corpus)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        (home / "settings.json").write_text(settings.to_json())
-    except OSError as error:
-        raise InputError(f"{home}: cannot be written: {error.strerror}. Set BERT_HOME to another folder") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(open(home / ".lock", "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (home / "settings.json").write_text(settings.to_json())
+        except BlockingIOError:
+            raise InputError(f"{home}: another run is at work there. Wait for its end, or set BERT_HOME") from None
+        except OSError as error:
+            raise InputError(f"{home}: cannot be written: {error.strerror}. Set BERT_HOME to another folder") from error
+        _run(settings, home)
 
+
+def _run(settings, home):
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
     from pipeline import graph, steps, summary
@@ -62,6 +77,7 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
             raise InputError(f"{lines.running}: {cause}") from error
         if lines.done:  # `tfx pipeline create` only looks at the pipeline
             report = summary.collect(home, settings.name)
+            summary.push_again(report)
             summary.write(report, home / "reports")
             summary.show(report)
 

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -31,8 +32,10 @@ def main() -> None:
 
 def run(home: pathlib.Path) -> None:
     name = _pipeline_name()
-    registered = _tfx_folder() / name / "pipeline_args.json"
-    tfx("pipeline", "update" if registered.exists() else "create", "--engine", "local", "--pipeline_path", str(RUNNER))
+    # Of this home alone: another clone's pipeline may have the same name.
+    os.environ.setdefault("LOCAL_HOME", str(home / "tfx") + os.sep)
+    registered = pathlib.Path(os.environ["LOCAL_HOME"], name).is_dir()
+    tfx("pipeline", "update" if registered else "create", "--engine", "local", "--pipeline_path", str(RUNNER))
     tfx("run", "create", "--engine", "local", "--pipeline_name", name)
     report = json.loads((home / "reports" / "report.json").read_text())
     if not report["blessed"]:
@@ -48,13 +51,17 @@ def run(home: pathlib.Path) -> None:
 Model        {_near(report["pushed_to"])}
 Reports      {_near(home / "reports")} (report.json, curves.png)
 Checkpoint   {_near(report["model_run"])}/model
-TensorBoard  {_near(programs / "tensorboard")} --logdir {_near(report["model_run"])}/logs
-Serve it     {_near(programs / "bert")} serve --model-base-path {_near(report["serving_folder"])} --model-name {name}"""
+TensorBoard  {typed(programs / "tensorboard", "--logdir", pathlib.Path(report["model_run"], "logs"))}
+Serve it     {typed(programs / "bert", "serve", "--model-base-path", report["serving_folder"], "--model-name", name)}"""
     )
 
 
+def typed(*words: str | pathlib.Path) -> str:
+    """A command as a person in this folder would type it."""
+    return shlex.join(str(_near(word)) for word in words)
+
+
 def _near(path: str | pathlib.Path) -> pathlib.Path:
-    """As a person in this folder would type it."""
     here = pathlib.Path.cwd()
     return pathlib.Path(path).relative_to(here) if pathlib.Path(path).is_relative_to(here) else pathlib.Path(path)
 
@@ -103,11 +110,6 @@ def server(folder: str, name: str) -> Iterator[tuple[str, str]]:
 
 def _pipeline_name() -> str:
     return pipeline_settings.load(os.environ.get("BERT_SETTINGS") or "demo").name
-
-
-def _tfx_folder() -> pathlib.Path:
-    """Where `tfx --engine local` keeps what it knows of pipelines."""
-    return pathlib.Path(os.environ.get("LOCAL_HOME") or pathlib.Path.home() / "tfx" / "local")
 
 
 if __name__ == "__main__":

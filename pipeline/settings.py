@@ -1,8 +1,12 @@
 """One run is one settings object, written beside its artifacts."""
 
 import dataclasses
+import glob
 import json
+import math
 import pathlib
+import re
+import typing
 from typing import Any
 
 from model import settings as encoders
@@ -40,15 +44,19 @@ class PipelineSettings:
     beam_args: tuple[str, ...] = (
         "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
         "--direct_running_mode=in_memory",
+        # Of no use here, but without it TFX packs itself anew for each step and leaves 40 MB in the temporary folder.
+        "--sdk_container_image=unused",
     )
 
     def __post_init__(self):
-        require(bool(self.name.strip("/.")) and "/" not in self.name, "name must be a folder name", self.name)
+        rule = "name must be of A-Z a-z 0-9 . _ - and at most 63 characters"
+        require(re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,62}", self.name, re.ASCII) is not None, rule, self.name)
         require(self.embedded_bytes > 0, "embedded_bytes must be positive", self.embedded_bytes)
         require(0 < self.eval_share < 1, "eval_share must be between 0 and 1", self.eval_share)
 
     def check(self) -> None:
         """Raises InputError where parts contradict each other (a step is given only the parts that it needs)."""
+        require(self.init is None or bool(glob.glob(f"{self.init}*")), "init must be a checkpoint", self.init)
         require(
             self.examples.max_seq_length <= self.encoder.max_positions,
             f"max_seq_length must not exceed the model's max_positions ({self.encoder.max_positions})",
@@ -80,6 +88,7 @@ def _build(cls: type, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise InputError(f"{where} must be a JSON object. Received: {values!r}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise InputError(f"{where} has no setting {unknown[0]!r}. There are: {', '.join(fields)}")
@@ -90,11 +99,29 @@ def _build(cls: type, values: Any, where: str) -> Any:
             value = _build(type(default), value, f"{where}.{name}")
         elif isinstance(value, list):
             value = tuple(value)
+        elif hints[name] is int and isinstance(value, float) and value.is_integer():
+            value = int(value)  # 2e4
+        wanted = str(hints[name]) if typing.get_args(hints[name]) else hints[name].__name__
+        require(_fits(value, hints[name]), f"{where}.{name} must be of type {wanted}", value)
         arguments[name] = value
-    try:
-        return cls(**arguments)
-    except TypeError as error:  # a text where a number is expected, say
-        raise InputError(f"{where}: {error}. Received: {values}") from error
+    return cls(**arguments)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    options = typing.get_args(hint)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if typing.get_origin(hint) is typing.Literal:
+        return value in options
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, options[0]) for item in value)
+    if options:
+        return any(_fits(value, option) for option in options)
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, dict | hint)  # type: ignore[operator]
+    return isinstance(value, hint)
 
 
 def demo() -> PipelineSettings:
@@ -146,4 +173,7 @@ def load(name_or_file: str) -> PipelineSettings:
     path = pathlib.Path(name_or_file)
     if not path.is_file():
         raise InputError(f"settings must be {', '.join(PRESETS)} or a JSON file. Received: {name_or_file!r}")
-    return from_json(path.read_text(), str(path))
+    try:
+        return from_json(path.read_text("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason})") from None

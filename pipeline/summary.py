@@ -1,14 +1,18 @@
 """What a run came to: figures and places of the newest run, as one JSON report and in words."""
 
+import filecmp
 import json
+import os
 import pathlib
 import shutil
+import time
 from typing import Any
 
 import click
 import ml_metadata
 import tensorflow_model_analysis as tfma
 from ml_metadata.proto import metadata_store_pb2
+from tfx.utils import path_utils
 
 from pipeline import evaluation
 
@@ -19,7 +23,7 @@ def collect(home: pathlib.Path, name: str) -> dict[str, Any]:
     """The newest run of the pipeline, steps taken from the cache included."""
     config = metadata_store_pb2.ConnectionConfig()
     config.sqlite.filename_uri = str(home / "metadata.sqlite")
-    outputs = _outputs_of_newest_run(ml_metadata.MetadataStore(config), home / "artifacts")
+    outputs, compared = _newest_run(ml_metadata.MetadataStore(config), home / "artifacts")
     evaluated = outputs["Evaluator", "evaluation"].uri
     validation = tfma.load_validation_result(evaluated)
     pushed = outputs["Pusher", "pushed_model"].custom_properties
@@ -29,6 +33,8 @@ def collect(home: pathlib.Path, name: str) -> dict[str, Any]:
         "refusals": [_refusal(failure) for failure in _failures(validation)],
         "pushed_to": pushed["pushed_destination"].string_value or None,
         "serving_folder": str(home / "serving" / name),
+        "model": outputs["Trainer", "model"].uri,
+        "compared": compared,
         "metrics": _metrics(evaluated),
         "documents": _report(outputs["CorpusGen", "documents"]),
         "vocabulary": _report(outputs["VocabularyGen", "vocabulary_artifact"]),
@@ -36,6 +42,23 @@ def collect(home: pathlib.Path, name: str) -> dict[str, Any]:
         "corpus": outputs["CorpusGen", "documents"].uri,
         "model_run": outputs["Trainer", "model_run"].uri,
     }
+
+
+def push_again(report: dict[str, Any]) -> None:
+    """Where the Pusher's result came from the cache, but what it pushed is gone, or not the newest version any more,
+    copies the model to where it would have gone."""
+    model, serving = pathlib.Path(path_utils.serving_model_path(report["model"])), report["serving_folder"]
+    if not report["blessed"]:
+        return
+    os.makedirs(serving, exist_ok=True)
+    newest = max((int(name) for name in os.listdir(serving) if name.isdecimal()), default=0)
+    served = pathlib.Path(serving, str(newest))
+    if not newest or not filecmp.cmp(model / "fingerprint.pb", served / "fingerprint.pb", shallow=False):
+        partial = pathlib.Path(serving, f".{newest + 1}")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(model, partial)
+        served = partial.rename(pathlib.Path(serving, str(max(newest + 1, int(time.time())))))
+    report["pushed_to"] = str(served)
 
 
 def write(report: dict[str, Any], folder: pathlib.Path) -> None:
@@ -59,6 +82,8 @@ def show(report: dict[str, Any]) -> None:
     for title, metric, baseline, meaning in rows:
         values = report["metrics"]
         click.echo(f"  {title:24} {values[metric]:7.3f}    without a model {values[baseline]:7.3f}  ({meaning})")
+    if not report["compared"]:
+        click.echo("There is no earlier model of the same vocabulary to compare it with.")
     if report["blessed"]:
         click.echo(f"The gate is passed. Pushed to {report['pushed_to']}")
     else:
@@ -67,16 +92,19 @@ def show(report: dict[str, Any]) -> None:
             click.echo(f"  {refusal}")
 
 
-def _outputs_of_newest_run(store: ml_metadata.MetadataStore, root: pathlib.Path) -> dict[tuple[str, str], Any]:
-    """Artifacts by (node, output key); an artifact lies at <root>/<node>/<output key>/<execution>."""
+def _newest_run(store: ml_metadata.MetadataStore, root: pathlib.Path) -> tuple[dict[tuple[str, str], Any], bool]:
+    """Artifacts by (node, output key), and whether the Evaluator was given a baseline; an artifact lies at
+    <root>/<node>/<output key>/<execution>."""
     run = max(store.get_contexts_by_type("pipeline_run"), key=lambda context: context.id)
     executions = [execution.id for execution in store.get_executions_by_context(run.id)]
-    ids = [event.artifact_id for event in store.get_events_by_execution_ids(executions) if event.type == _OUTPUT]
+    events = store.get_events_by_execution_ids(executions)
+    ids = [event.artifact_id for event in events if event.type == _OUTPUT]
+    compared = any(step.key == "baseline_model" for event in events for step in event.path.steps)
     outputs = {}
     for artifact in sorted(store.get_artifacts_by_id(ids), key=lambda artifact: artifact.id):
         node, key = pathlib.PurePath(artifact.uri).relative_to(root).parts[:2]
         outputs[node, key] = artifact
-    return outputs
+    return outputs, compared
 
 
 def _report(artifact: Any) -> dict[str, Any]:
@@ -88,7 +116,7 @@ def _metrics(folder: str) -> dict[str, float]:
     """The candidate's figures over all held-out examples."""
     result = tfma.load_eval_result(folder)
     found = result.get_metrics_for_slice(())
-    return {name: found[name]["doubleValue"] for name in evaluation.METRICS}
+    return {name: float(found[name]["doubleValue"]) for name in evaluation.METRICS}  # "NaN" is a string there
 
 
 def _failures(validation: Any) -> list[Any]:

@@ -32,25 +32,34 @@ def model(tmp_path, number, vocabulary="a\nb\n", length=64):
     return artifact
 
 
-def blessing(model):
+def blessing(number, model):
     artifact = ModelBlessing()
+    artifact.id = number
     artifact.set_int_custom_property("blessed", 1)
     artifact.set_int_custom_property("current_model_id", model.id)
     return artifact
 
 
-def resolved(*models):
-    inputs = {"model": list(models), "model_blessing": [blessing(model) for model in models]}
+def baseline(candidate, *blessed):
+    """What a candidate is compared with, when these models were blessed in this order."""
+    inputs = {
+        "model": [candidate, *blessed],
+        "model_blessing": [blessing(number, model) for number, model in enumerate(blessed)],
+        "candidate": [candidate],
+    }
     return graph.LatestOtherBlessedModel().resolve_artifacts(None, inputs)["model"]
 
 
-def test_the_baseline_is_the_latest_blessed_model_that_can_be_compared(tmp_path):
+def test_the_baseline_is_the_model_blessed_last_that_can_be_compared(tmp_path):
     old, other_words, shorter, newest = (
         model(tmp_path, 1),
         model(tmp_path, 2, vocabulary="a\nc\n"),
         model(tmp_path, 3, length=32),
         model(tmp_path, 4),
     )
-    assert resolved(newest, shorter, other_words, old) == [old]
-    assert resolved(other_words, shorter, newest) == []
-    assert resolved(newest) == []
+    assert baseline(newest, old, other_words, shorter) == [old]
+    assert baseline(newest, other_words, shorter) == []
+    assert baseline(newest, newest) == []
+    # Settings that are taken back: the candidate comes from the cache and is older than what it is compared with.
+    assert baseline(old, old, newest) == [newest]
+    assert baseline(newest, newest, old) == [old]

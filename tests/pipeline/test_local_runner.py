@@ -1,12 +1,13 @@
 """Bad input ends in one line that names file and way out; each run here stops at its first step."""
 
 import errno
+import fcntl
 import os
 import pathlib
 
 import pytest
 
-from pipeline import local_runner, settings
+from pipeline import local_runner, settings, summary
 from pipeline.components import documents
 from preprocessing.errors import InputError
 
@@ -104,3 +105,42 @@ def test_an_error_of_ours_is_found_behind_those_of_beam_and_tfx():
     wrapped.__cause__ = InputError("a.txt:3: broken")
     assert local_runner.input_error(wrapped) == "a.txt:3: broken"
     assert local_runner.input_error(KeyError("x")) is None
+
+
+def test_one_run_at_a_time(tmp_path):
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match=r"another run is at work there\. Wait for its end, or set BERT_HOME"):
+            local_runner.run(settings.smoke(), tmp_path)
+    assert not (tmp_path / "settings.json").exists()
+
+
+def test_an_environment_that_cannot_be_read():
+    with pytest.raises(InputError, match=r"CORPUS is read as a shell .*Received: /data/o'reilly/\*\.txt"):
+        local_runner.from_environment({"BERT_CORPUS": "/data/o'reilly/*.txt"})
+    with pytest.raises(InputError, match="BERT_HOME must be a local folder"):
+        local_runner.from_environment({"BERT_HOME": "gs://bucket/home"})
+
+
+def pushed(folder, content):
+    folder.mkdir(parents=True)
+    (folder / "fingerprint.pb").write_bytes(content)
+    return folder
+
+
+def test_what_was_pushed_and_is_no_longer_served_is_pushed_again(tmp_path):
+    model = pushed(tmp_path / "model" / "Format-Serving", b"model").parent
+    serving = tmp_path / "serving"
+    report = {"blessed": True, "model": str(model), "serving_folder": str(serving), "pushed_to": str(serving / "3")}
+    summary.push_again(report)  # removed by someone
+    first = pathlib.Path(report["pushed_to"])
+    assert (first / "fingerprint.pb").read_bytes() == b"model"
+    summary.push_again(report)
+    assert pathlib.Path(report["pushed_to"]) == first
+    pushed(serving / str(int(first.name) + 5), b"other")  # another model since
+    summary.push_again(report)
+    assert int(pathlib.Path(report["pushed_to"]).name) == int(first.name) + 6
+    refused = {**report, "blessed": False, "pushed_to": None, "serving_folder": str(tmp_path / "none")}
+    summary.push_again(refused)
+    assert refused["pushed_to"] is None
+    assert not (tmp_path / "none").exists()

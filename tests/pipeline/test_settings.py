@@ -34,15 +34,21 @@ def test_parts_left_out_have_their_defaults():
         ('{"examples": {"dupe": 3}}', "settings.examples has no setting 'dupe'"),
         ('{"examples": 3}', "settings.examples must be a JSON object. Received: 3"),
         ('{"vocabulary": {"size": 5}}', "vocabulary size must exceed its 5 special tokens. Received: 5"),
-        ('{"training": {"steps": "many"}}', "settings.training: "),
+        ('{"training": {"steps": "many"}}', "settings.training.steps must be of type int. Received: 'many'"),
+        ('{"training": {"steps": 2.5}}', "settings.training.steps must be of type int. Received: 2.5"),
+        ('{"training": {"bias_correction": "false"}}', "must be of type bool. Received: 'false'"),
+        ('{"corpus": {"input": "a.txt"}}', "settings.corpus.input must be of type tuple[str, ...]. Received: 'a.txt'"),
+        ('{"gate": {"max_loss_increase": NaN}}', "must be of type float. Received: nan"),
+        ('{"name": null}', "settings.name must be of type str. Received: None"),
+        ('{"init": "/none/such"}', "init must be a checkpoint. Received: '/none/such'"),
         ('{"eval_share": 1.0}', "eval_share must be between 0 and 1. Received: 1.0"),
-        ('{"name": "../x"}', "name must be a folder name. Received: '../x'"),
+        ('{"name": "../x"}', "name must be of A-Z a-z 0-9 . _ - and at most 63 characters. Received: '../x'"),
         ('{\n"name": \n}', "settings:3: not JSON"),
     ],
 )
 def test_what_is_refused(text, message):
     with pytest.raises(InputError) as error:
-        settings.from_json(text)
+        settings.from_json(text).check()
     assert message in str(error.value)
 
 
@@ -57,5 +63,9 @@ def test_settings_from_a_file(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"name": "mine"}))
     assert settings.load(str(path)).name == "mine"
+    assert settings.from_json('{"training": {"steps": 2e4}}').training.steps == 20_000
+    (tmp_path / "latin.json").write_bytes(b'{"name": "\xe9"}')
+    with pytest.raises(InputError, match=r"latin\.json: not UTF-8"):
+        settings.load(str(tmp_path / "latin.json"))
     with pytest.raises(InputError, match="must be demo, smoke, base or a JSON file"):
         settings.load(str(tmp_path / "none.json"))
