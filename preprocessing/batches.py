@@ -68,7 +68,7 @@ class Examples:
             start: number of the first batch, so that a run resumes where it stopped.
             buckets: ascending lengths. Examples of like length stand together in a batch, which is cut to the first
                 of these that holds all its tokens (to L otherwise): [B, <= L]. Needs examples in memory, shuffled.
-            transform: applied to every batch, before it is cut.
+            transform: applied to every batch, before it is cut; apart to the rows of each epoch where it holds two.
             shards, shard: every batch is cut into `shards` equal parts, of which this gives one (several workers).
         """
         repeat = shuffle if repeat is None else repeat
@@ -86,9 +86,13 @@ class Examples:
             part = slice(batch_size // shards * shard, batch_size // shards * (shard + 1))
             batches = batches.map(lambda batch: {name: values[part] for name, values in batch.items()})
         if transform is not None:
-            epochs = tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(lambda n: n * batch_size // self.count)
+            per_epoch = self.count // batch_size * batch_size if buckets else self.count
+            rows = np.arange(batch_size)[batch_size // shards * shard : batch_size // shards * (shard + 1)]
+            epochs = tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(
+                lambda number: (number * batch_size + rows) // per_epoch
+            )
             batches = tf.data.Dataset.zip((batches, epochs)).map(
-                lambda batch, epoch: _transformed(transform, batch, epoch), num_parallel_calls=2, deterministic=True
+                lambda batch, epochs: _transformed(transform, batch, epochs), num_parallel_calls=2, deterministic=True
             )
         lengths = features.lengths(self.max_seq_length, self.max_predictions)
         size = batch_size // shards
@@ -177,24 +181,23 @@ def open_examples(
     """Reads every example once, checks it, and keeps all of them in memory when they fit `memory_limit` bytes.
 
     Raises:
-        InputError: no file or no example, a truncated shard, lengths other than asked for, ids outside the vocabulary,
+        InputError: no file, no example, a truncated shard, lengths other than asked for, ids outside the vocabulary,
             positions outside the sequence, masks or labels other than 0 and 1. Names the file and, where one example is
             at fault, its number (from 0).
     """
     if not files:
         raise InputError("training needs at least one file of examples. Received: none")
-    for file in files:
-        if not tf.io.gfile.exists(file):
-            raise InputError(f"{file}: no such file of examples")
-    lengths = [example_files.lengths(file) for file in files]
-    for file, (length, predictions) in zip(files, lengths, strict=True):
-        wanted = (max_seq_length or lengths[0][0], max_predictions or lengths[0][1])
+    lengths = _lengths(files)
+    files = tuple(file for file in files if file in lengths)
+    first_length, first_predictions = lengths[files[0]]
+    wanted = (max_seq_length or first_length, max_predictions or first_predictions)
+    for file, (length, predictions) in lengths.items():
         if (length, predictions) != wanted:
             raise InputError(
                 f"{file}: examples must have max_seq_length {wanted[0]} and max_predictions {wanted[1]}. "
                 f"Received: {length} and {predictions}; write them anew with `bert examples`, or change the settings"
             )
-    length, predictions = lengths[0]
+    length, predictions = wanted
     spec = example_files.feature_spec(length, predictions)
     kept: list[dict[str, np.ndarray]] | None = []
     count = size = masked = 0
@@ -212,45 +215,30 @@ def open_examples(
     arrays: dict[str, np.ndarray] = {}
     if kept is not None:
         arrays = {name: np.concatenate([chunk[name] for chunk in kept]) for name in features.ALL_FEATURES}
-    return Examples(tuple(files), count, length, predictions, masked, arrays)
+    return Examples(files, count, length, predictions, masked, arrays)
 
 
 def by_length(files: Sequence[str]) -> dict[int, list[str]]:
     """Files by the max_seq_length of their first examples. InputError as `open_examples`."""
     groups: dict[int, list[str]] = {}
+    lengths = _lengths(files)
     for file in files:
-        if not tf.io.gfile.exists(file):
-            raise InputError(f"{file}: no such file of examples")
-        groups.setdefault(example_files.lengths(file)[0], []).append(file)
+        if file in lengths:
+            groups.setdefault(lengths[file][0], []).append(file)
     return groups
 
 
-def read_batches(
-    files: Sequence[str],
-    *,
-    batch_size: int,
-    max_seq_length: int | None = None,
-    max_predictions: int | None = None,
-    seed: int = 0,
-    shuffle: bool = True,
-    repeat: bool | None = None,
-    start: int = 0,
-    vocab_size: int | None = None,
-    memory_limit: int = MEMORY_LIMIT,
-    buckets: Sequence[int] = (),
-    transform: Transform | None = None,
-) -> tf.data.Dataset:
-    """`open_examples(...).batches(...)` in one call."""
-    examples = open_examples(
-        files,
-        max_seq_length=max_seq_length,
-        max_predictions=max_predictions,
-        vocab_size=vocab_size,
-        memory_limit=memory_limit,
-    )
-    return examples.batches(
-        batch_size, seed=seed, shuffle=shuffle, repeat=repeat, start=start, buckets=buckets, transform=transform
-    )
+def _lengths(files: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """(max_seq_length, max_predictions) of the files, the empty ones left out. InputError where all are empty."""
+    lengths = {}
+    for file in files:
+        if not tf.io.gfile.exists(file):
+            raise InputError(f"{file}: no such file of examples")
+        if found := example_files.lengths(file):
+            lengths[file] = found
+    if files and not lengths:
+        raise InputError(f"{files[0]}: one file of examples must hold at least one. Received: {len(files)} empty")
+    return lengths
 
 
 class _LengthPlan:
@@ -284,14 +272,19 @@ class _LengthPlan:
         return random.permutation(order.reshape(batches, self._batch_size))
 
 
-def _transformed(transform, batch, epoch):
+def _transformed(transform, batch, epochs):
     names = list(batch)
 
-    def on_arrays(epoch, *values):
-        result = transform(dict(zip(names, values, strict=True)), int(epoch))
-        return [np.asarray(result[name], value.dtype) for name, value in zip(names, values, strict=True)]
+    def on_arrays(epochs, *values):
+        results = [np.empty_like(value) for value in values]
+        for epoch in np.unique(epochs):
+            rows = epochs == epoch
+            part = transform({name: value[rows] for name, value in zip(names, values, strict=True)}, int(epoch))
+            for name, result in zip(names, results, strict=True):
+                result[rows] = part[name]
+        return results
 
-    values = tf.numpy_function(on_arrays, [epoch, *batch.values()], [value.dtype for value in batch.values()])
+    values = tf.numpy_function(on_arrays, [epochs, *batch.values()], [value.dtype for value in batch.values()])
     return dict(zip(names, values, strict=True))
 
 

@@ -54,7 +54,7 @@ def open_file(path: str) -> BinaryIO:
 
 
 def compression_of(path: str) -> str | None:
-    return next((name for ending, name in COMPRESSIONS.items() if path.endswith(ending)), None)
+    return next((name for ending, name in COMPRESSIONS.items() if path.lower().endswith(ending)), None)
 
 
 def lines(handle: BinaryIO, chunk: Chunk, limit: int, tally: Tally) -> Iterator[tuple[int, bytes, bool]]:

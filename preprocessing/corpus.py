@@ -9,14 +9,14 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata, MatchResult
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsMultiMap, AsSingleton, TaggedOutput
@@ -33,6 +33,7 @@ _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet":
 _MIN_CHUNK, _MAX_CHUNK, _CHUNKS = 1 << 20, 32 << 20, 64
 _ORDINAL = np.dtype([("id", ID_TYPE), ("chunk", "<u4"), ("document", "<u4")])
 _SHOWN_BYTES = 1000  # of a line that is set aside
+_SHOWN_LINES = 1000  # of those that are set aside of a chunk
 
 
 class Document(NamedTuple):
@@ -44,14 +45,15 @@ class Document(NamedTuple):
 
 @dataclasses.dataclass
 class ChunkReport:
-    """What was found in a chunk; `bad_lines` are (line in the chunk, reason, beginning)."""
+    """What was found in a chunk; `bad_lines` are (line in the chunk, reason, beginning), the first ones."""
 
     chunk: Chunk
     tally: Tally = dataclasses.field(default_factory=Tally)
     bad_lines: list[tuple[int, str, bytes]] = dataclasses.field(default_factory=list)
 
     def set_aside(self, line: int, reason: str, data: bytes) -> None:
-        self.bad_lines.append((line, reason, data[:_SHOWN_BYTES]))
+        if len(self.bad_lines) < _SHOWN_LINES:
+            self.bad_lines.append((line, reason, data[:_SHOWN_BYTES]))
 
 
 def find_chunks(settings: CorpusSettings) -> list[Chunk]:
@@ -59,24 +61,26 @@ def find_chunks(settings: CorpusSettings) -> list[Chunk]:
     or formats are mixed."""
     if not settings.input:
         raise InputError("no input: name a file, a folder or a glob")
-    files = sorted({file for pattern in settings.input for file in _match(pattern)})
-    if not any(size for _, size in files):
-        raise InputError(f"{files[0][0]}: {'the file is' if len(files) == 1 else 'all input files are'} empty")
-    files = [(path, size) for path, size in files if size]
+    found = [(file.path, file.size_in_bytes) for file in files(settings.input)]
+    if not any(size for _, size in found):
+        raise InputError(f"{found[0][0]}: {'the file is' if len(found) == 1 else 'all input files are'} empty")
+    found = [(path, size) for path, size in found if size]
     by_format: dict[str, str] = {}
-    for path, _ in files:
+    for path, _ in found:
         by_format.setdefault(settings.format if settings.format != "auto" else _format_of(path), path)
     if len(by_format) > 1:
-        found = ", ".join(f"{name} ({path})" for name, path in sorted(by_format.items()))
+        formats = ", ".join(f"{name} ({path})" for name, path in sorted(by_format.items()))
         raise InputError(
-            f"all input files must have one format; name it with --format or run once for each. Received: {found}"
+            f"all input files must have one format; name it with --format or run once for each. Received: {formats}"
         )
     (format_,) = by_format
-    chunk_bytes = min(max(sum(size for _, size in files) // _CHUNKS, _MIN_CHUNK), _MAX_CHUNK)
+    chunk_bytes = min(max(sum(size for _, size in found) // _CHUNKS, _MIN_CHUNK), _MAX_CHUNK)
     chunks: list[Chunk] = []
-    for path, size in files:
+    for path, size in found:
         for start, end, share in _cut(path, size, format_, chunk_bytes, settings):
             chunks.append(Chunk(len(chunks), path, format_, start, end, share))
+    if not chunks:
+        raise InputError(f"{found[0][0]}: {'the file holds' if len(found) == 1 else 'all input files hold'} no row")
     return chunks
 
 
@@ -85,27 +89,55 @@ def check_input(settings: CorpusSettings) -> None:
     find_chunks(settings)
 
 
-def _match(pattern: str) -> list[tuple[str, int]]:
-    """(path, bytes) of the files that a file name, folder or glob stands for."""
+def files(patterns: Iterable[str]) -> list[FileMetadata]:
+    """The files that file names, folders and globs stand for, each once, sorted by path. Raises InputError where one
+    matches nothing, or a file cannot be read."""
+    found = {file.path: file for pattern in patterns for file in _match(pattern)}
+    return [found[path] for path in sorted(found)]
+
+
+def _match(pattern: str) -> list[FileMetadata]:
+    """The files of one pattern. As in a shell, hidden ones must be named."""
     try:
-        inside, found = (match.metadata_list for match in FileSystems.match([FileSystems.join(pattern, "*"), pattern]))
-        files = [(file.path, file.size_in_bytes) for file in inside or found if not os.path.isdir(file.path)]
-        if not files:
+        if os.path.isdir(pattern):
+            paths = [os.path.join(pattern, name) for name in os.listdir(pattern) if not name.startswith(".")]
+            found = [_metadata(path) for path in paths if os.path.isfile(path)]
+        elif os.path.exists(pattern):
+            if not os.path.isfile(pattern):
+                raise InputError(f"{pattern}: not a regular file, and input is read twice: write it to a file first")
+            found = [_metadata(pattern)]
+        else:
+            # Beam finds nothing for a glob without a folder.
+            glob = pattern if os.path.dirname(pattern) else os.path.join(".", pattern)
+            matches = FileSystems.match([FileSystems.join(glob, "*"), glob])
+            inside, named = ([file for file in match.metadata_list if _is_meant(file, match)] for match in matches)
+            found = inside or named
+        if not found:
             raise InputError(f"no file matches {pattern!r}: check the path, and quote a glob")
-        for path, _ in files:
-            FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED).close()
+        for file in found:
+            FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED).close()
     except InputError:
         raise
     except Exception as error:  # each filesystem has errors of its own
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{pattern}: cannot be read: {cause}") from error
-    return files
+    return found
+
+
+def _metadata(path: str) -> FileMetadata:
+    return FileMetadata(path, os.path.getsize(path), os.path.getmtime(path))
+
+
+def _is_meant(file: FileMetadata, match: MatchResult) -> bool:
+    hidden = os.path.basename(file.path).startswith(".") and not os.path.basename(match.pattern).startswith(".")
+    return not hidden and (os.path.isfile(file.path) or not os.path.exists(file.path))  # or is on another filesystem
 
 
 def _format_of(path: str) -> str:
+    path = path.lower()
     for ending in COMPRESSIONS:
         path = path.removesuffix(ending)
-    return next((name for ending, name in _FORMATS.items() if path.lower().endswith(ending)), "paragraphs")
+    return next((name for ending, name in _FORMATS.items() if path.endswith(ending)), "paragraphs")
 
 
 def _cut(path, size, format_, chunk_bytes, settings):
@@ -116,8 +148,8 @@ def _cut(path, size, format_, chunk_bytes, settings):
                 file = pyarrow.parquet.ParquetFile(handle)
                 readers.check_column(file, path, settings.text_field)
                 groups = file.num_row_groups
-        except pa.ArrowException as error:
-            raise InputError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: damaged, or not a Parquet file: {str(error).splitlines()[0]}") from error
         return [(group, group + 1, size // groups) for group in range(groups)]
     if format_ not in readers.SPLITTABLE or compression_of(path) or size <= chunk_bytes:
         return [(0, None, size)]
@@ -206,31 +238,41 @@ def check_reports(reports: Iterable[ChunkReport], settings: CorpusSettings, set_
     """Sums of all chunks' reports, counted in Beam's counters; writes the bad lines to `set_aside`. Raises InputError
     where they are too many, or where there is no document at all."""
     reports = sorted(reports, key=lambda report: report.chunk.index)
-    before: dict[str, int] = defaultdict(int)
-    bad_lines = []
-    for report in reports:
-        path = report.chunk.path
-        for line, reason, data in report.bad_lines:
-            text = data.decode(errors="backslashreplace")
-            bad_lines.append({"file": path, "line": 1 + before[path] + line, "reason": reason, "text": text})
-        before[path] += report.tally.newlines
     total = Tally(
         *(sum(values) for values in zip(*(dataclasses.astuple(report.tally) for report in reports), strict=True))
     )
-    if set_aside and bad_lines:
+    if set_aside and total.bad:
         with FileSystems.create(set_aside) as file:
-            file.writelines(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in bad_lines)
+            file.writelines(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in _bad_lines(reports))
     if total.bad > settings.max_bad_share * total.lines:
+        first = next(_bad_lines(reports))
         raise InputError(
-            f"{bad_lines[0]['file']}:{bad_lines[0]['line']}: {bad_lines[0]['reason']}; {total.bad:,} of "
-            f"{total.lines:,} lines cannot be used, more than the {settings.max_bad_share:.4g} allowed. Correct them "
-            "or raise --max-bad-share"
+            f"{first['file']}:{first['line']}: {first['reason']}; {total.bad:,} of {total.lines:,} lines cannot be "
+            f"used, more than the {settings.max_bad_share:.4g} allowed. Correct them or raise --max-bad-share"
         )
     if not total.documents:
         raise InputError(f"no text in {', '.join(settings.input)}: nothing but blank lines")
     for name, count in (("lines", total.lines), ("lines_set_aside", total.bad), ("documents_split", total.split)):
         Metrics.counter(NAMESPACE, name).inc(count)
     return total
+
+
+def _bad_lines(reports: Iterable[ChunkReport]) -> Iterator[dict[str, str | int]]:
+    """What `set_aside` tells of each bad line, from the reports in the order of their chunks."""
+    before: dict[str, int] = defaultdict(int)
+    for report in reports:
+        path, number = report.chunk.path, 0
+        for line, reason, data in report.bad_lines:
+            number = 1 + before[path] + line
+            yield {"file": path, "line": number, "reason": reason, "text": data.decode(errors="backslashreplace")}
+        if more := report.tally.bad - len(report.bad_lines):
+            yield {
+                "file": path,
+                "line": number,
+                "reason": f"{more:,} more lines after this one, not listed",
+                "text": "",
+            }
+        before[path] += report.tally.newlines
 
 
 def _repeated(bucket):

@@ -33,11 +33,11 @@ def feature_spec(max_seq_length: int, max_predictions: int) -> dict[str, tf.io.F
     }
 
 
-def lengths(file: str) -> tuple[int, int]:
-    """(max_seq_length, max_predictions) of the first example of a file. InputError when there is none."""
+def lengths(file: str) -> tuple[int, int] | None:
+    """(max_seq_length, max_predictions) of the first example of a file, None when there is none."""
     record = next(_records(file), None)
     if record is None:
-        raise InputError(f"{file}: a file of examples must hold at least one. Received: an empty one")
+        return None
     try:
         example = tf.train.Example.FromString(record).features.feature
     except Exception as error:  # protobuf's DecodeError differs between its implementations
@@ -119,3 +119,8 @@ def check(file: str, first: int, chunk: dict[str, np.ndarray], vocab_size: int |
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         row = np.argwhere(~(np.isfinite(weights) & (weights >= 0)))[0][0]
         raise InputError(f"{file}: example {first + row}: weights must be 0 or more. Received: {weights[row].tolist()}")
+    real = np.take_along_axis(chunk[features.INPUT_MASK], chunk[features.MASKED_LM_POSITIONS].astype(np.int64), 1)
+    if (beyond := (weights > 0) & (real == 0)).any():
+        row, column = np.argwhere(beyond)[0]
+        received = chunk[features.MASKED_LM_POSITIONS][row, column]
+        raise InputError(f"{file}: example {first + row}: a masked position must be a token's. Received: {received}")

@@ -66,7 +66,7 @@ def _at_once(handle, chunk, settings, tally) -> list[str] | None:
         if max(map(len, documents), default=0) > settings.max_document_bytes:
             return None
         try:
-            texts = [document.decode() for document in documents]
+            texts = [text for document in documents if not (text := document.decode()).isspace()]
         except UnicodeDecodeError:
             return None
         tally.lines += sum(document.count(b"\n") + 1 for document in documents)

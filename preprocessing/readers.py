@@ -63,8 +63,14 @@ def _read_jsonl(handle, chunk, settings, tally, refuse) -> Iterator[str]:
         else:
             try:
                 record = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-                reason = f"not JSON ({error})" if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+            except UnicodeDecodeError:
+                reason = "not UTF-8"
+            except json.JSONDecodeError as error:
+                reason = f"not JSON ({error})"
+            except RecursionError:
+                reason = "JSON nested too deeply"
+            except ValueError:  # Python's bound on digits
+                reason = "JSON with an integer of too many digits"
             else:
                 value = record.get(settings.text_field) if isinstance(record, dict) else None
                 text = value if isinstance(value, str) else ""
@@ -87,7 +93,8 @@ def _read_parquet(handle, chunk, settings, tally, refuse) -> Iterator[str]:
         if value is not None:
             tally.lines += 1
             text, reason = decode(value) if isinstance(value, bytes) else (value, "")
-            yield from _record(text, reason, b"", number, settings, tally, refuse)
+            raw = value if isinstance(value, bytes) else b""
+            yield from _record(text, reason, raw, number, settings, tally, refuse)
 
 
 def check_column(file: pyarrow.parquet.ParquetFile, path: str, name: str) -> None:
@@ -95,6 +102,8 @@ def check_column(file: pyarrow.parquet.ParquetFile, path: str, name: str) -> Non
     columns = file.schema_arrow.names
     if name not in columns:
         raise InputError(f"{path}: no column {name!r}. Its columns: {', '.join(columns)}. Name one with --text-field")
+    if columns.count(name) > 1:
+        raise InputError(f"{path}: only one column may be named {name!r}. Its columns: {', '.join(columns)}")
     kind = file.schema_arrow.field(name).type
     if not any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary)):
         raise InputError(f"{path}: column {name!r} must hold text. Received: {kind}")
@@ -128,7 +137,7 @@ def _record(text, reason, raw, number, settings, tally, refuse) -> Iterator[str]
         except UnicodeEncodeError:
             reason = "not Unicode (a lone surrogate)"
     if reason:
-        refuse(number, reason, raw)
+        refuse(number, reason, raw or text.encode())
         return
     bound = settings.max_document_bytes
     parts = 0

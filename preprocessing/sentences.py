@@ -38,7 +38,8 @@ _CONTINUED = {
 def split(text: str, language: str = "en") -> list[str]:
     """Sentences of `text`, in order, stripped, none empty. A line end always ends a sentence.
 
-    Only white space is lost: the sentences' other characters, joined, are the text's.
+    Only white space is lost, and what BlingFire drops where a line begins: controls, U+2420, U+2424 and what has no
+    width, such as U+200B and U+FEFF. The sentences' other characters, joined, are the text's.
     """
     pieces = [blingfire.text_to_sentences(line) if len(line) > 1 else line for line in text.split("\n")]
     joined = "\n" + "\n\n".join(pieces)

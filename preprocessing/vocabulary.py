@@ -1,9 +1,11 @@
 """WordPiece vocabularies: learning, the file and its checks."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO
 
 from preprocessing import wordpiece_learning
 from preprocessing.errors import InputError
@@ -29,8 +31,8 @@ def check(tokens: Sequence[str], name: str = "the vocabulary") -> list[str]:
 
 
 def load(path: str | os.PathLike) -> list[str]:
-    """Reads a vocabulary: UTF-8, a token per line, the line number (from 0) is the id. A byte order mark and Windows
-    line ends are read over. Raises InputError naming file and line."""
+    """Reads a vocabulary: UTF-8, a token per line, the line number (from 0) is the id. A byte order mark, Windows
+    line ends and blanks around a token are read over. Raises InputError naming file and line."""
     name = os.fspath(path)
     try:
         data = _read(name)
@@ -42,7 +44,7 @@ def load(path: str | os.PathLike) -> list[str]:
     # Not str.splitlines: the Chinese vocabulary has U+2028 as a token.
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:
-            tokens.append(line.removesuffix(b"\r").decode())
+            tokens.append(line.strip(b" \t\r").decode())
         except UnicodeDecodeError as error:
             raise InputError(f"{name}:{number}: a vocabulary is UTF-8 text. Received: {line[:40]!r}") from error
     while tokens and not tokens[-1]:
@@ -60,7 +62,7 @@ def write_whole(text: str, path: str | os.PathLike) -> None:
     name = os.fspath(path)
     scratch = f"{name}.{os.getpid()}.tmp"
     try:
-        if _is_remote(name):
+        if is_remote(name):
             with _gfile() as gfile:
                 with gfile.GFile(scratch, "w") as file:
                     file.write(text)
@@ -75,9 +77,43 @@ def write_whole(text: str, path: str | os.PathLike) -> None:
         raise InputError(f"{name}: cannot be written ({error.strerror or error})") from error
 
 
+@contextlib.contextmanager
+def alone(lock: str, output: str) -> Iterator[bool]:
+    """Holds a lock file of a local filesystem while the block runs; a killed process holds none any more. Raises
+    InputError where another process holds it. Gives whether it is held: some filesystems have no locks."""
+    try:
+        file, held = _hold(lock)
+    except BlockingIOError as error:
+        raise InputError(f"{output}: one run at a time may write there. Received: a second one") from error
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror or error})") from error
+    with file:
+        try:
+            yield held
+        finally:
+            pathlib.Path(lock).unlink(missing_ok=True)
+
+
+def _hold(lock: str) -> tuple[BinaryIO, bool]:
+    """The lock file, and whether it is locked. Raises BlockingIOError where another process has done so."""
+    while True:
+        file = open(lock, "ab")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise
+        except OSError:
+            return file, False
+        with contextlib.suppress(FileNotFoundError):  # who held it before may have removed it since
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                return file, True
+        file.close()
+
+
 def _read(name: str) -> bytes:
     """The content of a file, on any filesystem of TensorFlow's. Raises OSError."""
-    if not _is_remote(name):
+    if not is_remote(name):
         return pathlib.Path(name).read_bytes()
     with _gfile() as gfile:
         if gfile.isdir(name):
@@ -86,7 +122,7 @@ def _read(name: str) -> bytes:
             return file.read()
 
 
-def _is_remote(name: str) -> bool:
+def is_remote(name: str) -> bool:
     return "://" in name
 
 

@@ -1,6 +1,9 @@
 """Counting the words of a corpus with Beam, in two parts: to learn from, and held out to judge what was learned."""
 
 import json
+import os
+import shutil
+import uuid
 from collections.abc import Sequence
 
 import apache_beam as beam
@@ -12,6 +15,7 @@ from preprocessing.beam_transforms import CountWords
 from preprocessing.corpus import ReadDocuments
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings
+from preprocessing.vocabulary import is_remote
 
 _HELD_OUT = 20  # one document in so many, by its id and so by its content
 
@@ -19,12 +23,16 @@ _HELD_OUT = 20  # one document in so many, by its id and so by its content
 def count_corpus(
     settings: CorpusSettings, lower_case: bool, scratch: str, options: PipelineOptions
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Word counts of 19 documents in 20, and of the twentieth (of all where there is none); see `count_parts`."""
-    pipeline = beam.Pipeline(options=options)
+    """Word counts of 19 documents in 20, and of the twentieth (of all, and nothing, where there are too few documents
+    for both); see `count_parts`."""
+    try:
+        pipeline = beam.Pipeline(options=options)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise InputError(f"Beam must know its options. Received: {str(error).splitlines()[0]}") from error
     documents = pipeline | "Read" >> ReadDocuments(settings)
     parts = documents | beam.Partition(_part, 2)  # type: ignore[arg-type]
     learn, held_out = count_parts(pipeline, list(parts), lower_case, scratch)
-    return (learn, held_out) if learn and held_out else (learn or held_out, learn or held_out)
+    return (learn, held_out) if learn else (held_out, {})
 
 
 def count_parts(
@@ -45,22 +53,48 @@ def count_parts(
             _ = (
                 part
                 | f"Count {number}" >> CountWords(lower_case)
-                | f"Format {number}" >> beam.MapTuple(lambda word, count: json.dumps([word, count]))
-                | f"Write {number}" >> beam.io.WriteToText(FileSystems.join(scratch, f"part{number}"))
+                | f"Write {number}" >> beam.ParDo(_Write(FileSystems.join(scratch, f"part{number}-")))
             )
         beam_runner.run(pipeline)
         return [_read(scratch, f"part{number}") for number in range(len(parts))]
     finally:
-        FileSystems.delete([scratch])
+        if is_remote(scratch):
+            FileSystems.delete([scratch])
+        else:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _part(document, _parts) -> int:
     return int(document.id[0] % _HELD_OUT == 0)
 
 
+class _Write(beam.DoFn):
+    """(word, count) -> a file for each bundle, whole or under another name; a bundle tried again says the same again.
+    Beam's own text sink takes the folder's name for a glob."""
+
+    def __init__(self, prefix: str):
+        self._prefix = prefix
+
+    def start_bundle(self):
+        self._path = f"{self._prefix}{uuid.uuid4().hex}"
+        self._file = FileSystems.create(f"{self._path}.tmp")
+
+    def process(self, counted):
+        self._file.write(json.dumps(counted).encode() + b"\n")
+
+    def finish_bundle(self):
+        self._file.close()
+        FileSystems.rename([f"{self._path}.tmp"], [self._path])
+
+
 def _read(folder: str, name: str) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for file in FileSystems.match([FileSystems.join(folder, f"{name}-*")])[0].metadata_list:
-        with FileSystems.open(file.path) as lines:
-            counts |= dict(map(json.loads, lines))
+    if is_remote(folder):
+        files = [file.path for file in FileSystems.match([FileSystems.join(folder, "*")])[0].metadata_list]
+    else:
+        files = [os.path.join(folder, file) for file in os.listdir(folder)]
+    for path in files:
+        if os.path.basename(path).startswith(f"{name}-") and not path.endswith(".tmp"):
+            with FileSystems.open(path) as lines:
+                counts |= dict(map(json.loads, lines))
     return counts

@@ -1,21 +1,29 @@
 """`bert examples`: text to masked sentence pairs, outside TFX."""
 
+import contextlib
+import glob
 import json
 import os
-import pathlib
 import platform
 import shutil
+import uuid
 from typing import get_args
 
 import click
 
 from pipeline import terminal
 from preprocessing import settings as s
-from preprocessing import worker_nursery
-from preprocessing.errors import InputError
+from preprocessing import vocabulary, worker_nursery
+from preprocessing.errors import InputError, require
 
 DEFAULTS = s.ExampleSettings()
 _BYTES_WORTH_WORKERS = 100 << 20
+_REPORT, _SET_ASIDE, _SET_ASIDE_OF_FAILED = "report.json", "set_aside.jsonl", "set_aside_of_failed_run.jsonl"
+_LABELS = {
+    "next-sentence": ("B follows A", "B is random"),
+    "sentence-order": ("B follows A", "A and B are swapped"),
+    "none": ("A alone", "A alone"),
+}
 
 
 def _choice(kind) -> click.Choice:
@@ -68,7 +76,7 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from preprocessing import beam_runner, beam_transforms, corpus, vocabulary
+    from preprocessing import beam_runner, beam_transforms, corpus
 
     vocabulary.load(vocab)
     chunks = corpus.find_chunks(corpus_settings)
@@ -77,10 +85,13 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     local = not PipelineOptions(list(beam_options)).get_all_options().get("runner")
     workers = workers or (os.cpu_count() or 1 if size * settings.dupe_factor > _BYTES_WORTH_WORKERS else 1)
     shards = max(shards, workers) if local else shards
+    try:
+        pipeline = Pipeline(options=beam_runner.make_options(beam_options, workers))
+    except (ValueError, ImportError, AttributeError) as error:
+        raise InputError(f"Beam must know its options. Received: {str(error).splitlines()[0]}") from error
     folder = _Folder(output, overwrite)
     try:
         with terminal.watch_workers("Examples", unit="examples") as progress_folder:
-            pipeline = Pipeline(options=beam_runner.make_options(beam_options, workers))
             _ = pipeline | "Examples" >> beam_transforms.WriteExamples(
                 settings,
                 os.path.abspath(vocab) if os.path.exists(vocab) else vocab,
@@ -90,14 +101,20 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
                 temp_folder=folder.tokens,
                 progress_folder=progress_folder if local else None,
                 corpus=corpus_settings,
-                set_aside=FileSystems.join(folder.scratch, "set_aside.jsonl"),
+                set_aside=FileSystems.join(folder.scratch, _SET_ASIDE),
             )
             report = beam_transforms.report(beam_runner.counters(beam_runner.run(pipeline)))
         names = [beam_transforms.shard_name(shard, shards, compression) for shard in range(shards)]
-        folder.keep(names, report)
+        if report["lines"]:  # a runner without counters has none either
+            require(
+                report["examples"] > 0, f"{', '.join(corpus_settings.input)}: text must give at least one example", 0
+            )
+        folder.keep(names, report | {"pairs": settings.pairs})
     except InputError as error:
         if "No space left" in str(error):
             raise InputError(f"{output}: no space left on the device; make room or choose another --output") from error
+        if kept := folder.keep_set_aside():
+            raise InputError(f"{error}; what was set aside is in {kept}") from error
         raise
     except OSError as error:
         raise InputError(f"{output}: cannot be written: {error.strerror or error}") from error
@@ -115,50 +132,84 @@ class _Folder:
     def __init__(self, output: str, overwrite: bool):
         from apache_beam.io.filesystems import FileSystems
 
-        self._files, self._output = FileSystems, output
+        self._files, self._output, self._held = FileSystems, output, contextlib.ExitStack()
+        self.scratch = FileSystems.join(output, f".unfinished-{platform.node()}-{uuid.uuid4().hex}")
+        self.tokens = FileSystems.join(self.scratch, "tokens")
         try:
-            self._old = self._list("*") if FileSystems.exists(output) else []
-            if self._old and not overwrite:
+            if not vocabulary.is_remote(output):
+                os.makedirs(output, exist_ok=True)
+                held = self._held.enter_context(vocabulary.alone(os.path.join(output, ".lock"), output))
+                stale = os.path.join(glob.escape(output), f".unfinished-{platform.node()}-*")
+                for path in glob.glob(stale) if held else ():
+                    shutil.rmtree(path, ignore_errors=True)  # what killed runs of this machine left here
+            self._old = _list(output)
+            if not overwrite and any(os.path.basename(path) != _SET_ASIDE_OF_FAILED for path in self._old):
                 raise InputError(f"{output}: the output folder is not empty; choose another or give --overwrite")
-            self._remove_stale()
-            self.scratch = FileSystems.join(output, f".unfinished-{platform.node()}-{os.getpid()}")
-            self.tokens = FileSystems.join(self.scratch, "tokens")
             FileSystems.mkdirs(self.tokens)
         except InputError:
+            self._held.close()
             raise
         except Exception as error:  # each filesystem has errors of its own
+            self._held.close()
             raise InputError(f"{output}: the output folder cannot be written: {_reason(error)}") from error
-
-    def _remove_stale(self) -> None:
-        """Removes what killed runs of this machine left here."""
-        for path in pathlib.Path(self._output).glob(f".unfinished-{platform.node()}-*"):
-            process = path.name.rsplit("-", 1)[1]
-            if process.isdecimal() and not _is_another(int(process)):
-                shutil.rmtree(path, ignore_errors=True)
-
-    def _list(self, pattern: str) -> list[str]:
-        return [file.path for file in self._files.match([self._files.join(self._output, pattern)])[0].metadata_list]
 
     def keep(self, names: list[str], report: dict) -> None:
         """Puts what was written in place, report.json last: where that stands, the shards are complete."""
-        old = [
-            path
-            for path in self._old
-            if os.path.basename(path) in ("report.json", "set_aside.jsonl")
-            or (os.path.basename(path).startswith("examples-") and ".tfrecord" in path)
-        ]
-        if old:
-            self._files.delete(old)
-        if self._files.exists(self._files.join(self.scratch, "set_aside.jsonl")):
-            names = [*names, "set_aside.jsonl"]
+        new = [path for path in _list(self._output) if _is_result(path) and path not in self._old]
+        if new:
+            raise InputError(
+                f"{self._output}: no other run may write there meanwhile; choose another --output. Received: {new[0]}"
+            )
+        for path in filter(_is_result, self._old):
+            _delete(path)
+        if self._files.exists(self._files.join(self.scratch, _SET_ASIDE)):
+            names = [*names, _SET_ASIDE]
         sources, places = ([self._files.join(at, name) for name in names] for at in (self.scratch, self._output))
         self._files.rename(sources, places)
-        with self._files.create(self._files.join(self._output, "report.json")) as file:
+        with self._files.create(self._files.join(self._output, _REPORT)) as file:
             file.write(json.dumps(report, indent=2).encode() + b"\n")
 
+    def keep_set_aside(self) -> str | None:
+        """Where the lines are now that were set aside, if there are any, by a run that failed."""
+        source = self._files.join(self.scratch, _SET_ASIDE)
+        place = self._files.join(self._output, _SET_ASIDE_OF_FAILED)
+        if not self._files.exists(source):
+            return None
+        if self._files.exists(place):
+            _delete(place)
+        self._files.rename([source], [place])
+        return place
+
     def clean(self) -> None:
-        if self._files.exists(self.scratch):
-            self._files.delete([self.scratch])
+        with self._held:
+            if self._files.exists(self.scratch):
+                _delete(self.scratch)
+
+
+def _is_result(path: str) -> bool:
+    name = os.path.basename(path)
+    return name in (_REPORT, _SET_ASIDE, _SET_ASIDE_OF_FAILED) or (name.startswith("examples-") and ".tfrecord" in name)
+
+
+# Beam takes every path for a glob, so that local ones go past it.
+def _list(folder: str) -> list[str]:
+    """Paths of what a folder holds, hidden things aside; sorted."""
+    from apache_beam.io.filesystems import FileSystems
+
+    if vocabulary.is_remote(folder):
+        return sorted(file.path for file in FileSystems.match([FileSystems.join(folder, "*")])[0].metadata_list)
+    return sorted(glob.glob(os.path.join(glob.escape(folder), "*")))
+
+
+def _delete(path: str) -> None:
+    from apache_beam.io.filesystems import FileSystems
+
+    if vocabulary.is_remote(path):
+        FileSystems.delete([path])
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
 
 
 def _reason(error: Exception) -> str:
@@ -167,26 +218,46 @@ def _reason(error: Exception) -> str:
 
 def _show(output: str, vocab: str, count: int) -> None:
     """Prints examples: A and B in two colours, what is to be predicted beside what stands there."""
-    from apache_beam.io.filesystems import FileSystems
     from tfx_bsl.coders.example_coder import ExampleToNumpyDict
 
-    from preprocessing import features, readers, tfrecord, vocabulary
+    from preprocessing import chunks, features, tfrecord
 
     pieces = vocabulary.load(vocab)
-    shards = sorted(file.path for file in FileSystems.match([FileSystems.join(output, "examples-*")])[0].metadata_list)
+    shards = [path for path in _list(output) if os.path.basename(path).startswith("examples-")]
     if not shards:
         raise InputError(f"{output}: no examples there; give --input to make some")
-    with readers.open_file(shards[0]) as handle:
-        for record, _ in zip(tfrecord.records(handle), range(count), strict=False):
-            example = ExampleToNumpyDict(record)
-            example |= {own: example[other] for own, other in features.MODEL_GARDEN_NAMES.items() if other in example}
-            click.echo(_readable({name: values.tolist() for name, values in example.items()}, pieces))
+    labels = _LABELS[_pairs(output)]
+    try:
+        with chunks.open_file(shards[0]) as handle:
+            for record, _ in zip(tfrecord.records(handle), range(count), strict=False):
+                example = ExampleToNumpyDict(record)
+                example |= {own: example[name] for own, name in features.MODEL_GARDEN_NAMES.items() if name in example}
+                ids = [*example[features.INPUT_IDS], *example[features.MASKED_LM_IDS]]
+                require(
+                    max(ids) < len(pieces),
+                    f"{shards[0]}: token ids must lie in {vocab} ({len(pieces)} tokens)",
+                    int(max(ids)),
+                )
+                click.echo(_readable({name: values.tolist() for name, values in example.items()}, pieces, labels))
+    except (OSError, EOFError) as error:
+        raise InputError(f"{shards[0]}: a shard must be whole; make it anew. Received: {_reason(error)}") from error
 
 
-def _readable(example: dict, pieces: list[str]) -> str:
+def _pairs(output: str) -> str:
+    """How the examples there were paired: what their report says."""
+    from apache_beam.io.filesystems import FileSystems
+
+    path = FileSystems.join(output, _REPORT)
+    if not FileSystems.exists(path):
+        return DEFAULTS.pairs
+    with FileSystems.open(path) as file:
+        return json.load(file).get("pairs", DEFAULTS.pairs)
+
+
+def _readable(example: dict, pieces: list[str], labels: tuple[str, str]) -> str:
     from preprocessing import features
 
-    label = "B is random" if example[features.NEXT_SENTENCE_LABELS][0] else "B follows A"
+    label = labels[example[features.NEXT_SENTENCE_LABELS][0]]
     masks = {
         position: pieces[original]
         for position, original, weight in zip(*(example[name] for name in features.PREDICTION_FEATURES), strict=True)
@@ -202,14 +273,3 @@ def _readable(example: dict, pieces: list[str]) -> str:
         else:
             words.append(click.style(piece, fg="blue" if example[features.SEGMENT_IDS][position] else "green"))
     return f"{click.style(label, bold=True)}\n{' '.join(words)}\n"
-
-
-def _is_another(process: int) -> bool:
-    """Whether another process with that number runs; what bears ours is an earlier one's (of a restarted container)."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()

@@ -1,7 +1,13 @@
 """`bert vocab`: a WordPiece vocabulary learned from text."""
 
+import contextlib
+import glob
+import itertools
 import json
 import os
+import shutil
+import uuid
+from typing import Any
 
 import click
 
@@ -22,17 +28,18 @@ from preprocessing.settings import CorpusSettings, VocabularySettings
 @click.option(
     "--text-field", default="text", show_default=True, help="JSONL field, Parquet column, tf.Example feature."
 )
+@click.option("--max-bad-share", type=float, default=0.01, show_default=True, help="Of unusable lines.")
 @click.option("--compare", metavar="FILE", help="Another vocabulary, to be described beside the learned one.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes that count words.")
 @click.argument("more", nargs=-1, metavar="[GLOB...] [-- BEAM OPTIONS]")
-def command(inputs, size, output, cased, format_, text_field, compare, workers, more):
+def command(inputs, size, output, cased, format_, text_field, max_bad_share, compare, workers, more):
     """Learns a WordPiece vocabulary: the commonest words whole, the others in pieces.
 
     One document in twenty is held out to judge the vocabulary by. Options of Beam come last, after `--`.
     """
-    inputs = (*inputs, *(argument for argument in more if not argument.startswith("-")))
-    beam_options = [argument for argument in more if argument.startswith("-")]
-    corpus_settings = CorpusSettings(input=inputs, format=format_, text_field=text_field)
+    globs = tuple(itertools.takewhile(lambda argument: not argument.startswith("-"), more))
+    beam_options = more[len(globs) :]
+    corpus_settings = CorpusSettings((*inputs, *globs), format_, text_field, max_bad_share=max_bad_share)
     settings = VocabularySettings(size=size, lower_case=not cased)
     if os.path.isdir(output):
         raise InputError(f"--output must be a file (vocab.txt, say). Received a folder: {output}")
@@ -42,25 +49,49 @@ def command(inputs, size, output, cased, format_, text_field, compare, workers, 
     from preprocessing import beam_runner, corpus, vocabulary, vocabulary_report
     from preprocessing.vocabulary_counting import count_corpus
 
-    corpus.check_input(corpus_settings)
+    report_path = os.path.splitext(output)[0] + ".report.json"
+    for path in {chunk.path for chunk in corpus.find_chunks(corpus_settings)}:
+        for place in (output, report_path):
+            if path == place or (os.path.exists(path) and os.path.exists(place) and os.path.samefile(path, place)):
+                raise InputError(f"--output must not overwrite an input. Received: {place}, which is one")
     other = vocabulary.load(compare) if compare else None
     options = beam_runner.make_options(beam_options, workers)
     click.echo("Counting words", err=True)
-    counts, held_out = count_corpus(corpus_settings, settings.lower_case, f"{output}.counts-{os.getpid()}", options)
+    with _scratch(output) as scratch:
+        counts, held_out = count_corpus(corpus_settings, settings.lower_case, scratch, options)
+    judged = held_out or counts
     with terminal.Progress("Learning", total=size, unit="tokens") as progress:
         tokens = vocabulary.learn(counts, settings, progress.update)
     vocabulary.save(tokens, output)
-    report = {"vocabulary": vocabulary_report.describe(tokens, held_out, settings.lower_case)}
+    report: dict[str, Any] = {"vocabulary": vocabulary_report.describe(tokens, judged, settings.lower_case)}
     if other:
-        report["compared"] = {"path": compare} | vocabulary_report.describe(other, held_out, settings.lower_case)
+        report["compared"] = {"path": compare} | vocabulary_report.describe(other, judged, settings.lower_case)
     report["learned_from"] = {"words": sum(counts.values()), "different_words": len(counts)}
-    vocabulary.write_whole(json.dumps(report, indent=2) + "\n", os.path.splitext(output)[0] + ".report.json")
+    report["held_out"] = bool(held_out)
+    vocabulary.write_whole(json.dumps(report, indent=2) + "\n", report_path)
     _show(report, output)
+
+
+@contextlib.contextmanager
+def _scratch(output):
+    """Name for a folder beside the output, where no other run is at it; what killed runs left there is removed."""
+    from preprocessing import vocabulary
+
+    name = f"{output}.counts-{uuid.uuid4().hex}"
+    folder = os.path.dirname(output) or "."
+    if vocabulary.is_remote(output) or not os.path.isdir(folder):
+        yield name
+        return
+    with vocabulary.alone(f"{output}.lock", output) as held:
+        for path in glob.glob(f"{glob.escape(output)}.counts-*/") if held else ():
+            shutil.rmtree(path, ignore_errors=True)
+        yield name
 
 
 def _show(report, output):
     learned, other = report["vocabulary"], report.get("compared")
-    click.echo(f"{output}: {learned['size']:,} tokens, on held-out text:")
+    judged = "held-out text" if report["held_out"] else "the text it was learned from (too few documents to hold out)"
+    click.echo(f"{output}: {learned['size']:,} tokens, on {judged}:")
     for name in ("coverage", "whole_words", "pieces_per_word", "unknown_share"):
         beside = f"   (compared: {other[name]:.4f})" if other else ""
         click.echo(f"  {name.replace('_', ' '):16}{learned[name]:.4f}{beside}")

@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import platform
-import subprocess
 
 import click
 import pytest
@@ -91,17 +90,60 @@ def test_an_interrupted_run_leaves_nothing_that_looks_whole(tmp_path, vocab, tex
 
 def test_what_a_killed_run_left_is_removed(tmp_path, vocab, text):
     output = tmp_path / "out"
-    with subprocess.Popen(["true"]) as gone:
-        pass
-    host = platform.node()
-    left, other = (output / f".unfinished-{name}" for name in (f"{host}-{gone.pid}", f"elsewhere-{gone.pid}"))
-    of_our_number = output / f".unfinished-{host}-{os.getpid()}"  # of a container's run before it was started again
-    running = output / f".unfinished-{host}-{os.getppid()}"
-    for folder in (left, of_our_number, other, running):
+    left, other = (output / f".unfinished-{name}" for name in (f"{platform.node()}-{os.getppid()}", "elsewhere-1"))
+    for folder in (left, other):
         (folder / "tokens").mkdir(parents=True)
         (folder / "examples-00000-of-00001.tfrecord").write_text("half")
+    (output / ".lock").touch()
     invoke("--input", text, "--vocab", vocab, "--output", output)
-    assert names(output) == [*sorted((running.name, other.name)), "examples-00000-of-00001.tfrecord", "report.json"]
+    assert names(output) == [other.name, "examples-00000-of-00001.tfrecord", "report.json"]
+
+
+def test_a_second_run_at_the_same_time_is_refused(tmp_path, vocab, text):
+    output = tmp_path / "out"
+    running = output / f".unfinished-{platform.node()}-1"
+    running.mkdir(parents=True)
+    with vocabulary.alone(str(output / ".lock"), ""), pytest.raises(InputError, match="one run at a time"):
+        invoke("--input", text, "--vocab", vocab, "--output", output, "--overwrite")
+    assert names(output) == [running.name]
+
+
+def test_what_another_machine_wrote_meanwhile_stays(tmp_path, vocab, text, monkeypatch):
+    output = tmp_path / "out"
+    monkeypatch.setattr(tfrecord, "frame", lambda _: (output / "report.json").write_text("theirs") and b"")
+    with pytest.raises(InputError, match="no other run may write there meanwhile"):
+        invoke("--input", text, "--vocab", vocab, "--output", output)
+    assert names(output) == ["report.json"]
+
+
+def test_an_output_that_reads_like_a_glob(tmp_path, vocab, text):
+    output = tmp_path / "o[u]t*?"
+    (tmp_path / "out").mkdir()
+    arguments = ("--vocab", vocab, "--output", output)
+    for more in ((), ("--overwrite",)):
+        invoke("--input", text, *arguments, *more)
+        assert names(output) == ["examples-00000-of-00001.tfrecord", "report.json"]
+    assert "[CLS]" in invoke(*arguments, "--show", 1)
+
+
+def test_no_example_at_all(tmp_path, vocab):
+    path = tmp_path / "short.txt"
+    path.write_text("The\n")
+    with pytest.raises(InputError, match=r"short\.txt: text must give at least one example"):
+        invoke("--input", path, "--vocab", vocab, "--output", tmp_path / "out", "--pairs", "sentence-order")
+    assert names(tmp_path / "out") == []
+
+
+def test_lines_set_aside_by_a_run_that_fails_are_kept(tmp_path, vocab):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(b"the cat\n\xff\n\nthe dog\n")
+    output = tmp_path / "out"
+    arguments = ("--input", path, "--vocab", vocab, "--output", output)
+    with pytest.raises(InputError, match=r"set aside is in .*set_aside_of_failed_run\.jsonl"):
+        invoke(*arguments)
+    assert json.loads((output / "set_aside_of_failed_run.jsonl").read_text())["line"] == 2
+    invoke(*arguments, "--max-bad-share", 0.5)
+    assert names(output) == ["examples-00000-of-00001.tfrecord", "report.json", "set_aside.jsonl"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
@@ -171,9 +213,31 @@ def test_show_prints_pieces_and_masks(tmp_path, vocab, text):
     assert "\x1b[31m" in coloured
 
 
-def test_options_of_beam_reach_it(tmp_path, vocab, text):
-    with pytest.raises(Exception, match=r"no_such_runner|NoSuchRunner"):
-        invoke("--input", text, "--vocab", vocab, "--output", tmp_path / "out", "--", "--runner=no_such_runner.X")
+def test_show_of_halves_that_may_be_swapped(tmp_path, vocab, text):
+    arguments = ("--vocab", vocab, "--output", tmp_path / "out")
+    shown = invoke("--input", text, *arguments, "--pairs", "sentence-order", "--show", 30)
+    assert "A and B are swapped" in shown
+    assert "random" not in shown.split("report.json")[1]
+
+
+def test_show_refuses_in_a_line(tmp_path, vocab, text):
+    output = tmp_path / "out"
+    invoke("--input", text, "--vocab", vocab, "--output", output)
+    vocabulary.save(SPECIAL_TOKENS, tmp_path / "small.txt")
+    with pytest.raises(
+        InputError, match=r"00001\.tfrecord: token ids must lie in .*small\.txt \(5 tokens\)\. Received"
+    ):
+        invoke("--vocab", tmp_path / "small.txt", "--output", output, "--show", 1)
+    shard = output / "examples-00000-of-00001.tfrecord"
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"00001\.tfrecord: a shard must be whole"):
+        invoke("--vocab", vocab, "--output", output, "--show", 1)
+
+
+@pytest.mark.parametrize("runner", ["no_such_runner.X", "Nope"])
+def test_options_of_beam_reach_it(tmp_path, vocab, text, runner):
+    with pytest.raises(InputError, match=r"Beam must know its options.*(no_such_runner|Nope)"):
+        invoke("--input", text, "--vocab", vocab, "--output", tmp_path / "out", "--", f"--runner={runner}")
 
 
 def test_names_of_shards():

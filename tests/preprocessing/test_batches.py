@@ -90,6 +90,7 @@ def test_buckets_put_examples_of_like_length_together(tmp_path):
     arrays = small_examples.examples(64)
     lengths = np.arange(64) % 2 * 8 + 8  # 8 or 16
     arrays[features.INPUT_MASK] = (np.arange(16) < lengths[:, None]).astype(np.int64)
+    arrays[features.MASKED_LM_POSITIONS] %= 8
     examples = batches.open_examples([small_examples.write(tmp_path / "a.tfrecord", arrays)])
     found = list(itertools.islice(iter(examples.batches(8, seed=3, buckets=(4, 8))), 20))
     for batch in found:
@@ -131,6 +132,21 @@ def test_masking_at_training_time(tmp_path):
     assert masks(second) == masks(again)
 
 
+def test_each_row_is_transformed_in_its_own_epoch(examples):
+    def transform(batch, epoch):
+        return batch | {features.NEXT_SENTENCE_LABELS: np.full_like(batch[features.NEXT_SENTENCE_LABELS], epoch)}
+
+    def epochs(**arguments):
+        found = itertools.islice(iter(examples.batches(8, seed=1, transform=transform, **arguments)), 12)
+        return [batch[features.NEXT_SENTENCE_LABELS].numpy()[:, 0].tolist() for batch in found]
+
+    expected = np.arange(96).reshape(12, 8) // 87
+    assert epochs() == expected.tolist()
+    assert epochs(shards=2, shard=1) == expected[:, 4:].tolist()
+    if examples.arrays:
+        assert epochs(buckets=(16,)) == [[0] * 8] * 10 + [[1] * 8] * 2
+
+
 def test_find_files(tmp_path):
     for name in ("examples-00001.tfrecord", "examples-00000.tfrecord.gz", "report.json"):
         (tmp_path / name).touch()
@@ -150,8 +166,11 @@ class TestBadInput:
 
     def test_empty_file(self, tmp_path):
         (tmp_path / "a.tfrecord").touch()
-        with pytest.raises(InputError, match=r"a\.tfrecord: a file of examples must hold at least one"):
+        with pytest.raises(InputError, match=r"a\.tfrecord: one file of examples must hold at least one"):
             batches.open_examples([str(tmp_path / "a.tfrecord")])
+        files = [str(tmp_path / "a.tfrecord"), small_examples.write(tmp_path / "b.tfrecord", numbered(4))]
+        assert batches.by_length(files) == {16: files[1:]}
+        assert batches.open_examples(files).files == (files[1],)
 
     def test_not_examples(self, tmp_path):
         (tmp_path / "a.tfrecord").write_bytes(b"just text, not records" * 10)
@@ -218,3 +237,10 @@ class TestBadInput:
         path = small_examples.write(tmp_path / "a.tfrecord", arrays)
         with pytest.raises(InputError, match=message):
             batches.open_examples([path], vocab_size=40)
+
+    def test_a_prediction_in_the_padding(self, tmp_path):
+        arrays = small_examples.examples(8)
+        arrays[features.INPUT_MASK][3, arrays[features.MASKED_LM_POSITIONS][3, 0]] = 0
+        path = small_examples.write(tmp_path / "a.tfrecord", arrays)
+        with pytest.raises(InputError, match=r"example 3: a masked position must be a token's\. Received:"):
+            batches.open_examples([path])

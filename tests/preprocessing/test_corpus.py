@@ -105,6 +105,39 @@ class TestFormats:
         chunks = corpus.find_chunks(CorpusSettings((str(tmp_path / "x"), str(tmp_path / "*" / "[bc].txt"))))
         assert [pathlib.Path(chunk.path).name for chunk in chunks] == ["a.txt", "b.txt", "c.txt"]
 
+    def test_hidden_files_and_pipes_are_passed_over(self, tmp_path):
+        for name in ("b.txt", "a.txt", ".hidden.txt"):
+            (tmp_path / name).write_text("text")
+        os.mkfifo(tmp_path / "pipe.txt")
+        for pattern in (tmp_path, tmp_path / "*", tmp_path / "*.txt"):
+            files = corpus.files([str(pattern)])
+            assert [(pathlib.Path(file.path).name, file.size_in_bytes) for file in files] == [
+                ("a.txt", 4),
+                ("b.txt", 4),
+            ]
+            assert files[0].last_updated_in_seconds == (tmp_path / "a.txt").stat().st_mtime
+        assert len(corpus.files([str(tmp_path / ".hidden.txt")])) == len(corpus.files([str(tmp_path / ".h*")])) == 1
+        with pytest.raises(InputError, match=r"^.*pipe\.txt: not a regular file"):
+            corpus.files([str(tmp_path / "pipe.txt")])
+
+    def test_a_path_that_exists_is_no_glob(self, tmp_path):
+        (tmp_path / "d[1]").mkdir()
+        for name in ("a[1].txt", "a1.txt", "d[1]/b.txt"):
+            (tmp_path / name).write_text("text")
+        found = corpus.files([str(tmp_path / "a[1].txt"), str(tmp_path / "d[1]")])
+        assert [file.path for file in found] == [str(tmp_path / "a[1].txt"), str(tmp_path / "d[1]" / "b.txt")]
+
+    def test_a_glob_without_a_folder(self, tmp_path, monkeypatch):
+        write(tmp_path, "paragraphs")
+        monkeypatch.chdir(tmp_path)
+        assert len(corpus.files(["*.txt"])) == 1
+
+    def test_endings_in_capitals(self, tmp_path):
+        path = tmp_path / "A.JSONL.GZ"
+        path.write_bytes(gzip.compress(b'{"text": "hello"}'))
+        (chunk,) = corpus.find_chunks(CorpusSettings((str(path),)))
+        assert texts_of(path, chunk.format)[0] == ["hello"]
+
     def test_windows_line_ends_and_byte_order_mark(self, tmp_path):
         path = tmp_path / "a.txt"
         path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n\r\nthree")
@@ -131,7 +164,7 @@ class TestChunks:
         assert sum(tally.newlines for _, tally, _ in parts) == data.count(b"\n")
 
     @given(
-        lines=st.lists(LINE | st.sampled_from([b"\xff", b"x\0y", b"\r", b"0123456789" * 3]), max_size=20),
+        lines=st.lists(LINE | st.sampled_from([b"\xff", b"x\0y", b"\r", b"\xc2\xa0", b"0123456789" * 3]), max_size=20),
         start=st.integers(0, 60),
         length=st.none() | st.integers(1, 60),
         block=st.sampled_from([1, 3, 20, 1000]),
@@ -166,6 +199,14 @@ class TestChunks:
         assert [(row["file"], row["line"]) for row in rows] == [(str(path), 2469), (str(path), 4445)]
         assert counters["lines_set_aside"] == 2
         assert counters["lines"] == 3000
+
+    def test_few_of_many_bad_lines_are_kept(self, tmp_path):
+        aside = tmp_path / "set_aside.jsonl"
+        (tmp_path / "a.txt").write_bytes(b"\xff\n" * 1500 + b"good")
+        _, counters = run(tmp_path / "a.txt", str(aside), max_bad_share=1)
+        rows = [json.loads(line) for line in aside.read_text().splitlines()]
+        assert (len(rows), counters["lines_set_aside"]) == (1001, 1500)
+        assert (rows[-1]["line"], rows[-1]["reason"]) == (1000, "500 more lines after this one, not listed")
 
 
 class TestDuplicates:
@@ -298,6 +339,28 @@ class TestBadInput:
         with pytest.raises(InputError, match="not a Parquet file"):
             corpus.check_input(CorpusSettings((str(tmp_path / "a.parquet"),)))
 
+    def test_damaged_parquet(self, tmp_path):
+        path = write(tmp_path, "parquet")
+        data = path.read_bytes()
+        footer = int.from_bytes(data[-8:-4], "little")
+        path.write_bytes(data[: -8 - footer] + b"\xff" * footer + data[-8:])
+        with pytest.raises(InputError, match=rf"^{path}: damaged, or not a Parquet file: .*$"):
+            corpus.check_input(CorpusSettings((str(path),)))
+
+    def test_parquet_with_a_column_twice(self, tmp_path):
+        pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), tmp_path / "a.parquet")
+        with pytest.raises(InputError, match=r"a\.parquet: only one column may be named 'text'"):
+            corpus.check_input(CorpusSettings((str(tmp_path),)))
+
+    def test_parquet_without_rows(self, tmp_path):
+        pq.ParquetWriter(tmp_path / "a.parquet", pa.schema({"text": pa.string()})).close()
+        with pytest.raises(InputError, match=r"a\.parquet: the file holds no row$"):
+            corpus.check_input(CorpusSettings((str(tmp_path),)))
+
+    def test_parquet_text_that_is_set_aside(self, tmp_path):
+        for rows in (["a\0b"], [b"a\0b"]):
+            assert texts_of(write(tmp_path, "parquet", rows), "parquet", end=1)[2][0][2] == b"a\0b"
+
     def test_not_tfrecord(self, tmp_path):
         path = write(tmp_path, "tfrecord")
         path.write_bytes(path.read_bytes()[:-3])
@@ -313,17 +376,22 @@ class TestBadInput:
         path = tmp_path / "a.jsonl"
         path.write_bytes(
             b'{"text": "good"}\n{"text": \n\n[1]\n{"body": "x"}\n{"text": 7}\n'
-            b'{"text": "\\ud800"}\n\xff\n{"text": "a\\u0000"}'
+            b'{"text": "\\ud800"}\n\xff\n{"text": "a\\u0000"}\n'
+            + b'{"text": "x", "id": '
+            + b"1" * 5000
+            + b"}\n"
+            + b"[" * 100_000
         )
         found, tally, bad = texts_of(path, "jsonl")
         assert found == ["good"]
-        assert [line for line, _, _ in bad] == [1, 3, 4, 5, 6, 7, 8]
-        assert (tally.lines, tally.bad) == (8, 7)
+        assert [line for line, _, _ in bad] == [1, 3, 4, 5, 6, 7, 8, 9, 10]
+        assert (tally.lines, tally.bad) == (10, 9)
         reasons = [reason for _, reason, _ in bad]
         assert reasons[0].startswith("not JSON")
         assert reasons[1] == reasons[2] == reasons[3] == "no text in a field 'text'"
         assert "surrogate" in reasons[4]
         assert "NUL" in reasons[6]
+        assert reasons[7:] == ["JSON with an integer of too many digits", "JSON nested too deeply"]
 
     def test_inputs_of_different_formats(self, tmp_path):
         write(tmp_path, "jsonl")

@@ -44,7 +44,11 @@ def test_nothing_to_split():
 
 
 @given(
-    st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from(' .!?"”)\n。।A1'), max_size=60)
+    st.text(
+        alphabet=st.characters(exclude_categories=["Cs", "Cc", "Cf"], exclude_characters="\u2420\u2424")
+        | st.sampled_from(' .!?"”)\n。।A1'),
+        max_size=60,
+    )
 )
 def test_only_white_space_is_lost(text):
     found = sentences.split(text)
@@ -58,6 +62,10 @@ def test_real_text_keeps_its_characters(name):
     found = sentences.split(text, name[-2:])
     assert re.sub(r"\s", "", "".join(found)) == re.sub(r"\s", "", text)
     assert len(found) > len([line for line in text.split("\n") if line])
+
+
+def test_invisible_characters_are_lost_where_a_line_begins():
+    assert sentences.split("\ufeff\u200b\u2420a\u200bb\u200b") == ["a\u200bb\u200b"]
 
 
 def test_sentences_that_are_given():

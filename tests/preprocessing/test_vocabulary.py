@@ -1,5 +1,6 @@
 import hashlib
 import itertools
+import json
 import os
 import random
 import subprocess
@@ -45,8 +46,9 @@ class TestFile:
             "\r\n".join([*SPECIAL, "a", ""]),
             "\ufeff" + "\n".join([*SPECIAL, "a", ""]),
             "\ufeff" + "\r\n".join([*SPECIAL, "a"]),
+            "\n".join([*SPECIAL, "a \t"]),
         ],
-        ids=["no line end", "blank lines behind", "Windows line ends", "byte order mark", "both"],
+        ids=["no line end", "blank lines behind", "Windows line ends", "byte order mark", "both", "blanks"],
     )
     def test_reads_rightly(self, tmp_path, content):
         assert vocabulary.load(write(tmp_path / "vocab.txt", content.encode())) == [*SPECIAL, "a"]
@@ -237,6 +239,30 @@ class TestCommand:
         assert "the" in tokens
         assert sorted(os.listdir(tmp_path)) == ["a.txt", "vocab.report.json", "vocab.txt"]
         assert "pieces per word" in result.stdout
+        assert "on the text it was learned from" in result.stdout
+        assert not json.loads((tmp_path / "vocab.report.json").read_text())["held_out"]
+
+    def test_holds_out(self, tmp_path):
+        source = write(tmp_path / "a.txt", "\n\n".join(f"the cat {n}" for n in range(200)).encode())
+        output = tmp_path / "v[o]cab.txt"
+        (tmp_path / f"{output.name}.counts-1").mkdir()  # of a killed run
+        result = self.run("--input", source, "--size", 60, "--output", output, "--", "--runner", "DirectRunner")
+        assert result.exit_code == 0, result.exception
+        assert "on held-out text" in result.stdout
+        assert json.loads((tmp_path / "v[o]cab.report.json").read_text())["held_out"]
+        assert sorted(os.listdir(tmp_path)) == ["a.txt", "v[o]cab.report.json", output.name]
+
+    def test_bad_lines_within_the_share_allowed(self, tmp_path):
+        source = write(tmp_path / "a.txt", self.text.encode() + b"\xff\n")
+        arguments = ("--input", source, "--size", 60, "--output", tmp_path / "v")
+        assert "raise --max-bad-share" in str(self.run(*arguments).exception)
+        assert self.run(*arguments, "--max-bad-share", 0.5).exit_code == 0
+
+    def test_one_run_at_a_time(self, tmp_path):
+        source = write(tmp_path / "a.txt", self.text.encode())
+        with vocabulary.alone(str(tmp_path / "v.lock"), "v"):
+            result = self.run("--input", source, "--size", 60, "--output", tmp_path / "v")
+        assert "one run at a time" in str(result.exception)
 
     def test_the_same_however_the_text_is_cut_into_files(self, tmp_path):
         documents = self.text.split("\n\n")
@@ -256,6 +282,8 @@ class TestCommand:
             (("--input", source, "--output", source / "vocab.txt"), "cannot be written"),
             (("--input", source, "--output", tmp_path / "v", "--size", 5), "must exceed its 5 special tokens"),
             (("--input", source, "--output", tmp_path / "v", "--compare", source), "one token per line"),
+            (("--input", tmp_path, "--output", source), "must not overwrite an input"),
+            (("--input", source, "--output", tmp_path / "v", "--", "--runner=Nope"), "Beam must know its options"),
         ):
             result = self.run(*arguments)
             assert isinstance(result.exception, InputError), result.exception
