@@ -96,6 +96,14 @@ def make_options(arguments: Sequence[str] = (), workers: int = 1) -> PipelineOpt
     return PipelineOptions([*local, *arguments])
 
 
+def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
+    """Raises InputError for options that Beam does not know, a runner for one."""
+    try:
+        return beam.Pipeline(options=options)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise InputError(f"Beam must know its options. Received: {str(error).splitlines()[0]}") from error
+
+
 def run(pipeline: beam.Pipeline) -> PipelineResult:
     """Runs a pipeline to its end. What a worker found wrong with the input comes out as InputError."""
     try:

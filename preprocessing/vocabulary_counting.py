@@ -25,10 +25,7 @@ def count_corpus(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Word counts of 19 documents in 20, and of the twentieth (of all, and nothing, where there are too few documents
     for both); see `count_parts`."""
-    try:
-        pipeline = beam.Pipeline(options=options)
-    except (ValueError, ImportError, AttributeError) as error:
-        raise InputError(f"Beam must know its options. Received: {str(error).splitlines()[0]}") from error
+    pipeline = beam_runner.make_pipeline(options)
     documents = pipeline | "Read" >> ReadDocuments(settings)
     parts = documents | beam.Partition(_part, 2)  # type: ignore[arg-type]
     learn, held_out = count_parts(pipeline, list(parts), lower_case, scratch)

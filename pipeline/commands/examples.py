@@ -72,7 +72,6 @@ def command(inputs, vocab, output, format_, text_field, language, max_bad_share,
 def _make(corpus_settings, settings, vocab, output, workers, shards, compression, overwrite, beam_options):
     if workers > 1 and not beam_options:
         worker_nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
-    from apache_beam import Pipeline
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -85,10 +84,7 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     local = not PipelineOptions(list(beam_options)).get_all_options().get("runner")
     workers = workers or (os.cpu_count() or 1 if size * settings.dupe_factor > _BYTES_WORTH_WORKERS else 1)
     shards = max(shards, workers) if local else shards
-    try:
-        pipeline = Pipeline(options=beam_runner.make_options(beam_options, workers))
-    except (ValueError, ImportError, AttributeError) as error:
-        raise InputError(f"Beam must know its options. Received: {str(error).splitlines()[0]}") from error
+    pipeline = beam_runner.make_pipeline(beam_runner.make_options(beam_options, workers))
     folder = _Folder(output, overwrite)
     try:
         with terminal.watch_workers("Examples", unit="examples") as progress_folder:
