@@ -21,7 +21,7 @@ serve: setup ## serve the pushed models until Ctrl-C (NAME=... if the settings n
 	@$(BIN)/bert serve --model-base-path "$(BERT_HOME)/serving/$(or $(NAME),bert)" --model-name "$(or $(NAME),bert)"
 
 test: setup ## the tests, under ten minutes
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not runners"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not runners"
 
 test-long: setup ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long
