@@ -7,7 +7,6 @@ BERT_HOME      folder for everything that the pipeline keeps; default `.bert` in
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import pathlib
@@ -21,6 +20,7 @@ from pipeline import terminal
 terminal.quiet()  # before TensorFlow is imported
 
 from pipeline import settings as pipeline_settings  # noqa: E402
+from preprocessing import outputs  # noqa: E402
 from preprocessing.errors import InputError, require  # noqa: E402
 
 
@@ -48,8 +48,7 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
     with contextlib.ExitStack() as stack:
         try:
             home.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(home / ".lock", "w"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(outputs.hold(str(home / ".lock"))[0])
             (home / "settings.json").write_text(settings.to_json())
         except BlockingIOError:
             raise InputError(f"{home}: another run is at work there. Wait for its end, or set BERT_HOME") from None

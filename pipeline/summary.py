@@ -2,7 +2,6 @@
 
 import filecmp
 import json
-import os
 import pathlib
 import shutil
 import time
@@ -15,6 +14,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.utils import path_utils
 
 from pipeline import evaluation
+from serving import versions
 
 _OUTPUT = metadata_store_pb2.Event.OUTPUT
 
@@ -47,17 +47,20 @@ def collect(home: pathlib.Path, name: str) -> dict[str, Any]:
 def push_again(report: dict[str, Any]) -> None:
     """Where the Pusher's result came from the cache, but what it pushed is gone, or not the newest version any more,
     copies the model to where it would have gone."""
-    model, serving = pathlib.Path(path_utils.serving_model_path(report["model"])), report["serving_folder"]
     if not report["blessed"]:
         return
-    os.makedirs(serving, exist_ok=True)
-    newest = max((int(name) for name in os.listdir(serving) if name.isdecimal()), default=0)
-    served = pathlib.Path(serving, str(newest))
-    if not newest or not filecmp.cmp(model / "fingerprint.pb", served / "fingerprint.pb", shallow=False):
-        partial = pathlib.Path(serving, f".{newest + 1}")
+    model, serving = (
+        pathlib.Path(path_utils.serving_model_path(report["model"])),
+        pathlib.Path(report["serving_folder"]),
+    )
+    found = versions.on_disk(serving)
+    newest = max(found, default=0)
+    served = found.get(newest)
+    if not served or not filecmp.cmp(model / "fingerprint.pb", served / "fingerprint.pb", shallow=False):
+        partial = serving / f".{newest + 1}"
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(model, partial)
-        served = partial.rename(pathlib.Path(serving, str(max(newest + 1, int(time.time())))))
+        served = partial.rename(serving / str(max(newest + 1, int(time.time()))))
     report["pushed_to"] = str(served)
 
 

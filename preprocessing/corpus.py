@@ -4,6 +4,7 @@ A document's id is a hash of its text. `ReadDocuments` reads the files twice: a 
 and totals, and only hashes leave it; the second gives the documents. So no runner has to hold the text.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -62,6 +63,9 @@ def find_chunks(settings: CorpusSettings) -> list[Chunk]:
     if not settings.input:
         raise InputError("no input: name a file, a folder or a glob")
     found = [(file.path, file.size_in_bytes) for file in files(settings.input)]
+    for path, _ in found:
+        with _reading(path):
+            FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED).close()
     if not any(size for _, size in found):
         raise InputError(f"{found[0][0]}: {'the file is' if len(found) == 1 else 'all input files are'} empty")
     found = [(path, size) for path, size in found if size]
@@ -91,14 +95,26 @@ def check_input(settings: CorpusSettings) -> None:
 
 def files(patterns: Iterable[str]) -> list[FileMetadata]:
     """The files that file names, folders and globs stand for, each once, sorted by path. Raises InputError where one
-    matches nothing, or a file cannot be read."""
+    matches nothing."""
     found = {file.path: file for pattern in patterns for file in _match(pattern)}
     return [found[path] for path in sorted(found)]
 
 
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turns what goes wrong in the block into InputError: each filesystem has errors of its own."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{name}: cannot be read: {cause}") from error
+
+
 def _match(pattern: str) -> list[FileMetadata]:
     """The files of one pattern. As in a shell, hidden ones must be named."""
-    try:
+    with _reading(pattern):
         if os.path.isdir(pattern):
             paths = [os.path.join(pattern, name) for name in os.listdir(pattern) if not name.startswith(".")]
             found = [_metadata(path) for path in paths if os.path.isfile(path)]
@@ -114,13 +130,6 @@ def _match(pattern: str) -> list[FileMetadata]:
             found = inside or named
         if not found:
             raise InputError(f"no file matches {pattern!r}: check the path, and quote a glob")
-        for file in found:
-            FileSystems.open(file.path, compression_type=CompressionTypes.UNCOMPRESSED).close()
-    except InputError:
-        raise
-    except Exception as error:  # each filesystem has errors of its own
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{pattern}: cannot be read: {cause}") from error
     return found
 
 

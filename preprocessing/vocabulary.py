@@ -1,15 +1,14 @@
 """WordPiece vocabularies: learning, the file and its checks."""
 
 import contextlib
-import fcntl
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from preprocessing import wordpiece_learning
 from preprocessing.errors import InputError
 from preprocessing.features import SPECIAL_TOKENS
+from preprocessing.outputs import is_remote
 from preprocessing.settings import VocabularySettings
 
 
@@ -77,40 +76,6 @@ def write_whole(text: str, path: str | os.PathLike) -> None:
         raise InputError(f"{name}: cannot be written ({error.strerror or error})") from error
 
 
-@contextlib.contextmanager
-def alone(lock: str, output: str) -> Iterator[bool]:
-    """Holds a lock file of a local filesystem while the block runs; a killed process holds none any more. Raises
-    InputError where another process holds it. Gives whether it is held: some filesystems have no locks."""
-    try:
-        file, held = _hold(lock)
-    except BlockingIOError as error:
-        raise InputError(f"{output}: one run at a time may write there. Received: a second one") from error
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror or error})") from error
-    with file:
-        try:
-            yield held
-        finally:
-            pathlib.Path(lock).unlink(missing_ok=True)
-
-
-def _hold(lock: str) -> tuple[BinaryIO, bool]:
-    """The lock file, and whether it is locked. Raises BlockingIOError where another process has done so."""
-    while True:
-        file = open(lock, "ab")  # noqa: SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise
-        except OSError:
-            return file, False
-        with contextlib.suppress(FileNotFoundError):  # who held it before may have removed it since
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
-                return file, True
-        file.close()
-
-
 def _read(name: str) -> bytes:
     """The content of a file, on any filesystem of TensorFlow's. Raises OSError."""
     if not is_remote(name):
@@ -120,10 +85,6 @@ def _read(name: str) -> bytes:
             raise IsADirectoryError(name)
         with gfile.GFile(name, "rb") as file:
             return file.read()
-
-
-def is_remote(name: str) -> bool:
-    return "://" in name
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Sequence
 
@@ -10,12 +9,11 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from preprocessing import beam_runner
+from preprocessing import beam_runner, outputs
 from preprocessing.beam_transforms import CountWords
 from preprocessing.corpus import ReadDocuments
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings
-from preprocessing.vocabulary import is_remote
 
 _HELD_OUT = 20  # one document in so many, by its id and so by its content
 
@@ -55,10 +53,7 @@ def count_parts(
         beam_runner.run(pipeline)
         return [_read(scratch, f"part{number}") for number in range(len(parts))]
     finally:
-        if is_remote(scratch):
-            FileSystems.delete([scratch])
-        else:
-            shutil.rmtree(scratch, ignore_errors=True)
+        outputs.delete(scratch)
 
 
 def _part(document, _parts) -> int:
@@ -86,11 +81,7 @@ class _Write(beam.DoFn):
 
 def _read(folder: str, name: str) -> dict[str, int]:
     counts: dict[str, int] = {}
-    if is_remote(folder):
-        files = [file.path for file in FileSystems.match([FileSystems.join(folder, "*")])[0].metadata_list]
-    else:
-        files = [os.path.join(folder, file) for file in os.listdir(folder)]
-    for path in files:
+    for path in outputs.listed(folder):
         if os.path.basename(path).startswith(f"{name}-") and not path.endswith(".tmp"):
             with FileSystems.open(path) as lines:
                 counts |= dict(map(json.loads, lines))

@@ -5,15 +5,14 @@ import glob
 import json
 import os
 import platform
-import shutil
 import uuid
 from typing import get_args
 
 import click
 
 from pipeline import terminal
+from preprocessing import outputs, vocabulary, worker_nursery
 from preprocessing import settings as s
-from preprocessing import vocabulary, worker_nursery
 from preprocessing.errors import InputError, require
 
 DEFAULTS = s.ExampleSettings()
@@ -132,13 +131,11 @@ class _Folder:
         self.scratch = FileSystems.join(output, f".unfinished-{platform.node()}-{uuid.uuid4().hex}")
         self.tokens = FileSystems.join(self.scratch, "tokens")
         try:
-            if not vocabulary.is_remote(output):
+            if not outputs.is_remote(output):
                 os.makedirs(output, exist_ok=True)
-                held = self._held.enter_context(vocabulary.alone(os.path.join(output, ".lock"), output))
-                stale = os.path.join(glob.escape(output), f".unfinished-{platform.node()}-*")
-                for path in glob.glob(stale) if held else ():
-                    shutil.rmtree(path, ignore_errors=True)  # what killed runs of this machine left here
-            self._old = _list(output)
+                unfinished = os.path.join(glob.escape(output), f".unfinished-{platform.node()}-*")
+                self._held.enter_context(outputs.alone(os.path.join(output, ".lock"), output, unfinished))
+            self._old = outputs.listed(output)
             if not overwrite and any(os.path.basename(path) != _SET_ASIDE_OF_FAILED for path in self._old):
                 raise InputError(f"{output}: the output folder is not empty; choose another or give --overwrite")
             FileSystems.mkdirs(self.tokens)
@@ -151,13 +148,13 @@ class _Folder:
 
     def keep(self, names: list[str], report: dict) -> None:
         """Puts what was written in place, report.json last: where that stands, the shards are complete."""
-        new = [path for path in _list(self._output) if _is_result(path) and path not in self._old]
+        new = [path for path in outputs.listed(self._output) if _is_result(path) and path not in self._old]
         if new:
             raise InputError(
                 f"{self._output}: no other run may write there meanwhile; choose another --output. Received: {new[0]}"
             )
-        for path in filter(_is_result, self._old):
-            _delete(path)
+        for path in sorted(filter(_is_result, self._old), key=lambda path: os.path.basename(path) != _REPORT):
+            outputs.delete(path)
         if self._files.exists(self._files.join(self.scratch, _SET_ASIDE)):
             names = [*names, _SET_ASIDE]
         sources, places = ([self._files.join(at, name) for name in names] for at in (self.scratch, self._output))
@@ -172,40 +169,19 @@ class _Folder:
         if not self._files.exists(source):
             return None
         if self._files.exists(place):
-            _delete(place)
+            outputs.delete(place)
         self._files.rename([source], [place])
         return place
 
     def clean(self) -> None:
         with self._held:
             if self._files.exists(self.scratch):
-                _delete(self.scratch)
+                outputs.delete(self.scratch)
 
 
 def _is_result(path: str) -> bool:
     name = os.path.basename(path)
     return name in (_REPORT, _SET_ASIDE, _SET_ASIDE_OF_FAILED) or (name.startswith("examples-") and ".tfrecord" in name)
-
-
-# Beam takes every path for a glob, so that local ones go past it.
-def _list(folder: str) -> list[str]:
-    """Paths of what a folder holds, hidden things aside; sorted."""
-    from apache_beam.io.filesystems import FileSystems
-
-    if vocabulary.is_remote(folder):
-        return sorted(file.path for file in FileSystems.match([FileSystems.join(folder, "*")])[0].metadata_list)
-    return sorted(glob.glob(os.path.join(glob.escape(folder), "*")))
-
-
-def _delete(path: str) -> None:
-    from apache_beam.io.filesystems import FileSystems
-
-    if vocabulary.is_remote(path):
-        FileSystems.delete([path])
-    elif os.path.isdir(path):
-        shutil.rmtree(path)
-    else:
-        os.remove(path)
 
 
 def _reason(error: Exception) -> str:
@@ -219,7 +195,7 @@ def _show(output: str, vocab: str, count: int) -> None:
     from preprocessing import chunks, features, tfrecord
 
     pieces = vocabulary.load(vocab)
-    shards = [path for path in _list(output) if os.path.basename(path).startswith("examples-")]
+    shards = [path for path in outputs.listed(output) if os.path.basename(path).startswith("examples-")]
     if not shards:
         raise InputError(f"{output}: no examples there; give --input to make some")
     labels = _LABELS[_pairs(output)]

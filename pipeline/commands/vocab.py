@@ -5,7 +5,6 @@ import glob
 import itertools
 import json
 import os
-import shutil
 import uuid
 from typing import Any
 
@@ -75,17 +74,12 @@ def command(inputs, size, output, cased, format_, text_field, max_bad_share, com
 @contextlib.contextmanager
 def _scratch(output):
     """Name for a folder beside the output, where no other run is at it; what killed runs left there is removed."""
-    from preprocessing import vocabulary
+    from preprocessing import outputs
 
-    name = f"{output}.counts-{uuid.uuid4().hex}"
-    folder = os.path.dirname(output) or "."
-    if vocabulary.is_remote(output) or not os.path.isdir(folder):
-        yield name
-        return
-    with vocabulary.alone(f"{output}.lock", output) as held:
-        for path in glob.glob(f"{glob.escape(output)}.counts-*/") if held else ():
-            shutil.rmtree(path, ignore_errors=True)
-        yield name
+    remote = outputs.is_remote(output) or not os.path.isdir(os.path.dirname(output) or ".")
+    leftovers = f"{glob.escape(output)}.counts-*/"
+    with contextlib.nullcontext() if remote else outputs.alone(f"{output}.lock", output, leftovers):
+        yield f"{output}.counts-{uuid.uuid4().hex}"
 
 
 def _show(report, output):

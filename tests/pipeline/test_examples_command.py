@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.commands.examples import command
-from preprocessing import beam_transforms, tfrecord, vocabulary
+from preprocessing import beam_transforms, outputs, tfrecord, vocabulary
 from preprocessing.errors import InputError
 from preprocessing.features import SPECIAL_TOKENS
 
@@ -103,7 +103,7 @@ def test_a_second_run_at_the_same_time_is_refused(tmp_path, vocab, text):
     output = tmp_path / "out"
     running = output / f".unfinished-{platform.node()}-1"
     running.mkdir(parents=True)
-    with vocabulary.alone(str(output / ".lock"), ""), pytest.raises(InputError, match="one run at a time"):
+    with outputs.alone(str(output / ".lock"), ""), pytest.raises(InputError, match="one run at a time"):
         invoke("--input", text, "--vocab", vocab, "--output", output, "--overwrite")
     assert names(output) == [running.name]
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cli import bert
-from preprocessing import vocabulary, vocabulary_report, wordpiece_learning
+from preprocessing import outputs, vocabulary, vocabulary_report, wordpiece_learning
 from preprocessing.errors import InputError
 from preprocessing.normalization import RESERVED
 from preprocessing.settings import VocabularySettings
@@ -260,7 +260,7 @@ class TestCommand:
 
     def test_one_run_at_a_time(self, tmp_path):
         source = write(tmp_path / "a.txt", self.text.encode())
-        with vocabulary.alone(str(tmp_path / "v.lock"), "v"):
+        with outputs.alone(str(tmp_path / "v.lock"), "v"):
             result = self.run("--input", source, "--size", 60, "--output", tmp_path / "v")
         assert "one run at a time" in str(result.exception)
 

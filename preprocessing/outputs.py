@@ -1,0 +1,74 @@
+"""Places that are written to: by one run at a time; and local ones past Beam, which takes every path for a glob."""
+
+import contextlib
+import fcntl
+import glob
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from preprocessing.errors import InputError
+
+
+def is_remote(path: str) -> bool:
+    return "://" in path
+
+
+def listed(folder: str) -> list[str]:
+    """Paths of what a folder holds, hidden things aside; sorted."""
+    from apache_beam.io.filesystems import FileSystems
+
+    if is_remote(folder):
+        return sorted(file.path for file in FileSystems.match([FileSystems.join(folder, "*")])[0].metadata_list)
+    return sorted(glob.glob(os.path.join(glob.escape(folder), "*")))
+
+
+def delete(path: str) -> None:
+    """Removes a file, or a folder with what it holds."""
+    from apache_beam.io.filesystems import FileSystems
+
+    if is_remote(path):
+        FileSystems.delete([path])
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
+@contextlib.contextmanager
+def alone(lock: str, output: str, leftovers: str = "") -> Iterator[None]:
+    """Holds a lock file of a local filesystem while the block runs; a killed process holds none any more, and the
+    folders that such ones left, a glob, are removed. Raises InputError where another process holds it."""
+    try:
+        file, held = hold(lock)
+    except BlockingIOError as error:
+        raise InputError(f"{output}: one run at a time may write there. Received: a second one") from error
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror or error})") from error
+    with file:
+        try:
+            for path in glob.glob(leftovers) if held else ():
+                shutil.rmtree(path, ignore_errors=True)
+            yield
+        finally:
+            pathlib.Path(lock).unlink(missing_ok=True)
+
+
+def hold(lock: str) -> tuple[BinaryIO, bool]:
+    """The open lock file, and whether it is locked: some filesystems have no locks. Raises BlockingIOError where
+    another process has locked it."""
+    while True:
+        file = open(lock, "ab")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise
+        except OSError:
+            return file, False
+        with contextlib.suppress(FileNotFoundError):  # who held it before may have removed it since
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                return file, True
+        file.close()
