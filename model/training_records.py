@@ -3,10 +3,12 @@
 import itertools
 import json
 import os
+import pathlib
 
 import numpy as np
 import tensorflow as tf
 
+from model import formats
 from preprocessing import features
 from preprocessing.errors import InputError
 
@@ -111,8 +113,7 @@ def read_vocabulary(path: str, vocab_size: int) -> list[str]:
     """Tokens by id. InputError when their number is not the model's."""
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such vocabulary file")
-    with open(path, encoding="utf-8") as stream:
-        tokens = [line.rstrip("\r\n") for line in stream]
+    tokens = formats.read_vocab(pathlib.Path(path))
     if len(tokens) != vocab_size:
         raise InputError(
             f"{path}: the vocabulary must have as many tokens as the model ({vocab_size}). Received: {len(tokens)}"

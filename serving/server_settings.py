@@ -108,7 +108,7 @@ class ServerSettings:
 
     def __post_init__(self):
         names = [model.name for model in self.models]
-        require(len(set(names)) == len(names), "models must have different names", names)
+        _check_different(names)
         require(bool(names), "there must be a model to serve; name one with --model-base-path", names)
         for name in ("port", "rest_api_port"):
             require(getattr(self, name) < 65536, f"{name} must be below 65536", getattr(self, name))
@@ -139,8 +139,12 @@ def models_of(config) -> tuple[ModelSettings, ...]:
         models.append(ModelSettings(name=entry.name, base_path=entry.base_path, labels=labels, **policy))
     names = [model.name for model in models]
     require(bool(names), "a model_config_list must name models", names)
-    require(len(set(names)) == len(names), "models must have different names", names)
+    _check_different(names)
     return tuple(models)
+
+
+def _check_different(names: list[str]) -> None:
+    require(len(set(names)) == len(names), "models must have different names", names)
 
 
 def read_models(path: str) -> tuple[ModelSettings, ...]:

@@ -11,7 +11,7 @@ import pytest
 
 from model import checkpoints, devices, training
 from model.encoder import BertEncoder
-from model.training_records import filled_masks
+from model.training_records import filled_masks, read_vocabulary
 from model.training_settings import Phase, TrainingSettings
 from model.training_state import claim
 from preprocessing import features
@@ -199,6 +199,10 @@ class TestBadInput:
             InputError, match=r"vocab\.txt: the vocabulary must have as many tokens as the model \(50\)"
         ):
             train(files, tmp_path, encoder_settings=small_examples.encoder_settings(vocab_size=50))
+
+    def test_vocabulary_of_another_system(self, tmp_path):
+        (tmp_path / "vocab.txt").write_bytes(b"\xef\xbb\xbf[PAD]\r\n[UNK]\r\n\r\n")
+        assert read_vocabulary(str(tmp_path / "vocab.txt"), 2) == ["[PAD]", "[UNK]"]
 
     def test_token_outside_the_vocabulary(self, files, tmp_path):
         small = small_examples.encoder_settings(vocab_size=20)
