@@ -55,7 +55,8 @@ class Client:
         tries: how often a call is tried while the server is not there or overloaded.
         root_certificates: PEM bytes that the server's certificate is checked against; makes gRPC speak TLS.
 
-    Calls raise RequestError, whose `code` is gRPC's, whatever the protocol.
+    Calls raise RequestError, whose `code` is gRPC's, whatever the protocol; over REST, where several are status 400,
+    INVALID_ARGUMENT stands for them.
     """
 
     def __init__(
