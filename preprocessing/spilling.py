@@ -3,9 +3,7 @@
 Only references leave this step, with a row of figures for each document, so that no runner has to hold the tokens.
 """
 
-import atexit
 import functools
-import os
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -17,6 +15,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.window import GlobalWindows
 
 from preprocessing import corpus, counter_random, readers, token_store
+from preprocessing.beam import worker_exit
 from preprocessing.corpus import Document
 from preprocessing.progress import WorkerProgress
 from preprocessing.settings import CorpusSettings, ExampleSettings
@@ -62,13 +61,10 @@ class Spill(beam.PTransform):
 
 @functools.lru_cache(maxsize=2)
 def load_tokenizer(path: str, lower_case: bool):
-    # Imported here: TensorFlow takes seconds, which the launching process need not spend. Taking it apart at the end
-    # takes two more, and Beam waits for one worker process after the other: let those end at once.
+    # Imported here: TensorFlow takes seconds, which the launching process need not spend.
     from preprocessing.tokenizer import BertTokenizer
 
-    if "CONTROL_API_SERVICE_DESCRIPTOR" in os.environ:
-        atexit.register(os._exit, 0)
-
+    worker_exit.end_at_once()
     return BertTokenizer.from_vocab(path, lower_case=lower_case)
 
 
