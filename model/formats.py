@@ -177,8 +177,13 @@ def read_json(path: pathlib.Path) -> dict:
 
 
 def write_json(path: pathlib.Path, value: Mapping) -> None:
+    _write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def _write_whole(path: pathlib.Path, text: str) -> None:
+    """Under a temporary name first: the file is whole or absent."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    partial.write_bytes(text.encode("utf-8"))
     partial.replace(path)
 
 
@@ -253,7 +258,7 @@ def tokens_of(vocab: str | os.PathLike | Sequence[str] | None, vocab_size: int) 
 
 def write_vocab(folder: pathlib.Path, tokens: Sequence[str] | None) -> None:
     if tokens is not None:
-        (folder / VOCAB).write_bytes("".join(f"{token}\n" for token in tokens).encode("utf-8"))
+        _write_whole(folder / VOCAB, "".join(f"{token}\n" for token in tokens))
 
 
 def vocab_in(folder: pathlib.Path) -> pathlib.Path | None:

@@ -161,10 +161,10 @@ PRETRAINING = (MASKED_LM, NEXT_SENTENCE)
 ALL_HEADS: tuple[Head, ...] = PRETRAINING
 
 
-def chosen(heads: Sequence["str | Head"], among: Sequence[Head] | None = None) -> tuple[Head, ...]:
-    """The heads that are asked for, in the order of ALL_HEADS, then of the asking. Names stand for those of `among`
-    (ALL_HEADS by default). Raises InputError for an unknown name, and for a head without its number of labels."""
-    known = {head.name: head for head in (*ALL_HEADS, *(among or ()))}
+def chosen(heads: Sequence["str | Head"], among: Sequence[Head] = ()) -> tuple[Head, ...]:
+    """The heads that are asked for, in the order of ALL_HEADS, then of the asking. Names stand for those of `among`,
+    else for those of ALL_HEADS. Raises InputError for an unknown name, and for a head without its number of labels."""
+    known = {head.name: head for head in (*ALL_HEADS, *among)}
     names = [head for head in heads if isinstance(head, str)]
     require(set(names) <= set(known), f"heads must be among {tuple(known)}", tuple(heads))
     found = {head.name: head for head in (known[head] if isinstance(head, str) else head for head in heads)}
