@@ -7,6 +7,7 @@ gradients, or weigh the masked tokens of the whole batch alike.
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Sequence
 
@@ -14,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model import checkpoints, devices
+from model import checkpoints, devices, formats
 from model.encoder import BertEncoder
 from model.evaluation import Evaluation
 from model.optimizer import Optimizer
@@ -22,7 +23,7 @@ from model.settings import EncoderSettings
 from model.training_loop import Loop, Meter
 from model.training_records import Records, read_vocabulary
 from model.training_settings import Phase, TrainingSettings
-from model.training_state import State, claim
+from model.training_state import State, claim, one_at_a_time
 from preprocessing import batches
 from preprocessing.errors import InputError
 
@@ -37,6 +38,7 @@ class TrainingResult:
     metrics: dict[str, float]
 
 
+@one_at_a_time
 def train(
     encoder_settings: EncoderSettings,
     training_settings: TrainingSettings,
@@ -61,15 +63,16 @@ def train(
         output: folder; gets `model/` (the result), `best/` (the model with the lowest held-out loss), `checkpoints/`,
             `logs/` (TensorBoard), `history.jsonl`, `curves.png`, `run.json`; `before_failure/` where a loss was not
             finite.
-        vocab_path, lower_case: stored with the model; the vocabulary makes samples of filled masks readable.
+        vocab_path, lower_case: stored with the model; the vocabulary makes samples of filled masks readable, and is
+            compared with that of `init`.
         init: a checkpoint to begin with, in any format that `checkpoints.load` takes.
         transform: see `batches.Transform`; for masking at training time.
         masking: what `transform` does, in a word; a resumed run must do the same.
         report: called with (step, total steps, figures) as training goes.
 
     Raises:
-        InputError: examples, settings, checkpoint or devices that do not fit together, before training starts; a loss
-            that is not finite, naming the step.
+        InputError: examples, settings, checkpoint or devices that do not fit together, or another run at work in
+            `output`, before training starts; a loss that is not finite, naming the step.
     """
     settings = training_settings
     strategy = devices.strategy(settings.gpus)
@@ -112,10 +115,10 @@ def train(
     with strategy.scope():
         encoder = BertEncoder(encoder_settings, dtype=settings.dtype_policy)
         optimizer = Optimizer(settings, encoder.trainable_variables, encoder_settings.num_layers)
-    if init:
-        start_from(encoder, init)
     state = State(os.path.join(output, "checkpoints"), encoder, optimizer, settings.keep_checkpoints)
     step = state.restore()
+    if init and not step:  # a run that goes on has its own weights, wherever they once came from
+        start_from(encoder, init, tokens)
 
     evaluations = {
         length: Evaluation(encoder, opened, settings.batch_size, transform) for length, opened in held_out.items()
@@ -184,9 +187,11 @@ def _names_and_sizes(files):
     return [[os.path.basename(file), tf.io.gfile.stat(file).length] for file in files]
 
 
-def start_from(encoder: BertEncoder, path: str) -> None:
+def start_from(encoder: BertEncoder, path: str, tokens: Sequence[str] | None = None) -> None:
     """Takes over the weights of a checkpoint. Heads that it lacks keep their fresh weights; positions beyond its own
-    begin as copies of its positions, from the first on. InputError where weights would mean something else here."""
+    begin as copies of its positions, from the first on. InputError where weights would mean something else here, or
+    ids, by the run's `tokens` and the checkpoint's."""
+    _check_words(path, tokens)
     source = checkpoints.load(path)
     names = ("num_layers", "num_heads", "activation", "layer_norm_epsilon")
     wanted, received = ({name: getattr(s, name) for name in names} for s in (encoder.settings, source.settings))
@@ -210,6 +215,20 @@ def start_from(encoder: BertEncoder, path: str) -> None:
                 f"Received: {tuple(found.shape)}"
             )
         weight.assign(found)
+
+
+def _check_words(path: str, tokens: Sequence[str] | None) -> None:
+    """Each id must be the same word to a checkpoint and to the run; one that the checkpoint left unused may be any."""
+    known = checkpoints.vocab_file(path)
+    if tokens is None or known is None:
+        return
+    for line, (theirs, ours) in enumerate(itertools.zip_longest(formats.read_vocab(known), tokens), 1):
+        if theirs != ours and not (theirs and ours and theirs.startswith("[unused")):
+            raise InputError(
+                f"{path}: a checkpoint to begin with must have the run's vocabulary, else its ids would mean other "
+                f"words; begin without one, or train with {known}. Received: line {line} is {theirs!r} there, "
+                f"{ours!r} here"
+            )
 
 
 def _check_predictions(examples: batches.Examples, transform) -> None:

@@ -8,12 +8,11 @@ import shutil
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
 
-from model import checkpoints, training
+from model import training
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
 from pipeline.components.vocabulary import FILE
 from preprocessing import vocabulary
-from preprocessing.errors import InputError
 from serving import export
 
 
@@ -28,11 +27,6 @@ def run_fn(fn_args: FnArgs) -> None:
     examples = _examples_folder(fn_args.train_files)
     vocab_path = os.path.join(examples, FILE)
     tokens = vocabulary.load(vocab_path)
-    if run.init and (known := checkpoints.vocab_file(run.init)) and vocabulary.load(str(known)) != tokens:
-        raise InputError(
-            f"{run.init}: a checkpoint to begin with must have the vocabulary that was learned here ({vocab_path}), "
-            "else its ids would mean other words; leave init out"
-        )
     work = pathlib.Path(fn_args.custom_config["work_folder"], _fingerprint(fn_args))
     encoder_settings = dataclasses.replace(run.encoder, vocab_size=len(tokens))
     with terminal.Progress("  training", total=run.training.steps, unit="steps") as progress:

@@ -13,7 +13,7 @@ FORBIDDEN = {
     "serving": {"tfx", "apache_beam", "pipeline"},
     "pipeline": set(),
 }
-MODEL_MAY_IMPORT = {"preprocessing.features", "preprocessing.batches", "preprocessing.errors"}
+MODEL_MAY_IMPORT = {"preprocessing.features", "preprocessing.batches", "preprocessing.errors", "preprocessing.outputs"}
 
 
 def imported_modules(path):

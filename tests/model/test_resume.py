@@ -1,6 +1,7 @@
 """Killed at any moment and run again, a run ends with the weights of one that was not interrupted, bit for bit."""
 
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,40 @@ def copy_without_last_steps(source, target):
     (target / "checkpoints").mkdir()
     for path in [source / "run.json", source / "history.jsonl", *(source / "checkpoints").glob("c*")]:
         (target / path.relative_to(source)).write_bytes(path.read_bytes())
+
+
+def test_it_goes_on_without_what_it_began_with(examples, uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted[0] / "model", tmp_path / "init")
+    whole = train(examples, tmp_path / "whole", init=str(tmp_path / "init"))
+    (tmp_path / "run").mkdir()
+    copy_without_last_steps(tmp_path / "whole", tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").glob("ckpt-60*"):
+        path.unlink()
+    (tmp_path / "run" / "checkpoints" / "checkpoint").unlink()
+    shutil.rmtree(tmp_path / "init")
+    assert_same(train(examples, tmp_path / "run", init=str(tmp_path / "init")), whole)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(examples, uninterrupted, tmp_path):
+    copy_without_last_steps(uninterrupted[0], tmp_path)
+    torn = tmp_path / "checkpoints" / "ckpt-66_temp"
+    torn.mkdir()
+    (torn / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
+    train(examples, tmp_path)
+    assert not torn.exists()
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_two_equal_runs_in_one_folder(examples, tmp_path):
+    first = start(examples, tmp_path, pause=1.0)
+    assert first.stdout.readline()
+    written = (tmp_path / "history.jsonl").stat().st_mtime_ns
+    with pytest.raises(InputError, match=f"{tmp_path}: one run at a time may write there"):
+        train(examples, tmp_path)
+    first.kill()
+    first.communicate()
+    assert (tmp_path / "history.jsonl").stat().st_mtime_ns >= written
+    train(examples, tmp_path)
 
 
 @pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from model.encoder import BertEncoder
 from model.training_records import filled_masks, read_vocabulary
 from model.training_settings import Phase, TrainingSettings
 from model.training_state import claim
-from preprocessing import features
+from preprocessing import features, outputs
 from preprocessing.errors import InputError
 from tests.model import small_examples
 
@@ -130,6 +131,41 @@ def test_other_settings_in_the_same_folder_are_refused(run, files, tmp_path):
 def test_a_run_begun_before_these_were_noted_goes_on(tmp_path):
     claim(str(tmp_path), training={"steps": 1})
     claim(str(tmp_path), training={"steps": 1}, masking="ngram")
+    with pytest.raises(InputError, match="masking was 'ngram', now 'token'"):
+        claim(str(tmp_path), training={"steps": 1}, masking="token")
+
+
+def test_a_run_described_by_fewer_settings_goes_on(run, files, tmp_path):
+    """At any depth: of the training, of the encoder, of a phase."""
+    shutil.copytree(run[0], tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    described = json.loads(path.read_text())
+    del described["training"]["recompute"], described["encoder"]["initializer_range"], described["lower_case"]
+    path.write_text(json.dumps(described))
+    assert train(files, tmp_path / "run").metrics == run[1].metrics
+    phases = [{"steps": 1, "batch_size": 8}, {"steps": 2, "batch_size": 8}]
+    claim(str(tmp_path / "phases"), training={"phases": phases})
+    claim(str(tmp_path / "phases"), training={"phases": [phase | {"max_seq_length": 16} for phase in phases]})
+    phases[1]["max_seq_length"] = 24
+    with pytest.raises(InputError, match=r"training\.phases\[1\]\.max_seq_length was 16, now 24"):
+        claim(str(tmp_path / "phases"), training={"phases": phases})
+
+
+def test_a_setting_that_is_no_more_is_told(run, files, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    described = json.loads(path.read_text())
+    described["training"]["rate"] = 0.003
+    path.write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"training\.rate was 0\.003, which no run has any more"):
+        train(files, tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "1"])
+def test_a_description_that_is_none(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"run\.json: not a description of a run"):
+        claim(str(tmp_path), training={"steps": 1})
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -171,6 +207,19 @@ def test_init_takes_over_weights_and_extends_positions(run, files, tmp_path):
     )
     with pytest.raises(InputError, match="embeddings/word must have the shape"):
         training.start_from(BertEncoder(small_examples.encoder_settings(vocab_size=50)), str(run[0] / "model"))
+
+
+def test_init_from_another_vocabulary_is_refused(run, files, tmp_path):
+    """Of the same size, it would train on other words; what a checkpoint left unused may become any word."""
+    model, tokens = str(run[0] / "model"), pathlib.Path(files["vocab_path"]).read_text().split()
+    other = tmp_path / "vocab.txt"
+    other.write_text("\n".join([*tokens[:10], "dog", *tokens[11:]]) + "\n")
+    with pytest.raises(InputError, match=r"run's vocabulary.*Received: line 11 is 't10' there, 'dog' here"):
+        train(files | {"vocab_path": str(other)}, tmp_path / "run", settings(steps=2), init=model)
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model" / "vocab.txt").write_text("\n".join([*tokens[:10], "[unused7]", *tokens[11:]]) + "\n")
+    init = str(tmp_path / "model")
+    train(files | {"vocab_path": str(other)}, tmp_path / "again", settings(steps=2), init=init)
 
 
 def test_init_from_another_architecture_is_refused(run):
@@ -240,6 +289,14 @@ class TestBadInput:
         (tmp_path / "file").touch()
         with pytest.raises(InputError, match="output folder must be writable"):
             train(files, tmp_path / "file" / "run")
+
+    def test_a_folder_where_another_run_is_at_work(self, files, tmp_path):
+        with (
+            outputs.alone(str(tmp_path / ".lock"), "x"),
+            pytest.raises(InputError, match="one run at a time may write"),
+        ):
+            train(files, tmp_path)
+        assert not (tmp_path / "run.json").exists()
 
     @pytest.mark.parametrize("name", ["checkpoints", "logs"])
     def test_a_file_where_a_folder_of_the_run_belongs(self, files, tmp_path, name):
