@@ -23,7 +23,7 @@ from model.training_loop import Loop, Meter
 from model.training_records import Records, read_vocabulary
 from model.training_settings import Phase, TrainingSettings
 from model.training_state import State, claim
-from preprocessing import batches
+from preprocessing import batches, features
 from preprocessing.errors import InputError
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -74,17 +74,19 @@ def train(
     settings = training_settings
     strategy = devices.strategy(settings.gpus)
     tokens = read_vocabulary(vocab_path, encoder_settings.vocab_size) if vocab_path else None
-    train_groups, held_out_groups = batches.by_length(train_files), batches.by_length(eval_files)
+    train_groups, held_out_groups = (
+        batches.by_length(files, features.MASKED_PAIRS) for files in (train_files, eval_files)
+    )
     stretches = _stretches(settings, train_groups, encoder_settings, strategy.num_replicas_in_sync)
     last_length = stretches[-1].length
     vocab_size = encoder_settings.vocab_size
     examples = {
-        length: batches.open_examples(files, vocab_size=vocab_size)
+        length: batches.open_examples(files, features.MASKED_PAIRS, vocab_size=vocab_size)
         for length, files in train_groups.items()
         if length in {stretch.length for stretch in stretches}
     }
     held_out = {
-        length: batches.open_examples(files, vocab_size=vocab_size)
+        length: batches.open_examples(files, features.MASKED_PAIRS, vocab_size=vocab_size)
         for length, files in held_out_groups.items()
         if length in examples
     }
@@ -213,7 +215,7 @@ def start_from(encoder: BertEncoder, path: str) -> None:
 
 
 def _check_predictions(examples: batches.Examples, transform) -> None:
-    if transform is None and not examples.predictions:
+    if transform is None and not examples.sums[features.MASKED_LM_WEIGHTS]:
         raise InputError(
             f"{examples.files[0]}: the examples must have masked tokens to predict. Received: none; they were written "
             "with masking none, which is for masking at training time"

@@ -35,7 +35,7 @@ LABELS = {"ours": "ours", "peer": "Hugging Face Trainer"}
 
 def make_examples(folder: pathlib.Path, dupe_factor: int) -> None:
     """`train` and `held_out` below the folder: example files, and the same as arrays for who cannot read those."""
-    from preprocessing import batches, example_files
+    from preprocessing import batches, example_files, features
     from tests import data
 
     if (folder / "done").exists():
@@ -53,7 +53,8 @@ def make_examples(folder: pathlib.Path, dupe_factor: int) -> None:
         command = [sys.executable, "-m", "pipeline.cli", "examples", "--input", text, "--vocab", vocabulary]
         command += ["--output", folder / part, "--dupe-factor", str(copies), "--overwrite"]
         subprocess.run(command, check=True, cwd=ROOT)
-        arrays = batches.open_examples(example_files.find_files(str(folder / part)), vocab_size=VOCAB).arrays
+        files = example_files.find_files(str(folder / part))
+        arrays = batches.open_examples(files, features.MASKED_PAIRS, vocab_size=VOCAB).arrays
         for name, array in arrays.items():
             np.save(folder / part / name, array)
     (folder / "done").touch()
@@ -70,12 +71,12 @@ def ours(options) -> None:
     from model.training_loop import Loop
     from model.training_settings import TrainingSettings
     from model.training_step import LossScale
-    from preprocessing import batches, example_files
+    from preprocessing import batches, example_files, features
 
     tf.config.threading.set_intra_op_parallelism_threads(2)
     tf.config.threading.set_inter_op_parallelism_threads(2)
     train, held_out = (
-        batches.open_examples(example_files.find_files(f"{options.output}/examples/{part}"))
+        batches.open_examples(example_files.find_files(f"{options.output}/examples/{part}"), features.MASKED_PAIRS)
         for part in ("train", "held_out")
     )
 
