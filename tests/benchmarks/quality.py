@@ -68,6 +68,7 @@ def ours(options) -> None:
     from model.encoder import BertEncoder
     from model.evaluation import Evaluation
     from model.optimizer import Optimizer
+    from model.tasks.pretraining import Pretraining
     from model.training_loop import Loop
     from model.training_settings import TrainingSettings
     from model.training_step import LossScale
@@ -91,7 +92,8 @@ def ours(options) -> None:
         )
         encoder = BertEncoder(settings.mini(dropout=0.0, attention_dropout=0.0), dtype=training.dtype_policy)
         optimizer = Optimizer(training, encoder.trainable_variables, 4)
-        loop = Loop(training, tf.distribute.get_strategy(), encoder, optimizer, LossScale(options.precision))
+        scale = LossScale(options.precision)
+        loop = Loop(training, Pretraining(), tf.distribute.get_strategy(), encoder, optimizer, scale)
         return encoder, optimizer, loop
 
     reached = json.loads(options.worker)
@@ -112,7 +114,7 @@ def ours(options) -> None:
     if reached:
         checkpoint.restore(f"{options.output}/ours/ckpt-{step}").assert_consumed()
     source = loop.iterator(train, BATCH_SIZE, step)
-    evaluation = Evaluation(encoder, held_out, BATCH_SIZE)
+    evaluation = Evaluation(Pretraining(), encoder, held_out, BATCH_SIZE)
     marks = [steps * point // options.points for point in range(options.points + 1)]
     for mark in [mark for mark in marks if mark > step or not reached]:
         began = time.process_time()
