@@ -61,10 +61,9 @@ def train(
         task: what the encoder is trained for.
         train_files: with phases, each phase takes those of its length.
         eval_files: held-out examples; without them there are no held-out figures.
-        output: folder; gets `model/` (the result), `best/` (the model with the best held-out figure that
-            the task watches), `checkpoints/`,
-            `logs/` (TensorBoard), `history.jsonl`, `curves.png`, `run.json`; `before_failure/` where a loss was not
-            finite.
+        output: folder; gets `model/` (the result), `best/` (the best model by the held-out figure that the task
+            watches), `checkpoints/`, `logs/` (TensorBoard), `history.jsonl`, `curves.png`, `run.json`;
+            `before_failure/` where a loss was not finite.
         vocab_path, lower_case: stored with the model; the vocabulary makes the task's samples readable.
         init: a checkpoint to begin with, in any format that `checkpoints.load` takes.
         transform: see `batches.Transform`; for masking at training time.

@@ -112,7 +112,13 @@ def check(file: str, first: int, chunk: dict[str, np.ndarray], spec: Spec, bound
     for name, feature in spec.features.items():
         values, least = chunk[name], feature.least
         below = bounds.get(feature.below) if isinstance(feature.below, str) else feature.below
-        bad = ~np.isfinite(values) if feature.stored == "float32" else np.zeros(values.shape, bool)
+        if feature.stored == "float32":
+            bad = ~np.isfinite(values)
+        else:  # nor may it change when it is stored
+            limits = np.iinfo(feature.stored)
+            least = limits.min if least is None else least
+            below = limits.max + 1 if below is None else below
+            bad = np.zeros(values.shape, bool)
         if least is not None:
             bad |= values < least
         if below is not None:
@@ -120,11 +126,8 @@ def check(file: str, first: int, chunk: dict[str, np.ndarray], spec: Spec, bound
         if bad.any():
             row, column = np.argwhere(bad)[0]
             allowed = f"{least} or more" if below is None else f"{least} to {below - 1}"
-            source = (
-                "come from the model's own vocabulary"
-                if feature.below == VOCABULARY
-                else f"be those of {spec.written_by}"
-            )
+            of_vocabulary = feature.below == VOCABULARY
+            source = "come from the model's own vocabulary" if of_vocabulary else f"be those of {spec.written_by}"
             raise InputError(
                 f"{file}: example {first + row}: {feature.rule}"
                 f"{'' if least is None else f', {name} {allowed}'}. Received: {values[row, column]}; "

@@ -161,6 +161,7 @@ def test_examples_of_any_spec(tmp_path):
         "labels": np.arange(count * 16).reshape(count, 16) % 5,
         "word_starts": np.tile([1, 3, 5, 7], (count, 1)),
         "score": np.linspace(-2, 2, count, dtype=np.float32)[:, None],
+        "offset": np.full((count, 1), -128),
     }
     spec = features.Spec(
         features.SEQUENCE
@@ -168,6 +169,7 @@ def test_examples_of_any_spec(tmp_path):
             "labels": features.Feature(features.LENGTH, "a label must be one of 5", below=5, stored="int8"),
             "word_starts": features.Feature("W", "a word must begin inside the sequence", below=features.LENGTH),
             "score": features.Feature(1, "a score must be a number", least=None, stored="float32"),
+            "offset": features.Feature(1, "an offset must fit its type", least=None, stored="int8"),
         },
         "`make scores`",
         lambda arrays: (2, "no third one. Received: one") if (arrays["score"] == 9).any() else None,
@@ -196,6 +198,7 @@ def test_examples_of_any_spec(tmp_path):
         "labels", 4, 5, r"b\.tfrecord: example 4: a label must be one of 5, labels 0 to 4\. Received: 5; .*make scores"
     )
     refused("word_starts", 0, 16, "example 0: a word must begin inside the sequence, word_starts 0 to 15")
+    refused("offset", 5, 128, "example 5: an offset must fit its type, offset -128 to 127")
     refused("score", 3, np.inf, r"example 3: a score must be a number\. Received: inf")
     refused("score", 3, 9, r"example 2: no third one\. Received: one")
     shorter = small_examples.write(tmp_path / "a.tfrecord", arrays | {"labels": arrays["labels"][:, :9]})
