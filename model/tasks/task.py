@@ -34,8 +34,8 @@ class Task(Protocol):
     token (`input_mask` 0) only fills its batch and must count nowhere. What returns tensors is traced into graphs."""
 
     @property
-    def heads(self) -> Sequence[str]:
-        """Names of the encoder's heads that it needs."""
+    def heads(self) -> Sequence[Any]:
+        """The heads that it needs, as `BertEncoder` takes them."""
 
     @property
     def spec(self) -> features.Spec:
