@@ -62,7 +62,7 @@ class Examples:
             buckets: ascending lengths. Examples of like length stand together in a batch, whose features along the
                 sequence are cut to the first of these that holds all its tokens (to L otherwise): [B, <= L]. A batch
                 across the end of an epoch holds two such groups. Needs examples in memory, shuffled.
-            transform: applied to every batch, before it is cut; apart to the rows of each epoch where it holds two.
+            transform: applied to every batch, before it is cut; apart to the rows of each epoch where it holds several.
             shards, shard: every batch is cut into `shards` equal parts, of which this gives one (several workers).
         """
         repeat = shuffle if repeat is None else repeat
