@@ -131,7 +131,11 @@ class Client:
     def signatures(self) -> dict[str, tuple[list[str], list[str]]]:
         """Names of the inputs and of the outputs, in the order of the alphabet, by signature."""
         found = self._retried(self._transport.signatures)
-        return {name: (sorted(inputs), sorted(outputs)) for name, (inputs, outputs) in sorted(found.items())}
+        return {
+            name: (sorted(inputs), sorted(outputs))
+            for name, (inputs, outputs) in sorted(found.items())
+            if not name.startswith("__saved_model")  # what TensorFlow itself runs
+        }
 
     def versions(self) -> dict[int, str]:
         """State by version: `AVAILABLE`, `LOADING`, `END` (refused) and so on."""

@@ -41,9 +41,9 @@ def _evaluate(encoder: TextEncoder, examples) -> Outputs:
     parsed = tf.io.parse_example(examples, _example_features(encoder.model.heads))
     inputs = {name: tf.cast(parsed[name], tf.int32) for name in features.SEQUENCE_FEATURES}
     tokens = tf.reduce_sum(inputs[features.INPUT_MASK], 1)
-    with tf.control_dependencies([_at_most(encoder.lengths[-1], tokens)]):
+    with tf.control_dependencies([_fits(tokens, encoder.lengths[-1])]):
         real = packing.padded_length(tf.reduce_max(tokens), encoder.lengths)
-    outputs = encoder.model({name: ids[:, :real] for name, ids in inputs.items()})
+    outputs = encoder.model({name: _wide(ids)[:, :real] for name, ids in inputs.items()})
     sums = {}
     if encoder.model.masked_lm is not None:
         weights = parsed[features.MASKED_LM_WEIGHTS]
@@ -63,9 +63,15 @@ def _evaluate(encoder: TextEncoder, examples) -> Outputs:
     return sums
 
 
-def _at_most(longest: int, tokens):
-    message = f"the model was exported for examples of up to {longest} tokens (max_seq_length)"
-    return tf.debugging.assert_less_equal(tf.reduce_max(tokens), longest, message, summarize=1)
+def _fits(tokens, longest: int):
+    fits = tf.reduce_all((tokens > 0) & (tokens <= longest))
+    message = f"examples must have 1 to {longest} tokens, for which the model was exported (max_seq_length)"
+    return tf.debugging.assert_equal(fits, True, message)
+
+
+def _wide(ids):
+    """At least one wide, also where there is no example."""
+    return tf.pad(ids, [[0, 0], [0, tf.maximum(1 - tf.shape(ids)[1], 0)]])
 
 
 def _within(tokens, positions, weights):

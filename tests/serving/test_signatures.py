@@ -309,8 +309,8 @@ SHORT = serialized([CLS, 7, MASK, SEP], [2], [8], [1.0], 0, 64)
 @pytest.mark.parametrize("in_graph", [True, False])
 def test_evaluate_refuses_examples_that_the_export_would_cut(texts, in_graph):
     evaluate = EVALUATE.function(texts) if in_graph else functools.partial(EVALUATE.answer, texts)
-    for examples in ([LONG], [LONG, SHORT], [SHORT, LONG]):
-        with pytest.raises(tf.errors.InvalidArgumentError, match=r"examples of up to 48 tokens \(max_seq_length\)"):
+    for examples in ([LONG], [LONG, SHORT], [SHORT, LONG], [serialized([], [], [], [], 0, 0)]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"must have 1 to 48 tokens, .* \(max_seq_length\)"):
             evaluate(tf.constant(examples))
     assert evaluate(tf.constant([SHORT]))["mlm_weight"].numpy().tolist() == [1.0]
 
