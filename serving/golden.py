@@ -52,11 +52,14 @@ def differences(expected, actual) -> dict[str, float]:
     if not actual.size:
         return {"numbers": 0.0, "vectors": 0.0}
     gaps = np.abs(expected - actual)
-    size, gap = (np.sqrt(np.sum(np.square(values, dtype=float), -1)) for values in (expected, gaps))
-    measured = {
-        "numbers": np.max(gaps / np.maximum(1, np.abs(expected))),
-        "vectors": np.max(gap / np.where(gap > 0, size, 1), initial=0) if np.all((size > 0) | (gap == 0)) else np.inf,
-    }
+    length, gap = (np.sqrt(np.sum(np.square(values, dtype=float), -1)) for values in (expected, gaps))
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # beside a vector of zeros any gap is infinite, and none is none
+        measured = {
+            "numbers": np.max(gaps / np.maximum(1, np.abs(expected))),
+            "vectors": np.max(np.where(gap == 0, 0, gap / length)),
+        }
     return {name: float(value) if np.isfinite(value) else float("inf") for name, value in measured.items()}
 
 

@@ -58,6 +58,8 @@ def command(texts, signature, server, rest, folder, model_name, version, timeout
 def _inputs(signature, names, texts):
     """The texts for each of the signature's inputs, in turn."""
     needed = [name for name in names if name != SECOND or "text" not in names]
+    if not needed:
+        raise InputError(f"{signature} takes no texts")
     if len(texts) % len(needed):
         kind = {2: "pairs"}.get(len(needed), f"groups of {len(needed)}")
         raise InputError(f"{signature} takes texts in {kind} ({', '.join(needed)}). Received: {len(texts)}")

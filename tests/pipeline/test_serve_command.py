@@ -174,6 +174,7 @@ class Asked:
             "look": (["second", "text"], ["count"]),
             "answer": (["context", "question"], ["count"]),
             "three": (["a", "b", "c"], ["count"]),
+            "constant": ([], ["count"]),
         }
 
     def predict(self, signature, /, **inputs):
@@ -205,6 +206,7 @@ def test_predict_asks_the_model_what_a_signature_takes(monkeypatch, signature, t
     ("signature", "told"),
     [
         ("follows", r"follows takes texts in pairs \(first, second\)\. Received: 1"),
+        ("constant", "constant takes no texts"),
         ("three", r"three takes texts in groups of 3 \(a, b, c\)\. Received: 1"),
     ],
 )
