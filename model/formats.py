@@ -9,7 +9,6 @@ import fnmatch
 import json
 import os
 import pathlib
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from model import heads
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings
+from preprocessing.characters import is_uncased
 from preprocessing.errors import InputError, require
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 
@@ -238,11 +238,7 @@ def infer_lower_case(tokens: Sequence[str] | None) -> bool | None:
     if tokens is None:
         return None
     ordinary = (token for token in tokens if token[:1] + token[-1:] not in ("[]", "<>"))  # google's Chinese has <S>
-    return not any(token != token.lower() or _has_accent(token) for token in ordinary)
-
-
-def _has_accent(token: str) -> bool:
-    return any(unicodedata.category(letter) == "Mn" for letter in unicodedata.normalize("NFD", token))
+    return all(map(is_uncased, ordinary))
 
 
 def tokens_of(vocab: str | os.PathLike | Sequence[str] | None, vocab_size: int) -> list[str] | None:
