@@ -1,26 +1,77 @@
 """Fingerprints, by which a step knows whether a cached result still holds."""
 
+import ast
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import pathlib
+from collections.abc import Iterator
 
+import pipeline
 from preprocessing import corpus
+
+_ONLY_SHOWN = {"pipeline.terminal"}  # what a person sees changes no result
 
 
 @functools.cache
-def of_code(*names: str) -> str:
-    """Hash of the Python sources of packages and modules of this project, so that changed code runs again."""
+def of_code(*names: str, root: pathlib.Path | None = None) -> str:
+    """Hash of the Python sources of modules of this project and of all that they import within it, at the top or in a
+    function: what a step runs, and nothing else.
+
+    Args:
+      names: of modules: where the step begins.
+      root: folder that holds the project's packages; None: where they are imported from.
+    """
     digest = hashlib.sha256()
-    for name in names:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            raise ValueError(f"no module {name}")
-        source = pathlib.Path(spec.origin)
-        for path in sorted(source.parent.rglob("*.py")) if spec.submodule_search_locations else [source]:
-            digest.update(f"{name}/{path.relative_to(source.parent)}\0".encode() + path.read_bytes() + b"\0")
+    for name, path in sorted(sources(*names, root=root).items()):
+        digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def sources(*names: str, root: pathlib.Path | None = None) -> dict[str, pathlib.Path]:
+    """Files by module: those named, and what they import within the project, the packages around them included."""
+    root = root or _root()
+    found: dict[str, pathlib.Path] = {}
+    left = list(names)
+    while left:
+        name = left.pop()
+        path = _file(name, root)
+        if name in found or name in _ONLY_SHOWN or path is None:
+            if path is None and name in names:
+                raise ValueError(f"no module {name}")
+            continue
+        found[name] = path
+        left.extend(name.rpartition(".")[:1] if "." in name else ())
+        left.extend(_imports(path.read_bytes()))
+    return found
+
+
+def _root() -> pathlib.Path:
+    return pathlib.Path(pipeline.__file__).parents[1]
+
+
+def _file(name: str, root: pathlib.Path) -> pathlib.Path | None:
+    path = root.joinpath(*name.split("."))
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+
+
+@functools.cache  # by content: most modules are part of several steps
+def _imports(source: bytes) -> tuple[str, ...]:
+    return tuple(_imported(ast.parse(source)))
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    """What may be modules; what stands under `if TYPE_CHECKING` is none of what runs."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+    elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        for other in node.orelse:
+            yield from _imported(other)
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _imported(child)
 
 
 def of_files(patterns: tuple[str, ...]) -> str:

@@ -9,12 +9,15 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
 
 from model import checkpoints, training
-from pipeline import settings as pipeline_settings
-from pipeline import terminal
+from model.settings import EncoderSettings
+from model.training_settings import TrainingSettings
+from pipeline import terminal, values
 from pipeline.components.vocabulary import FILE
 from preprocessing import vocabulary
 from preprocessing.errors import InputError
+from preprocessing.settings import VocabularySettings
 from serving import export
+from serving.settings import ExportSettings
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -24,15 +27,19 @@ def run_fn(fn_args: FnArgs) -> None:
     where it stopped, although TFX gives it another output folder. Log, curves and final checkpoint are then moved to
     `fn_args.model_run_dir`.
     """
-    run = pipeline_settings.from_json(fn_args.custom_config["settings"])
+    run = values.read(
+        fn_args.custom_config["settings"],
+        encoder=EncoderSettings,
+        training=TrainingSettings,
+        vocabulary=VocabularySettings,
+        export=ExportSettings,
+        init=str | None,
+    )
     examples = _examples_folder(fn_args.train_files)
     vocab_path = os.path.join(examples, FILE)
     tokens = vocabulary.load(vocab_path)
-    if run.init and (known := checkpoints.vocab_file(run.init)) and vocabulary.load(str(known)) != tokens:
-        raise InputError(
-            f"{run.init}: a checkpoint to begin with must have the vocabulary that was learned here ({vocab_path}), "
-            "else its ids would mean other words; leave init out"
-        )
+    if run.init:
+        check_vocabulary(run.init, tokens, vocab_path)
     work = pathlib.Path(fn_args.custom_config["work_folder"], _fingerprint(fn_args))
     encoder_settings = dataclasses.replace(run.encoder, vocab_size=len(tokens))
     with terminal.Progress("  training", total=run.training.steps, unit="steps") as progress:
@@ -54,6 +61,16 @@ def run_fn(fn_args: FnArgs) -> None:
         if (work / name).exists():
             shutil.move(work / name, os.path.join(fn_args.model_run_dir, name))
     shutil.rmtree(work)
+
+
+def check_vocabulary(init: str, tokens: list[str], path: str) -> None:
+    """Raises InputError where a checkpoint to begin with has another vocabulary than the run's, which `path` has."""
+    known = checkpoints.vocab_file(init)
+    if known and vocabulary.load(str(known)) != tokens:
+        raise InputError(
+            f"{init}: a checkpoint to begin with must have the run's vocabulary ({path}), else its ids would mean "
+            "other words; set vocabulary.file to the checkpoint's, or leave init out"
+        )
 
 
 def _examples_folder(patterns: list[str]) -> str:

@@ -1,65 +1,70 @@
-import json
-
 import pytest
 from tfx.orchestration.pipeline import Pipeline
-from tfx.types.standard_artifacts import Model, ModelBlessing
 
-from pipeline import graph, settings, steps
+from model import checkpoints
+from model.encoder import BertEncoder
+from pipeline import graph, settings
+from pipeline.runs import steps
+from preprocessing import features
 from preprocessing.errors import InputError
 
 
-def test_every_step_has_a_title_and_the_graph_knows_no_orchestrator(tmp_path):
-    pipeline = graph.create_pipeline(settings.smoke(), str(tmp_path))
+def create(run, **places):
+    given = {"root": "gs://bucket/artifacts", "metadata": None, "serving": "/serving", "work": "/work"} | places
+    return graph.create_pipeline(run, **given)
+
+
+def test_every_step_has_a_title_and_the_graph_knows_no_orchestrator():
+    pipeline = create(settings.smoke())
     assert isinstance(pipeline, Pipeline)
     assert {node.id for node in pipeline.components} == set(steps.TITLES)
+    assert pipeline.metadata_connection_config is None
 
 
-def test_settings_that_contradict_each_other_are_refused_before_anything_runs(tmp_path):
+def test_settings_that_contradict_each_other_are_refused_before_anything_runs():
     run = settings.smoke()
     run = run.replace(vocabulary=settings.dataclasses.replace(run.vocabulary, lower_case=False))
     with pytest.raises(InputError, match=r"lower_case must be the vocabulary's \(False\). Received: True"):
-        graph.create_pipeline(run, str(tmp_path))
+        create(run)
 
 
-def model(tmp_path, number, vocabulary="a\nb\n", length=64):
-    folder = tmp_path / str(number) / "Format-Serving"
-    (folder / "assets").mkdir(parents=True)
-    (folder / "assets.extra").mkdir()
-    (folder / "assets" / "vocab.txt").write_text(vocabulary)
-    (folder / "assets.extra" / "export.json").write_text(json.dumps({"settings": {"max_seq_length": length}}))
-    artifact = Model()
-    artifact.id, artifact.uri = number, str(tmp_path / str(number))
-    return artifact
+def node(pipeline, name):
+    (found,) = (node for node in pipeline.components if node.id == name)
+    return found
 
 
-def blessing(number, model):
-    artifact = ModelBlessing()
-    artifact.id = number
-    artifact.set_int_custom_property("blessed", 1)
-    artifact.set_int_custom_property("current_model_id", model.id)
-    return artifact
+def test_the_gate_and_the_code_of_the_metrics_are_known_to_the_evaluator(monkeypatch):
+    def config(run):
+        return node(create(run), "Evaluator").exec_properties["eval_config"]
+
+    run = settings.smoke()
+    before = config(run)
+    assert config(run) == before
+    assert config(run.replace(gate=settings.GateSettings())) != before
+    monkeypatch.setattr(graph, "_code", lambda *modules: f"edited {modules}")
+    assert config(run) != before
 
 
-def baseline(candidate, *blessed):
-    """What a candidate is compared with, when these models were blessed in this order."""
-    inputs = {
-        "model": [candidate, *blessed],
-        "model_blessing": [blessing(number, model) for number, model in enumerate(blessed)],
-        "candidate": [candidate],
-    }
-    return graph.LatestOtherBlessedModel().resolve_artifacts(None, inputs)["model"]
+def test_a_vocabulary_is_known_by_its_content(tmp_path):
+    def code():
+        return node(create(run), "VocabularyGen").exec_properties["code"]
+
+    path = tmp_path / "vocab.txt"
+    run = settings.smoke().replace(vocabulary=settings.VocabularySettings(file=str(path)))
+    path.write_text("\n".join(features.SPECIAL_TOKENS))
+    before = code()
+    assert code() == before
+    path.write_text("\n".join((*features.SPECIAL_TOKENS, "a")))
+    assert code() != before
 
 
-def test_the_baseline_is_the_model_blessed_last_that_can_be_compared(tmp_path):
-    old, other_words, shorter, newest = (
-        model(tmp_path, 1),
-        model(tmp_path, 2, vocabulary="a\nc\n"),
-        model(tmp_path, 3, length=32),
-        model(tmp_path, 4),
-    )
-    assert baseline(newest, old, other_words, shorter) == [old]
-    assert baseline(newest, other_words, shorter) == []
-    assert baseline(newest, newest) == []
-    # Settings that are taken back: the candidate comes from the cache and is older than what it is compared with.
-    assert baseline(old, old, newest) == [newest]
-    assert baseline(newest, newest, old) == [old]
+def test_a_checkpoint_of_another_vocabulary_is_refused_before_the_first_step(tmp_path):
+    init = tmp_path / "init"
+    encoder = BertEncoder(settings.encoders.tiny(vocab_size=6))
+    checkpoints.save(encoder, init, vocab=[*features.SPECIAL_TOKENS, "a"])
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join((*features.SPECIAL_TOKENS, "b")))
+    run = settings.smoke().replace(init=str(init), vocabulary=settings.VocabularySettings(file=str(path)))
+    with pytest.raises(InputError, match=r"must have the run's vocabulary .*set vocabulary\.file to the checkpoint's"):
+        create(run)
+    create(run.replace(vocabulary=settings.VocabularySettings(file=str(init / "vocab.txt"))))
