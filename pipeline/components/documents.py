@@ -14,7 +14,8 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
-from pipeline import split, values
+from pipeline import values
+from pipeline.components import split
 from preprocessing import beam_runner, corpus, embedded
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings

@@ -18,7 +18,8 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
-from pipeline import split, terminal, values
+from pipeline import terminal, values
+from pipeline.components import split
 from pipeline.components.documents import decode
 from pipeline.components.vocabulary import FILE, Vocabulary
 from preprocessing import beam_runner, beam_transforms, corpus, features, vocabulary

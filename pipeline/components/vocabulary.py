@@ -14,7 +14,8 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact, artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
-from pipeline import split, values
+from pipeline import values
+from pipeline.components import split
 from pipeline.components.documents import decode
 from preprocessing import vocabulary, vocabulary_counting, vocabulary_report
 from preprocessing.settings import VocabularySettings

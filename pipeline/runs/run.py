@@ -65,12 +65,12 @@ def _run(settings, home, record):
         corpus.check_input(settings.corpus)
     from tfx.orchestration import metadata
 
-    from pipeline import graph
+    from pipeline.graphs import pretraining
     from pipeline.runs import steps, summary
     from pipeline.runs.runner import Runner
 
     serving, work = home / "serving" / settings.name, home / "training"
-    pipeline = graph.create_pipeline(
+    pipeline = pretraining.create_pipeline(
         settings,
         root=str(home / "artifacts"),
         metadata=metadata.sqlite_metadata_connection_config(str(home / "metadata.sqlite")),

@@ -9,9 +9,9 @@ import click
 import tensorflow_model_analysis as tfma
 from tfx.utils import path_utils
 
-from pipeline import evaluation
 from pipeline.components import pushed
 from pipeline.components.baseline import NONE
+from pipeline.evaluation import pretraining
 from pipeline.runs.record import Record
 
 
@@ -84,7 +84,7 @@ def _metrics(folder: str) -> dict[str, float]:
     """The candidate's figures over all held-out examples."""
     result = tfma.load_eval_result(folder)
     found = result.get_metrics_for_slice(())
-    return {name: float(found[name]["doubleValue"]) for name in evaluation.METRICS}  # "NaN" is a string there
+    return {name: float(found[name]["doubleValue"]) for name in pretraining.METRICS}  # "NaN" is a string there
 
 
 def _failures(validation: Any) -> list[Any]:

@@ -6,7 +6,9 @@ import pytest
 
 import pipeline
 from model import optimizer
-from pipeline import evaluation, fingerprint, settings, terminal
+from pipeline import settings, terminal
+from pipeline.evaluation import pretraining as evaluation
+from pipeline.graphs import fingerprint
 from preprocessing import embedded, masking
 from serving import export, grpc_api, rest_api, server
 
@@ -37,7 +39,7 @@ STEPS = {
     "vocabulary": ("pipeline.components.vocabulary",),
     "examples": ("pipeline.components.examples",),
     "trainer": ("pipeline.trainer",),
-    "evaluator": ("pipeline.evaluation", "pipeline.components.evaluator"),
+    "evaluator": ("pipeline.evaluation.pretraining", "pipeline.components.evaluator"),
     "baseline": ("pipeline.components.baseline",),
     "gates": ("pipeline.components.gates",),
 }

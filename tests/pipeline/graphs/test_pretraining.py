@@ -3,7 +3,8 @@ from tfx.orchestration.pipeline import Pipeline
 
 from model import checkpoints
 from model.encoder import BertEncoder
-from pipeline import graph, settings
+from pipeline import settings
+from pipeline.graphs import pretraining
 from pipeline.runs import steps
 from preprocessing import features
 from preprocessing.errors import InputError
@@ -11,7 +12,7 @@ from preprocessing.errors import InputError
 
 def create(run, **places):
     given = {"root": "gs://bucket/artifacts", "metadata": None, "serving": "/serving", "work": "/work"} | places
-    return graph.create_pipeline(run, **given)
+    return pretraining.create_pipeline(run, **given)
 
 
 def test_every_step_has_a_title_and_the_graph_knows_no_orchestrator():
@@ -41,7 +42,7 @@ def test_the_gate_and_the_code_of_the_metrics_are_known_to_the_evaluator(monkeyp
     before = config(run)
     assert config(run) == before
     assert config(run.replace(gate=settings.GateSettings())) != before
-    monkeypatch.setattr(graph, "_code", lambda *modules: f"edited {modules}")
+    monkeypatch.setattr(pretraining, "_code", lambda *modules: f"edited {modules}")
     assert config(run) != before
 
 

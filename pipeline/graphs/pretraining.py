@@ -17,7 +17,6 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2
 from tfx.types import BaseChannel
 
-from pipeline import evaluation, fingerprint
 from pipeline import trainer as trainers
 from pipeline.components import baseline as baselines
 from pipeline.components import documents, gates
@@ -31,6 +30,8 @@ from pipeline.components.examples import MaskedExamplesGen
 from pipeline.components.gates import AnomalyGate, ServingCheck
 from pipeline.components.pusher import Pusher
 from pipeline.components.vocabulary import VocabularyGen
+from pipeline.evaluation import pretraining as evaluation
+from pipeline.graphs import fingerprint
 from pipeline.settings import PipelineSettings
 from preprocessing import vocabulary as vocabulary_file
 
