@@ -1,14 +1,10 @@
 """The pipeline as TFX sees it. Knows no orchestrator: the runner files beside it do."""
 
-import dataclasses
-import json
 import os
-import types
 from collections.abc import Mapping
 
 import tensorflow_data_validation as tfdv
 from ml_metadata.proto import metadata_store_pb2
-from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.schema_gen.component import SchemaGen
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
@@ -27,11 +23,11 @@ from pipeline.components.baseline import Baseline
 from pipeline.components.documents import CorpusGen
 from pipeline.components.evaluator import Evaluator
 from pipeline.components.examples import MaskedExamplesGen
-from pipeline.components.gates import AnomalyGate, ServingCheck
+from pipeline.components.gates import ServingCheck
 from pipeline.components.pusher import Pusher
 from pipeline.components.vocabulary import VocabularyGen
 from pipeline.evaluation import pretraining as evaluation
-from pipeline.graphs import fingerprint
+from pipeline.graphs import fingerprint, parts
 from pipeline.settings import PipelineSettings
 from preprocessing import vocabulary as vocabulary_file
 
@@ -69,8 +65,8 @@ def data_steps(settings: PipelineSettings) -> tuple[list[BaseNode], BaseNode]:
     """Corpus to validated examples: the nodes, the gate last, and the one that makes the examples."""
     text = fingerprint.of_files(settings.corpus.input) if settings.corpus.input else fingerprint.of_packages()
     corpus = CorpusGen(
-        settings=_part(settings, "corpus", "embedded_bytes", "eval_share"),
-        input_fingerprint=f"{_code(documents)}-{text}",
+        settings=parts.part(settings, "corpus", "embedded_bytes", "eval_share"),
+        input_fingerprint=f"{parts.code_of(documents)}-{text}",
     )
     # The text itself is left out of the statistics: counting the distinct values of it would be a copy of the corpus.
     sizes = tfdv.StatsOptions(feature_allowlist=["num_sentences", "num_bytes", "num_words"])
@@ -78,7 +74,7 @@ def data_steps(settings: PipelineSettings) -> tuple[list[BaseNode], BaseNode]:
         "CorpusStatistics"
     )
     corpus_schema = SchemaGen(statistics=corpus_statistics.outputs["statistics"]).with_id("CorpusSchema")
-    corpus_validation = _validation("Corpus", corpus_statistics, corpus_schema.outputs["schema"])
+    corpus_validation = parts.validation("Corpus", corpus_statistics, corpus_schema.outputs["schema"])
 
     pinned = ""
     if settings.vocabulary.file:
@@ -88,18 +84,18 @@ def data_steps(settings: PipelineSettings) -> tuple[list[BaseNode], BaseNode]:
             trainers.check_vocabulary(settings.init, tokens, settings.vocabulary.file)
     vocabulary = VocabularyGen(
         documents=corpus.outputs["documents"],
-        settings=_part(settings, "vocabulary"),
-        code=_code(vocabularies) + pinned,
+        settings=parts.part(settings, "vocabulary"),
+        code=parts.code_of(vocabularies) + pinned,
     )
     vocabulary.add_upstream_node(corpus_validation[-1])
     examples = MaskedExamplesGen(
         documents=corpus.outputs["documents"],
         vocabulary_artifact=vocabulary.outputs["vocabulary_artifact"],
-        settings=_part(settings, "examples"),
-        code=_code(masked_examples),
+        settings=parts.part(settings, "examples"),
+        code=parts.code_of(masked_examples),
     )
     statistics = StatisticsGen(examples=examples.outputs["examples"]).with_id("ExampleStatistics")
-    validation = _validation("Example", statistics, examples.outputs["example_schema"])
+    validation = parts.validation("Example", statistics, examples.outputs["example_schema"])
     nodes = [corpus, corpus_statistics, corpus_schema, *corpus_validation, vocabulary, examples, statistics]
     return [*nodes, *validation], examples
 
@@ -112,7 +108,7 @@ def model_steps(
     data_gate: BaseNode,
 ) -> list[BaseNode]:
     """Examples and their schema to the pushed model."""
-    training = _part(settings, "encoder", "training", "vocabulary", "export", "init")
+    training = parts.part(settings, "encoder", "training", "vocabulary", "export", "init")
     begin = ""
     if settings.init:
         files = settings.init if os.path.exists(settings.init) else f"{settings.init}*"
@@ -122,21 +118,21 @@ def model_steps(
         examples=data["examples"],
         custom_config={
             "settings": training,
-            "fingerprint": fingerprint.of_text(training, _code(trainers), begin),
+            "fingerprint": fingerprint.of_text(training, parts.code_of(trainers), begin),
             "work_folder": work,
         },
     )
     trainer.add_upstream_node(data_gate)
-    baseline = Baseline(candidate=trainer.outputs["model"], serving=serving, code=_code(baselines))
+    baseline = Baseline(candidate=trainer.outputs["model"], serving=serving, code=parts.code_of(baselines))
     evaluator = Evaluator(
         examples=data["examples"],
         schema=data["example_schema"],
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["baseline"],
         example_splits=["eval"],
-        eval_config=evaluation.eval_config(settings.gate, _code(evaluation, evaluators)),
+        eval_config=evaluation.eval_config(settings.gate, parts.code_of(evaluation, evaluators)),
     )
-    serving_check = ServingCheck(model=trainer.outputs["model"], code=_code(gates))
+    serving_check = ServingCheck(model=trainer.outputs["model"], code=parts.code_of(gates))
     folder = pusher_pb2.PushDestination.Filesystem(base_directory=serving)
     pusher = Pusher(
         model=trainer.outputs["model"],
@@ -145,21 +141,3 @@ def model_steps(
         push_destination=pusher_pb2.PushDestination(filesystem=folder),
     )
     return [trainer, baseline, evaluator, serving_check, pusher]
-
-
-def _code(*modules: types.ModuleType) -> str:
-    return fingerprint.of_code(*(module.__name__ for module in modules))
-
-
-def _part(settings: PipelineSettings, *names: str) -> str:
-    """The settings that one step depends on, so that a change re-runs no other."""
-    values = dataclasses.asdict(settings)
-    return json.dumps({name: values[name] for name in names}, sort_keys=True)
-
-
-def _validation(prefix: str, statistics: BaseNode, schema: BaseChannel) -> tuple[BaseNode, BaseNode]:
-    """ExampleValidator, which writes anomalies down, and the gate that stops at them."""
-    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema).with_id(
-        f"{prefix}Validator"
-    )
-    return validator, AnomalyGate(anomalies=validator.outputs["anomalies"], code=_code(gates)).with_id(f"{prefix}Gate")

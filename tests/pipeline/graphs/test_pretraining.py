@@ -4,7 +4,7 @@ from tfx.orchestration.pipeline import Pipeline
 from model import checkpoints
 from model.encoder import BertEncoder
 from pipeline import settings
-from pipeline.graphs import pretraining
+from pipeline.graphs import parts, pretraining
 from pipeline.runs import steps
 from preprocessing import features
 from preprocessing.errors import InputError
@@ -42,7 +42,7 @@ def test_the_gate_and_the_code_of_the_metrics_are_known_to_the_evaluator(monkeyp
     before = config(run)
     assert config(run) == before
     assert config(run.replace(gate=settings.GateSettings())) != before
-    monkeypatch.setattr(pretraining, "_code", lambda *modules: f"edited {modules}")
+    monkeypatch.setattr(parts, "code_of", lambda *modules: f"edited {modules}")
     assert config(run) != before
 
 
