@@ -6,9 +6,11 @@ import time
 import types
 
 import pytest
+from tfx.proto import pusher_pb2
 from tfx.types import standard_artifacts
+from tfx.utils import proto_utils
 
-from pipeline.components import baseline, evaluator, pushed
+from pipeline.components import baseline, evaluator, pushed, pusher
 from preprocessing.errors import InputError
 
 
@@ -183,3 +185,23 @@ def test_it_always_gives_a_model_which_is_a_copy_or_none(serving, model, tmp_pat
             assert out.get_string_custom_property("baseline") == place
             shutil.rmtree(place)  # it stays when the pushed one goes
             assert pushed.identity(f"{out.uri}/Format-Serving") == pushed.identity(a)
+
+
+def test_the_pusher_pushes_what_is_blessed_and_was_not_rolled_back(serving, model, tmp_path):
+    def push(folder, blessed=1):
+        blessing, result = standard_artifacts.ModelBlessing(), standard_artifacts.PushedModel()
+        blessing.set_int_custom_property("blessed", blessed)
+        result.uri = str(tmp_path / "result" / str(time.monotonic_ns()))
+        destination = pusher_pb2.PushDestination.Filesystem(base_directory=serving)
+        properties = {"push_destination": proto_utils.proto_to_json(pusher_pb2.PushDestination(filesystem=destination))}
+        inputs = {"model": [artifact(folder)], "model_blessing": [blessing]}
+        pusher.Executor().Do(inputs, {"pushed_model": [result]}, properties)
+        return result.get_string_custom_property("pushed_destination")
+
+    old, bad = model("old"), model("bad")
+    assert push(old, blessed=0) == ""
+    assert not pushed.versions(serving)
+    assert push(old) == pushed.versions(serving)[max(pushed.versions(serving))]
+    shutil.rmtree(push(bad))
+    assert push(bad) == ""
+    assert len(pushed.versions(serving)) == 1
