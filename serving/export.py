@@ -26,7 +26,8 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from model import checkpoints, formats
+from model import checkpoints
+from model.checkpoints import names
 from model.encoder import BertEncoder
 from preprocessing import storage
 from preprocessing.errors import InputError, require
@@ -107,7 +108,7 @@ def export_version(
     )
     report(f"loading {checkpoint}")
     read = checkpoints.read(checkpoint)
-    if settings.embedding == "pooler" and not any(formats.part_of(name) == formats.POOLER for name in read.arrays):
+    if settings.embedding == "pooler" and not any(names.part_of(name) == names.POOLER for name in read.arrays):
         raise InputError(f'{checkpoint}: has no pooler; export it with the embedding "mean"')
     encoder = checkpoints.build(read, report=report)
     model = pathlib.Path(base) / name

@@ -11,7 +11,8 @@ import math
 
 import tensorflow as tf
 
-from model.encoder import MASKED_SCORE, BertEncoder
+from model.encoder import BertEncoder
+from model.encoder.bert import MASKED_SCORE
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.heads import ALL_HEADS
+from model.encoder.heads import ALL_HEADS
 from preprocessing.errors import InputError
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 from preprocessing.tokenizer import BertTokenizer

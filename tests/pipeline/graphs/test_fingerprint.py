@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 import pipeline
-from model import optimizer
+from model.training import optimizer
 from pipeline import settings, terminal
 from pipeline.evaluation import pretraining as evaluation
 from pipeline.graphs import fingerprint

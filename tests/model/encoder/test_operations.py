@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import operations
+from model.encoder import operations
 
 
 def numeric_gradient(function, x, upstream, step=1e-3):

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from model.heads import ALL_HEADS, PRETRAINING, Head, MaskedLMHead, NextSentenceHead, chosen
-from model.layers import SEEDS_PER_LAYER, Embeddings, Pooler, TransformerLayer
+from model.encoder.heads import ALL_HEADS, PRETRAINING, Head, MaskedLMHead, NextSentenceHead, chosen
+from model.encoder.layers import SEEDS_PER_LAYER, Embeddings, Pooler, TransformerLayer
 from model.settings import EncoderSettings
 from preprocessing.errors import require
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS

@@ -10,12 +10,14 @@ import sys
 import numpy as np
 import pytest
 
-from model import checkpoints, devices, training
+from model import checkpoints, training
 from model.encoder import BertEncoder
 from model.tasks.pretraining import Pretraining
-from model.training_records import read_vocabulary
+from model.training import devices
+from model.training import run as training_run
+from model.training.records import read_vocabulary
+from model.training.state import claim
 from model.training_settings import Phase, TrainingSettings
-from model.training_state import claim
 from preprocessing import features, storage
 from preprocessing.errors import InputError
 from tests.data import ROOT
@@ -206,7 +208,7 @@ def test_phases_buckets_lamb_and_xla(files, tmp_path, accumulate):
 
 def test_init_takes_over_weights_and_extends_positions(run, files, tmp_path):
     encoder = BertEncoder(small_examples.encoder_settings(max_positions=40))
-    training.start_from(encoder, str(run[0] / "model"))
+    training_run.start_from(encoder, str(run[0] / "model"))
     source = run[1].encoder
     np.testing.assert_array_equal(encoder.embeddings.word.numpy(), source.embeddings.word.numpy())
     positions = source.embeddings.position.numpy()
@@ -214,7 +216,7 @@ def test_init_takes_over_weights_and_extends_positions(run, files, tmp_path):
         encoder.embeddings.position.numpy(), np.concatenate([positions, positions, positions[:8]])
     )
     with pytest.raises(InputError, match="embeddings/word must have the shape"):
-        training.start_from(BertEncoder(small_examples.encoder_settings(vocab_size=50)), str(run[0] / "model"))
+        training_run.start_from(BertEncoder(small_examples.encoder_settings(vocab_size=50)), str(run[0] / "model"))
 
 
 def test_init_from_another_vocabulary_is_refused(run, files, tmp_path):
@@ -237,7 +239,7 @@ def test_init_from_another_architecture_is_refused(run):
         match=r"must have the run's num_layers 1, num_heads 4, activation 'gelu', layer_norm_epsilon 1e-06\. "
         r"Received: num_layers 2, num_heads 2, activation 'gelu_tanh', layer_norm_epsilon 1e-12",
     ):
-        training.start_from(BertEncoder(other), str(run[0] / "model"))
+        training_run.start_from(BertEncoder(other), str(run[0] / "model"))
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])

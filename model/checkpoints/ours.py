@@ -6,8 +6,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from model.encoder import BertEncoder
-from model.formats import (
+from model.checkpoints.names import (
     Checkpoint,
     arrays_of,
     read_json,
@@ -18,7 +17,8 @@ from model.formats import (
     write_json,
     write_vocab,
 )
-from model.tensor_files import read_safetensors, write_safetensors
+from model.checkpoints.tensor_files import read_safetensors, write_safetensors
+from model.encoder import BertEncoder
 from preprocessing.errors import InputError
 
 FORMAT, VERSION = "bert-pipeline", 1

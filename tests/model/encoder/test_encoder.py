@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import checkpoints, formats, settings
+from model import checkpoints, settings
+from model.checkpoints import names
+from model.checkpoints.names import Checkpoint
 from model.encoder import BertEncoder
-from model.formats import Checkpoint
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
 from tests.data import ROOT
@@ -96,7 +97,7 @@ def test_what_transformers_and_pytorch_wrote_gives_their_outputs(tmp_path):
 
 
 def test_parameter_counts_of_base():
-    shapes = formats.shapes(settings.base())
+    shapes = names.shapes(settings.base())
     assert len(shapes) == 206
     counts = {name: int(np.prod(shape)) for name, shape in shapes.items()}
     assert sum(counts.values()) == 110_106_428
@@ -113,7 +114,7 @@ def test_weights_exist_at_once_and_are_truncated_normal():
     keras.utils.set_random_seed(3)
     encoder = BertEncoder(settings.tiny(vocab_size=5000))
     assert len(encoder.weights) == len({id(weight) for weight in encoder.weights}) == 38
-    assert len(formats.arrays_of(encoder)) == 2 * 16 + 14
+    assert len(names.arrays_of(encoder)) == 2 * 16 + 14
     for weight in encoder.weights:
         values = weight.numpy()
         if values.ndim == 2:
@@ -256,7 +257,7 @@ def test_gradient_by_parts_is_the_whole_gradient(encoder):
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_keeps_variables_and_logits_float32(encoder, dtype):
     mixed = BertEncoder(SMALL, dtype=dtype)
-    formats.assign(mixed, formats.arrays_of(encoder))
+    names.assign(mixed, names.arrays_of(encoder))
     inputs = batch()
     outputs, exact = mixed(inputs), encoder(inputs)
     assert outputs["sequence_output"].dtype == mixed.compute_dtype == dtype.removeprefix("mixed_")

@@ -1,8 +1,4 @@
-"""Checkpoints in every format that BERT comes in, read and written without loss, heads included.
-
-encoder = load("uncased_L-12_H-768_A-12")              # google's, Hugging Face's, keras-hub's or ours: recognised
-save_huggingface(encoder, "out", vocab="uncased_L-12_H-768_A-12/vocab.txt", lower_case=True)
-"""
+"""Loading and saving: the format is recognised, the heads are those that the checkpoint has."""
 
 import logging
 import os
@@ -12,20 +8,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from model import formats, formats_google, formats_huggingface, formats_keras_hub, formats_ours
+from model.checkpoints import google, huggingface, keras_hub, ours
+from model.checkpoints import names as array_names
+from model.checkpoints.names import ENCODER, POOLER, Checkpoint
 from model.encoder import BertEncoder
-from model.formats import ENCODER, POOLER, Checkpoint
-from model.heads import Head, chosen
+from model.encoder.heads import Head, chosen
 from preprocessing.errors import InputError
 from preprocessing.features import INPUT_IDS
 
 Format = Literal["google", "huggingface", "keras-hub", "ours"]
 # Each has `read`, `write`, `vocab_file` and `lower_case`.
 _MODULES: dict[Format, Any] = {
-    "google": formats_google,
-    "huggingface": formats_huggingface,
-    "keras-hub": formats_keras_hub,
-    "ours": formats_ours,
+    "google": google,
+    "huggingface": huggingface,
+    "keras-hub": keras_hub,
+    "ours": ours,
 }
 FORMATS = tuple(_MODULES)
 PathLike = str | os.PathLike
@@ -43,13 +40,13 @@ def _locate(path: pathlib.Path) -> tuple[Format, pathlib.Path]:
     if path.suffix == ".keras" and path.is_file():
         return "keras-hub", path
     if path.is_dir():
-        if formats_ours.is_folder(path):
+        if ours.is_folder(path):
             return "ours", path
-        if formats_keras_hub.is_preset(path):
+        if keras_hub.is_preset(path):
             return "keras-hub", path
-        if formats_huggingface.is_folder(path):
+        if huggingface.is_folder(path):
             return "huggingface", path
-    prefix = formats_google.find_prefix(path)
+    prefix = google.find_prefix(path)
     if prefix is not None:
         return "google", prefix
     if path.is_file():
@@ -99,7 +96,7 @@ def build(
     present = _check(checkpoint)
     wanted = chosen(checkpoint.described_heads if heads is None else heads, checkpoint.described_heads)
     encoder = BertEncoder(checkpoint.settings, wanted, dtype=dtype)
-    formats.assign(encoder, checkpoint.arrays)
+    array_names.assign(encoder, checkpoint.arrays)
     for line in checkpoint.dropped:
         report(line)
     odd = [name for name, array in checkpoint.arrays.items() if not np.isfinite(array).all()]
@@ -114,7 +111,7 @@ def build(
 def _check(checkpoint: Checkpoint) -> set[str]:
     """The parts that are wholly there. Raises InputError for anything else that is not as the settings say."""
     source, arrays = checkpoint.source, checkpoint.arrays
-    expected = formats.shapes(checkpoint.settings, checkpoint.described_heads)
+    expected = array_names.shapes(checkpoint.settings, checkpoint.described_heads)
     unexpected = sorted(set(arrays) - set(expected))
     if unexpected:
         raise InputError(
@@ -130,7 +127,7 @@ def _check(checkpoint: Checkpoint) -> set[str]:
         raise InputError(f"{source}: {len(misshapen)} misshapen arrays: {_some(misshapen)}")
     present = set()
     for part in (ENCODER, POOLER, *(head.name for head in checkpoint.described_heads)):
-        names = [name for name in expected if formats.part_of(name) == part]
+        names = [name for name in expected if array_names.part_of(name) == part]
         missing = [name for name in names if name not in arrays]
         if missing and (part == ENCODER or len(missing) < len(names)):
             raise InputError(f"{source}: {len(missing)} of the {part}'s arrays are missing: {_some(missing)}")
@@ -174,24 +171,24 @@ def save_huggingface(
 
 def save_google(encoder: BertEncoder, prefix: PathLike, vocab: Vocab = None, lower_case: bool | None = None) -> None:
     """Writes google's TF1 checkpoint `prefix.*` and, beside it, bert_config.json and vocab.txt."""
-    tokens = formats.tokens_of(vocab, encoder.settings.vocab_size)
-    formats_google.write(encoder, pathlib.Path(prefix), tokens, lower_case)
+    tokens = array_names.tokens_of(vocab, encoder.settings.vocab_size)
+    google.write(encoder, pathlib.Path(prefix), tokens, lower_case)
 
 
 def save_as(
     kind: Format, encoder: BertEncoder, folder: PathLike, vocab: Vocab = None, lower_case: bool | None = None
 ) -> None:
     """Writes a checkpoint of the given format into `folder`."""
-    place = pathlib.Path(folder) / formats_google.PREFIX if kind == "google" else pathlib.Path(folder)
-    tokens = formats.tokens_of(vocab, encoder.settings.vocab_size)
+    place = pathlib.Path(folder) / google.PREFIX if kind == "google" else pathlib.Path(folder)
+    tokens = array_names.tokens_of(vocab, encoder.settings.vocab_size)
     _MODULES[kind].write(encoder, place, tokens, lower_case)
 
 
 def largest_difference(first: BertEncoder, second: BertEncoder) -> float:
     """The largest absolute difference of any output, heads included, on one batch of random ids."""
-    inputs = formats.random_inputs(first.settings)
+    inputs = array_names.random_inputs(first.settings)
     pairs = zip(_outputs(first, inputs), _outputs(second, inputs), strict=True)
-    return max(formats.difference(a, b) for a, b in pairs)
+    return max(array_names.difference(a, b) for a, b in pairs)
 
 
 def _outputs(encoder: BertEncoder, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from model.encoder import BertEncoder
-from model.formats import (
+from model.checkpoints.names import (
     Checkpoint,
     arrays_of,
     config_of,
@@ -24,6 +23,7 @@ from model.formats import (
     write_json,
     write_vocab,
 )
+from model.encoder import BertEncoder
 from preprocessing.errors import InputError
 
 CONFIG = "bert_config.json"

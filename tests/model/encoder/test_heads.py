@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import checkpoints, formats, heads
-from model.encoder import BertEncoder
+from model import checkpoints
+from model.checkpoints import names
+from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
 from serving.precision import StoredEncoder
@@ -118,7 +119,7 @@ class TestEveryHead:
         return encoder
 
     def logits(self, head, encoder):
-        outputs = encoder(formats.random_inputs(SETTINGS))
+        outputs = encoder(names.random_inputs(SETTINGS))
         layer = getattr(encoder, head.name)
         if head.over == "pooled":
             return layer(outputs["pooled_output"])
@@ -134,9 +135,9 @@ class TestEveryHead:
     def test_its_arrays_are_all_its_weights(self, head):
         encoder = self.encoder(head)
         assert len(head.arrays) == len(getattr(encoder, head.name).weights)
-        arrays, shapes = formats.arrays_of(encoder), formats.shapes(SETTINGS, [head])
+        arrays, shapes = names.arrays_of(encoder), names.shapes(SETTINGS, [head])
         assert {name: array.shape for name, array in arrays.items()} == shapes
-        assert {formats.part_of(array.google) for array in head.arrays} == {head.name}
+        assert {names.part_of(array.google) for array in head.arrays} == {head.name}
 
     @pytest.mark.parametrize("kind", checkpoints.FORMATS)
     def test_every_format_keeps_it(self, head, kind, tmp_path):

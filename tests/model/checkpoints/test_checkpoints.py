@@ -17,7 +17,9 @@ import pytest
 import safetensors.numpy
 import tensorflow as tf
 
-from model import checkpoints, formats, formats_huggingface, formats_keras_hub, tensor_files
+from model import checkpoints
+from model.checkpoints import huggingface, keras_hub, tensor_files
+from model.checkpoints import names as array_names
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
@@ -57,7 +59,7 @@ def encoder():
 def assert_same(first, second):
     assert first.settings == second.settings
     assert first.heads == second.heads
-    arrays, others = formats.arrays_of(first), formats.arrays_of(second)
+    arrays, others = array_names.arrays_of(first), array_names.arrays_of(second)
     assert set(arrays) == set(others)
     for name, array in arrays.items():
         assert array.tobytes() == others[name].tobytes(), name
@@ -87,12 +89,12 @@ formats.write_vocab(pathlib.Path(sys.argv[1]), ["other"] * 1000)
 
 
 def test_a_vocabulary_is_whole_whenever_its_writer_is_killed(tmp_path):
-    formats.write_vocab(tmp_path, VOCAB)
+    array_names.write_vocab(tmp_path, VOCAB)
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path)], cwd=ROOT, check=False, capture_output=True
     )
     assert killed.returncode == -signal.SIGXFSZ, killed.stderr
-    assert formats.read_vocab(tmp_path / "vocab.txt") == VOCAB
+    assert array_names.read_vocab(tmp_path / "vocab.txt") == VOCAB
 
 
 def test_keras_hub_round_trip_and_its_own_outputs(tmp_path):
@@ -102,10 +104,10 @@ def test_keras_hub_round_trip_and_its_own_outputs(tmp_path):
     checkpoints.save_as("keras-hub", encoder, folder, VOCAB, lower_case=False)
     assert checkpoints.recognise(folder) == "keras-hub"
     assert_same(encoder, checkpoints.load(folder))
-    assert formats_keras_hub.backbone_difference(encoder, folder) < 2e-5
+    assert keras_hub.backbone_difference(encoder, folder) < 2e-5
     assert checkpoints.vocab_file(folder) == folder / "assets/tokenizer/vocabulary.txt"
     assert checkpoints.lower_case(folder) is False
-    backbone = formats_keras_hub.load_backbone(folder)
+    backbone = keras_hub.load_backbone(folder)
     backbone.save(tmp_path / "backbone.keras")
     alone = checkpoints.load(tmp_path / "backbone.keras")
     assert alone.heads == ()
@@ -122,7 +124,7 @@ def test_a_folder_named_as_a_built_in_preset_is_the_folder(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     pathlib.Path("bert_tiny_en_uncased").mkdir()
     with pytest.raises(InputError, match="must hold a BertBackbone"):
-        formats_keras_hub.load_backbone(pathlib.Path("bert_tiny_en_uncased"))
+        keras_hub.load_backbone(pathlib.Path("bert_tiny_en_uncased"))
     assert asked == [str(tmp_path / "bert_tiny_en_uncased")]
 
 
@@ -151,7 +153,7 @@ def test_google_names_and_shapes_in_a_tf1_reader(tmp_path):
     reader = tf.compat.v1.train.NewCheckpointReader(str(tmp_path / "bert_model.ckpt"))
     assert all(dtype == tf.float32 for dtype in reader.get_variable_to_dtype_map().values())
     assert len(encoder_weights.shapes(12, 768)) == 206
-    assert encoder_weights.shapes(12, 768) == formats.shapes(EncoderSettings())
+    assert encoder_weights.shapes(12, 768) == array_names.shapes(EncoderSettings())
 
 
 def test_google_training_state_is_skipped(encoder, tmp_path):
@@ -210,7 +212,7 @@ def test_old_names_and_aliases_load(encoder, folder):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_shards_and_half_precision_load(encoder, folder, name, monkeypatch):
-    monkeypatch.setitem(formats_huggingface.READERS, name, tensor_files.read_safetensors)
+    monkeypatch.setitem(huggingface.READERS, name, tensor_files.read_safetensors)
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
     names = sorted(tensors)
     shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
@@ -221,8 +223,8 @@ def test_shards_and_half_precision_load(encoder, folder, name, monkeypatch):
     index = folder / f"{name}.index.json"
     index.write_text(json.dumps({"weight_map": weight_map}))
     (folder / "model.safetensors").unlink()
-    loaded = formats.arrays_of(checkpoints.load(folder))
-    for name, array in formats.arrays_of(encoder).items():
+    loaded = array_names.arrays_of(checkpoints.load(folder))
+    for name, array in array_names.arrays_of(encoder).items():
         np.testing.assert_array_equal(loaded[name], array.astype(np.float16).astype(np.float32))
     for wrong, rule in (([], "weight_map must be a JSON object"), ({"x": "c"}, "every shard must be in the folder")):
         index.write_text(json.dumps({"weight_map": wrong}))
@@ -367,7 +369,7 @@ def test_wrong_settings_files_are_refused(config, message, tmp_path):
     path = tmp_path / "x.json"
     path.write_text(json.dumps(config))
     with pytest.raises(InputError, match=f"^{path}: .*{message}"):
-        formats.settings_in(path)
+        array_names.settings_in(path)
 
 
 def test_damaged_and_absent_files(folder, tmp_path):
@@ -416,8 +418,8 @@ def test_keras_hub_infers_lower_case(encoder, tmp_path):
     ("name", "expected"), [("uncased", True), ("cased", False), ("multilingual-cased", False), ("chinese", True)]
 )
 def test_lower_case_of_official_vocabularies(name, expected):
-    tokens = formats.read_vocab(data.require(f"vocab/bert-base-{name}-vocab.txt"))
-    assert formats.infer_lower_case(tokens) is expected
+    tokens = array_names.read_vocab(data.require(f"vocab/bert-base-{name}-vocab.txt"))
+    assert array_names.infer_lower_case(tokens) is expected
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from typing import Any, ParamSpec, TypeVar
 
 import tensorflow as tf
 
-from model import devices
 from model.encoder import BertEncoder
-from model.optimizer import Optimizer
-from model.training_step import LossScale
+from model.training import devices
+from model.training.optimizer import Optimizer
+from model.training.step import LossScale
 from preprocessing import storage
 from preprocessing.errors import InputError, require
 

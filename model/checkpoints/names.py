@@ -15,8 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from model import heads
-from model.encoder import BertEncoder
+from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.characters import is_uncased
 from preprocessing.errors import InputError, require

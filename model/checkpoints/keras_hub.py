@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
-from model.encoder import BertEncoder
-from model.formats import (
+from model.checkpoints.names import (
     VOCAB,
     Checkpoint,
     arrays_of,
@@ -25,8 +24,9 @@ from model.formats import (
     without,
     write_json,
 )
+from model.checkpoints.tensor_files import read_safetensors, write_safetensors
+from model.encoder import BertEncoder
 from model.settings import EncoderSettings
-from model.tensor_files import read_safetensors, write_safetensors
 from preprocessing.errors import InputError
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS, SPECIAL_TOKENS
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from model import operations
+from model.encoder import operations
 from model.settings import EncoderSettings
 
 SEEDS_PER_LAYER = 3  # attention probabilities, attention output, layer output

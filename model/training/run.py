@@ -15,16 +15,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model import checkpoints, devices, formats
+from model import checkpoints
+from model.checkpoints import names as array_names
 from model.encoder import BertEncoder
-from model.evaluation import Evaluation
-from model.optimizer import Optimizer
 from model.settings import EncoderSettings
 from model.tasks.task import Task
-from model.training_loop import Loop, Meter
-from model.training_records import Records, read_vocabulary
+from model.training import devices
+from model.training.evaluation import Evaluation
+from model.training.loop import Loop, Meter
+from model.training.optimizer import Optimizer
+from model.training.records import Records, read_vocabulary
+from model.training.state import State, claim, one_at_a_time
 from model.training_settings import Phase, TrainingSettings
-from model.training_state import State, claim, one_at_a_time
 from preprocessing import batches
 from preprocessing.errors import InputError
 
@@ -227,7 +229,7 @@ def check_words(path: str, tokens: Sequence[str] | None) -> None:
     known = checkpoints.vocab_file(path)
     if tokens is None or known is None:
         return
-    for line, (theirs, ours) in enumerate(itertools.zip_longest(formats.read_vocab(known), tokens), 1):
+    for line, (theirs, ours) in enumerate(itertools.zip_longest(array_names.read_vocab(known), tokens), 1):
         if theirs != ours and not (theirs and ours and theirs.startswith("[unused")):
             raise InputError(
                 f"{path}: a checkpoint to begin with must have the run's vocabulary, else its ids would mean other "

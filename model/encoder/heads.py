@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
-from model import operations
-from model.layers import BertLayer
+from model.encoder import operations
+from model.encoder.layers import BertLayer
 from model.settings import EncoderSettings
 from preprocessing.errors import require
 

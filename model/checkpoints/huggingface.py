@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from model import heads, tensor_files
-from model.encoder import BertEncoder
-from model.formats import (
+from model.checkpoints import tensor_files
+from model.checkpoints.names import (
     Checkpoint,
     arrays_of,
     config_of,
@@ -28,6 +27,7 @@ from model.formats import (
     write_json,
     write_vocab,
 )
+from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError, require
 

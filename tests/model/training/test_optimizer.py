@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import optimizer as optimizers
 from model.encoder import BertEncoder
-from model.optimizer import Optimizer
 from model.tasks.pretraining import Pretraining
-from model.training_loop import loss_of
+from model.training import optimizer as optimizers
+from model.training.loop import loss_of
+from model.training.optimizer import Optimizer
+from model.training.step import LossScale, TrainingStep
 from model.training_settings import TrainingSettings
-from model.training_step import LossScale, TrainingStep
 from tests.model import small_examples
 
 TASK = Pretraining()
