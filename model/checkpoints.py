@@ -14,8 +14,8 @@ import numpy as np
 
 from model import formats, formats_google, formats_huggingface, formats_keras_hub, formats_ours
 from model.encoder import BertEncoder
-from model.formats import PARTS, POOLER, Checkpoint
-from model.heads import ALL_HEADS
+from model.formats import ENCODER, POOLER, Checkpoint
+from model.heads import Head, chosen
 from preprocessing.errors import InputError
 from preprocessing.features import INPUT_IDS
 
@@ -70,7 +70,7 @@ def read(path: PathLike, ignore: Sequence[str] = ()) -> Checkpoint:
 
 def load(
     path: PathLike,
-    heads: Sequence[str] | None = None,
+    heads: Sequence[str | Head] | None = None,
     dtype: str | None = None,
     ignore: Sequence[str] = (),
     report: Callable[[str], None] = log.warning,
@@ -79,8 +79,8 @@ def load(
 
     Args:
         path: a folder, one of its files, or google's prefix; the format is recognised.
-        heads: the heads wanted, those of the checkpoint by default. A wanted head (or a pooler) that the checkpoint
-            lacks is initialised, and `report` is told so.
+        heads: the heads wanted, or their names; those of the checkpoint by default. A wanted head (or a pooler) that
+            the checkpoint lacks is initialised, and `report` is told so.
         dtype: Keras's dtype policy, for example "mixed_bfloat16".
         ignore: patterns (`classifier.*`) of arrays to leave out, by the names that the checkpoint gives them.
 
@@ -91,21 +91,21 @@ def load(
 
 def build(
     checkpoint: Checkpoint,
-    heads: Sequence[str] | None = None,
+    heads: Sequence[str | Head] | None = None,
     dtype: str | None = None,
     report: Callable[[str], None] = log.warning,
 ) -> BertEncoder:
     """`load` of a checkpoint that has been read."""
     present = _check(checkpoint)
-    heads = tuple(head for head in ALL_HEADS if head in (present if heads is None else heads))
-    encoder = BertEncoder(checkpoint.settings, heads, dtype=dtype)
+    wanted = chosen(checkpoint.described_heads if heads is None else heads, checkpoint.described_heads)
+    encoder = BertEncoder(checkpoint.settings, wanted, dtype=dtype)
     formats.assign(encoder, checkpoint.arrays)
     for line in checkpoint.dropped:
         report(line)
     odd = [name for name, array in checkpoint.arrays.items() if not np.isfinite(array).all()]
     if odd:
         report(f"{checkpoint.source}: {len(odd)} arrays hold values that are not finite: {_some(odd)}")
-    absent = [part for part in (POOLER, *heads) if part not in present]
+    absent = [part for part in (POOLER, *encoder.heads) if part not in present]
     if absent:
         report(f"{checkpoint.source}: has no {', no '.join(absent)}: initialised at random")
     return encoder
@@ -113,7 +113,8 @@ def build(
 
 def _check(checkpoint: Checkpoint) -> set[str]:
     """The parts that are wholly there. Raises InputError for anything else that is not as the settings say."""
-    source, arrays, expected = checkpoint.source, checkpoint.arrays, formats.shapes(checkpoint.settings)
+    source, arrays = checkpoint.source, checkpoint.arrays
+    expected = formats.shapes(checkpoint.settings, checkpoint.described_heads)
     unexpected = sorted(set(arrays) - set(expected))
     if unexpected:
         raise InputError(
@@ -128,10 +129,10 @@ def _check(checkpoint: Checkpoint) -> set[str]:
     if misshapen:
         raise InputError(f"{source}: {len(misshapen)} misshapen arrays: {_some(misshapen)}")
     present = set()
-    for part in PARTS:
+    for part in (ENCODER, POOLER, *(head.name for head in checkpoint.described_heads)):
         names = [name for name in expected if formats.part_of(name) == part]
         missing = [name for name in names if name not in arrays]
-        if missing and (part == formats.ENCODER or len(missing) < len(names)):
+        if missing and (part == ENCODER or len(missing) < len(names)):
             raise InputError(f"{source}: {len(missing)} of the {part}'s arrays are missing: {_some(missing)}")
         if not missing:
             present.add(part)
@@ -196,9 +197,8 @@ def largest_difference(first: BertEncoder, second: BertEncoder) -> float:
 def _outputs(encoder: BertEncoder, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
     outputs = encoder(inputs, hidden_states=True)
     tensors = [*outputs["hidden_states"], outputs["pooled_output"]]
-    if encoder.masked_lm is not None:
-        positions = np.zeros((len(inputs[INPUT_IDS]), 1), np.int32)
-        tensors.append(encoder.masked_lm(outputs["sequence_output"], positions))
-    if encoder.next_sentence is not None:
-        tensors.append(encoder.next_sentence(outputs["pooled_output"]))
+    first = np.zeros((len(inputs[INPUT_IDS]), 1), np.int32)
+    for head in encoder.described_heads:
+        over = (outputs["sequence_output"], first) if head.over == "tokens" else (outputs["pooled_output"],)
+        tensors.append(getattr(encoder, head.name)(*over))
     return [np.asarray(tensor, np.float32) for tensor in tensors]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from model.heads import ALL_HEADS, MASKED_LM, NEXT_SENTENCE, MaskedLMHead, NextSentenceHead
+from model.heads import ALL_HEADS, PRETRAINING, Head, MaskedLMHead, NextSentenceHead, chosen
 from model.layers import SEEDS_PER_LAYER, Embeddings, Pooler, TransformerLayer
 from model.settings import EncoderSettings
 from preprocessing.errors import require
@@ -23,7 +23,7 @@ MASKED_SCORE = -10_000.0
 
 
 class BertEncoder(keras.Model):
-    """Encoder with pooler and, as asked, the pretraining heads. All weights exist after construction.
+    """Encoder with pooler and, as asked, heads: Heads, or names of them. All weights exist after construction.
 
     Under a mixed precision policy (`dtype="mixed_bfloat16"`, or Keras's global policy) matmuls run in the compute type;
     LayerNorm, softmax and logits stay float32, and so do all variables.
@@ -33,23 +33,27 @@ class BertEncoder(keras.Model):
         masked_lm: `(sequence_output, positions [B, P]) -> float32 [B, P, V]`, or None.
         next_sentence: `(pooled_output) -> float32 [B, 2]`, or None.
         embeddings, transformer_layers, pooler: the parts, as layers.
+        described_heads: what heads there are; the layer of each is the attribute of its name.
     """
 
-    def __init__(self, settings: EncoderSettings, heads: Sequence[str] = ALL_HEADS, dtype=None, name="bert"):
+    masked_lm: MaskedLMHead | None
+    next_sentence: NextSentenceHead | None
+
+    def __init__(self, settings: EncoderSettings, heads: Sequence[str | Head] = PRETRAINING, dtype=None, name="bert"):
         super().__init__(dtype=dtype, name=name, autocast=False)
-        require(set(heads) <= set(ALL_HEADS), f"heads must be among {ALL_HEADS}", heads)
+        self.described_heads = chosen(heads)
         policy = self.dtype_policy
         self.settings = settings
         self.embeddings = Embeddings(settings, dtype=policy, name="embeddings")
         for i in range(settings.num_layers):  # as attributes: tf.train.Checkpoint does not look into Keras's lists
             setattr(self, f"layer_{i}", TransformerLayer(settings, dtype=policy, name=f"layer_{i}"))
         self.pooler = Pooler(settings, dtype=policy, name="pooler")
-        self.masked_lm = self.next_sentence = None
-        if MASKED_LM in heads:
-            embeddings = self.embeddings
-            self.masked_lm = MaskedLMHead(settings, lambda: embeddings.word.value, dtype=policy, name=MASKED_LM)
-        if NEXT_SENTENCE in heads:
-            self.next_sentence = NextSentenceHead(settings, dtype=policy, name=NEXT_SENTENCE)
+        embeddings = self.embeddings
+        for head in ALL_HEADS:
+            setattr(self, head.name, None)
+        for head in self.described_heads:
+            layer = head.layer(settings, head.labels, lambda: embeddings.word.value, dtype=policy, name=head.name)
+            setattr(self, head.name, layer)
         self.built = True
 
     @property
@@ -59,7 +63,7 @@ class BertEncoder(keras.Model):
     @property
     def heads(self) -> tuple[str, ...]:
         """Names of the heads that are there."""
-        return tuple(name for name in ALL_HEADS if getattr(self, name) is not None)
+        return tuple(head.name for head in self.described_heads)
 
     def call(
         self,

@@ -16,14 +16,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from model import heads
 from model.encoder import BertEncoder
-from model.heads import ALL_HEADS, MASKED_LM, NEXT_SENTENCE
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError, require
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 
 ENCODER, POOLER = "encoder", "pooler"
-PARTS = (ENCODER, POOLER, *ALL_HEADS)
 VOCAB = "vocab.txt"
 
 # Our setting -> the name that google's bert_config.json and Hugging Face's config.json share.
@@ -51,21 +50,25 @@ class Checkpoint:
     arrays: Mapping[str, np.ndarray]
     dropped: Sequence[str] = ()
 
+    @property
+    def described_heads(self) -> tuple[heads.Head, ...]:
+        """The heads of which there is any array."""
+        found = (head.in_arrays(self.arrays) for head in heads.ALL_HEADS)
+        return tuple(head for head in found if head is not None)
+
 
 def part_of(name: str) -> str:
-    """The part of the model that an array of google's name belongs to."""
-    for prefix, part in (
-        ("bert/pooler/", POOLER),
-        ("cls/predictions/", MASKED_LM),
-        ("cls/seq_relationship/", NEXT_SENTENCE),
-    ):
-        if name.startswith(prefix):
-            return part
-    return ENCODER
+    """The part of the model (encoder, pooler or a head's name) that an array of google's name belongs to."""
+    if name.startswith("bert/pooler/"):
+        return POOLER
+    owners = (head.name for head in heads.ALL_HEADS if name in {array.google for array in head.arrays})
+    return next(owners, ENCODER)
 
 
-def shapes(settings: EncoderSettings) -> dict[str, tuple[int, ...]]:
-    """Google's names and shapes of all arrays of a model with pooler and both heads."""
+def shapes(
+    settings: EncoderSettings, described_heads: Sequence[heads.Head] = heads.PRETRAINING
+) -> dict[str, tuple[int, ...]]:
+    """Google's names and shapes of all arrays of a model with pooler and these heads."""
     hidden, inner = settings.hidden_size, settings.intermediate_size
 
     def dense(name, rows, columns):
@@ -88,12 +91,8 @@ def shapes(settings: EncoderSettings) -> dict[str, tuple[int, ...]]:
         result |= dense(f"{layer}/intermediate/dense", hidden, inner)
         result |= dense(f"{layer}/output/dense", inner, hidden) | norm(f"{layer}/output")
     result |= dense("bert/pooler/dense", hidden, hidden)
-    result |= dense("cls/predictions/transform/dense", hidden, hidden) | norm("cls/predictions/transform")
-    result |= {
-        "cls/predictions/output_bias": (settings.vocab_size,),
-        "cls/seq_relationship/output_weights": (2, hidden),
-        "cls/seq_relationship/output_bias": (2,),
-    }
+    for head in described_heads:
+        result |= head.shapes(settings)
     return result
 
 
@@ -122,16 +121,9 @@ def variables(encoder: BertEncoder) -> Iterator[tuple[tuple[str, ...], keras.Var
         yield (f"{prefix}/output/LayerNorm/beta",), layer.output_norm_offset
     yield ("bert/pooler/dense/kernel",), encoder.pooler.kernel
     yield ("bert/pooler/dense/bias",), encoder.pooler.bias
-    if encoder.masked_lm is not None:
-        head = encoder.masked_lm
-        yield ("cls/predictions/transform/dense/kernel",), head.kernel
-        yield ("cls/predictions/transform/dense/bias",), head.bias
-        yield ("cls/predictions/transform/LayerNorm/gamma",), head.norm_scale
-        yield ("cls/predictions/transform/LayerNorm/beta",), head.norm_offset
-        yield ("cls/predictions/output_bias",), head.output_bias
-    if encoder.next_sentence is not None:
-        yield ("cls/seq_relationship/output_weights",), encoder.next_sentence.kernel
-        yield ("cls/seq_relationship/output_bias",), encoder.next_sentence.bias
+    for head in encoder.described_heads:
+        for array in head.arrays:
+            yield (array.google,), getattr(getattr(encoder, head.name), array.attribute)
 
 
 def arrays_of(encoder: BertEncoder) -> dict[str, np.ndarray]:
@@ -185,8 +177,13 @@ def read_json(path: pathlib.Path) -> dict:
 
 
 def write_json(path: pathlib.Path, value: Mapping) -> None:
+    _write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def _write_whole(path: pathlib.Path, text: str) -> None:
+    """Under a temporary name first: the file is whole or absent."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    partial.write_bytes(text.encode("utf-8"))
     partial.replace(path)
 
 
@@ -261,7 +258,7 @@ def tokens_of(vocab: str | os.PathLike | Sequence[str] | None, vocab_size: int) 
 
 def write_vocab(folder: pathlib.Path, tokens: Sequence[str] | None) -> None:
     if tokens is not None:
-        (folder / VOCAB).write_bytes("".join(f"{token}\n" for token in tokens).encode("utf-8"))
+        _write_whole(folder / VOCAB, "".join(f"{token}\n" for token in tokens))
 
 
 def vocab_in(folder: pathlib.Path) -> pathlib.Path | None:

@@ -94,7 +94,7 @@ def write(
     settings = encoder.settings
     prefix.parent.mkdir(parents=True, exist_ok=True)
     arrays = arrays_of(encoder)
-    names = [name for name in shapes(settings) if name in arrays]
+    names = [name for name in shapes(settings, encoder.described_heads) if name in arrays]
     tf.raw_ops.SaveV2(
         prefix=str(prefix),
         tensor_names=names,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from model import tensor_files
+from model import heads, tensor_files
 from model.encoder import BertEncoder
 from model.formats import (
     Checkpoint,
@@ -28,7 +28,6 @@ from model.formats import (
     write_json,
     write_vocab,
 )
-from model.heads import MASKED_LM, NEXT_SENTENCE
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError, require
 
@@ -47,12 +46,8 @@ ALIASES = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
-ARCHITECTURES = {
-    (MASKED_LM, NEXT_SENTENCE): "BertForPreTraining",
-    (MASKED_LM,): "BertForMaskedLM",
-    (NEXT_SENTENCE,): "BertForNextSentencePrediction",
-    (): "BertModel",
-}
+# Those of a head alone are the head's; others are not known to Hugging Face.
+ARCHITECTURES = {tuple(head.name for head in heads.PRETRAINING): "BertForPreTraining", (): "BertModel"}
 
 
 def is_folder(path: pathlib.Path) -> bool:
@@ -88,12 +83,26 @@ def read(folder: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
     tensors = {modern_name(name): array for name, array in without(_tensors(folder), ignore).items()}
     tensors = {name: array for name, array in tensors.items() if not name.endswith(".position_ids")}
     _drop_aliases(folder, tensors)
-    google_names = {huggingface_name(name): name for name in shapes(settings)}
+    google_names = _google_names(settings, config.get("architectures"))
     arrays = {}
     for name, array in tensors.items():
         google_name = google_names.get(name, name)  # an unknown one keeps its name, to be refused by it
         arrays[google_name] = array.T if _transposed(google_name) else array
     return Checkpoint(folder, settings, without(arrays, ignore), _dropped(folder, config))
+
+
+def _google_names(settings: EncoderSettings, architectures: object) -> dict[str, str]:
+    """Hugging Face's name -> google's. Two heads may be spelled alike there: the config's own one then counts."""
+    names = {huggingface_name(name): name for name in shapes(settings, ())}
+    stated = architectures if isinstance(architectures, list) else []
+    for head in sorted(heads.ALL_HEADS, key=lambda head: head.architecture in stated):
+        names |= {theirs: google for google, theirs in _head_names(head).items()}
+    return names
+
+
+def _head_names(head: heads.Head) -> dict[str, str]:
+    """Google's name -> Hugging Face's, of a head's arrays."""
+    return {array.google: array.huggingface or huggingface_name(array.google) for array in head.arrays}
 
 
 vocab_file = vocab_in
@@ -163,23 +172,37 @@ def write(
     encoder: BertEncoder, folder: pathlib.Path, vocab: Sequence[str] | None = None, lower_case: bool | None = None
 ) -> None:
     settings = encoder.settings
+    architecture = _architecture(encoder.described_heads)
     folder.mkdir(parents=True, exist_ok=True)
     prefix = "" if encoder.heads else "bert."  # BertModel's own keys have no prefix
+    names = {google: theirs for head in encoder.described_heads for google, theirs in _head_names(head).items()}
     tensors = {
-        huggingface_name(name).removeprefix(prefix): np.ascontiguousarray(array.T if _transposed(name) else array)
+        names.get(name, huggingface_name(name)).removeprefix(prefix): np.ascontiguousarray(
+            array.T if _transposed(name) else array
+        )
         for name, array in arrays_of(encoder).items()
     }
     tensor_files.write_safetensors(folder / SAFETENSORS, tensors)
     config = config_of(settings) | {
         "model_type": "bert",
-        "architectures": [ARCHITECTURES[encoder.heads]],
+        "architectures": [architecture],
         "hidden_act": "gelu" if settings.activation == "gelu" else "gelu_pytorch_tanh",
         "pad_token_id": 0,
         "tie_word_embeddings": True,
     }
+    labels = max((head.labels or 0 for head in encoder.described_heads), default=0)
+    if labels:
+        config["id2label"] = {str(label): f"LABEL_{label}" for label in range(labels)}
     tokenizer = {"tokenizer_class": "BertTokenizer", "model_max_length": settings.max_positions}
     if lower_case is not None:
         tokenizer["do_lower_case"] = lower_case
     write_vocab(folder, vocab)
     write_json(folder / TOKENIZER_CONFIG, tokenizer)
     write_json(folder / CONFIG, config)
+
+
+def _architecture(described_heads: Sequence[heads.Head]) -> str:
+    names = tuple(head.name for head in described_heads)
+    known = ARCHITECTURES | {(head.name,): head.architecture for head in described_heads}
+    require(names in known, "Hugging Face must have a model with these heads; convert to ours", names)
+    return known[names]

@@ -21,7 +21,6 @@ from model.formats import (
     random_inputs,
     read_json,
     settings_in,
-    shapes,
     stated_or_inferred,
     without,
     write_json,
@@ -150,7 +149,7 @@ def write(
     if vocab is not None:
         lowercase = infer_lower_case(vocab) if lower_case is None else lower_case
         keras_nlp.models.BertTokenizer(list(vocab), lowercase=lowercase).save_to_preset(str(folder))
-    heads = {name: arrays[name] for name in shapes(settings) if name.startswith("cls/") and name in arrays}
+    heads = {name: arrays[name] for head in encoder.described_heads for name in head.shapes(settings)}
     if heads:
         write_safetensors(folder / HEADS, heads)
     write_json(folder / SETTINGS, dataclasses.asdict(settings))

@@ -1,31 +1,38 @@
-"""The two pretraining heads of BERT. Their logits are float32 under every precision.
+"""The heads that stand on the encoder. Their logits are float32 under every precision.
+
+What a head is, is said once, by a `Head`: the encoder builds it from there, and all that save, convert, load or compare
+a model go through its heads' arrays. A new one is one object more in ALL_HEADS, beside its layer.
 
 Shapes: B batch, L length, P predictions, M = B * P, H hidden, V vocabulary.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
+import numpy as np
 import tensorflow as tf
 
 from model import operations
 from model.layers import BertLayer
 from model.settings import EncoderSettings
+from preprocessing.errors import require
 
-MASKED_LM = "masked_lm"
-NEXT_SENTENCE = "next_sentence"
-ALL_HEADS = (MASKED_LM, NEXT_SENTENCE)
+LABELS = "labels"  # the size that a checkpoint's arrays tell, not the encoder's settings
 
 
-class MaskedLMHead(BertLayer):
-    """Logits over the vocabulary at chosen positions: dense, activation, LayerNorm, then the word embedding
-    transposed (tied) and a bias of its own.
+class HeadLayer(BertLayer):
+    """`labels`: how many there are to choose from, where the head leaves that open. `table` gives the word embedding;
+    it is a function so that the variable stays the encoder's alone."""
 
-    `table` gives the word embedding; it is a function so that the variable stays the encoder's alone.
-    """
-
-    def __init__(self, settings: EncoderSettings, table: Callable[[], tf.Tensor], **kwargs):
+    def __init__(self, settings: EncoderSettings, labels: int | None, table: Callable[[], tf.Tensor], **kwargs):
+        self.labels, self._table = labels, table
         super().__init__(settings, **kwargs)
-        self._table = table
+
+
+class MaskedLMHead(HeadLayer):
+    """Logits over the vocabulary at chosen positions: dense, activation, LayerNorm, then the word embedding
+    transposed (tied) and a bias of its own."""
 
     def add_weights(self):
         hidden = self.settings.hidden_size
@@ -58,7 +65,7 @@ class MaskedLMHead(BertLayer):
         return self.norm(x_MH, self.norm_scale, self.norm_offset)
 
 
-class NextSentenceHead(BertLayer):
+class NextSentenceHead(HeadLayer):
     """Two logits from the pooled output [B, H], float32 [B, 2]: 0 = B follows A, 1 = B is random."""
 
     def add_weights(self):
@@ -68,3 +75,101 @@ class NextSentenceHead(BertLayer):
     def call(self, pooled_output):
         logits = tf.matmul(pooled_output, tf.cast(self.kernel.value, pooled_output.dtype), transpose_b=True)
         return tf.nn.bias_add(tf.cast(logits, tf.float32), self.bias.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """One of a head's arrays: the layer's attribute, google's name, and the sizes of its axes: numbers, names of
+    EncoderSettings, or LABELS. `huggingface` is that library's name where its usual rule gives another."""
+
+    attribute: str
+    google: str
+    axes: tuple[int | str, ...]
+    huggingface: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """A head, to the encoder and to every format of checkpoints.
+
+    Attributes:
+        name: of the encoder's attribute and of the layer.
+        over: "tokens": the layer is called with (sequence_output [B, L, H], positions [B, P]); "pooled": with
+            (pooled_output [B, H]).
+        layer: its class.
+        architecture: Hugging Face's name of a model with this head alone.
+        arrays: in google's order, which no two heads may name alike.
+        labels: of a head whose arrays have an axis LABELS, how many; None leaves it open (`with_labels`).
+    """
+
+    name: str
+    over: Literal["tokens", "pooled"]
+    layer: type[HeadLayer]
+    architecture: str
+    arrays: tuple[Array, ...]
+    labels: int | None = None
+
+    def with_labels(self, labels: int) -> "Head":
+        return dataclasses.replace(self, labels=labels)
+
+    def in_arrays(self, arrays: Mapping[str, np.ndarray]) -> "Head | None":
+        """This head as a checkpoint has it (by google's names), with its number of labels; None where it has none of
+        its arrays."""
+        found = [array for array in self.arrays if array.google in arrays]
+        sizes = [
+            size
+            for array in found
+            for axis, size in zip(array.axes, arrays[array.google].shape, strict=False)
+            if axis == LABELS
+        ]
+        return (self.with_labels(sizes[0]) if sizes else self) if found else None
+
+    def shapes(self, settings: EncoderSettings) -> dict[str, tuple[int, ...]]:
+        """Google's names and shapes of its arrays."""
+
+        def size(axis):
+            return axis if isinstance(axis, int) else self.labels if axis == LABELS else getattr(settings, axis)
+
+        return {array.google: tuple(map(size, array.axes)) for array in self.arrays}
+
+
+_TRANSFORM = "cls/predictions/transform"
+MASKED_LM = Head(
+    "masked_lm",
+    "tokens",
+    MaskedLMHead,
+    "BertForMaskedLM",
+    (
+        Array("kernel", f"{_TRANSFORM}/dense/kernel", ("hidden_size", "hidden_size")),
+        Array("bias", f"{_TRANSFORM}/dense/bias", ("hidden_size",)),
+        Array("norm_scale", f"{_TRANSFORM}/LayerNorm/gamma", ("hidden_size",)),
+        Array("norm_offset", f"{_TRANSFORM}/LayerNorm/beta", ("hidden_size",)),
+        Array("output_bias", "cls/predictions/output_bias", ("vocab_size",)),
+    ),
+)
+NEXT_SENTENCE = Head(
+    "next_sentence",
+    "pooled",
+    NextSentenceHead,
+    "BertForNextSentencePrediction",
+    (
+        Array("kernel", "cls/seq_relationship/output_weights", (2, "hidden_size")),
+        Array("bias", "cls/seq_relationship/output_bias", (2,)),
+    ),
+)
+PRETRAINING = (MASKED_LM, NEXT_SENTENCE)
+ALL_HEADS: tuple[Head, ...] = PRETRAINING
+
+
+def chosen(heads: Sequence["str | Head"], among: Sequence[Head] = ()) -> tuple[Head, ...]:
+    """The heads that are asked for, in the order of ALL_HEADS, then of the asking. Names stand for those of `among`,
+    else for those of ALL_HEADS. Raises InputError for an unknown name, and for a head without its number of labels."""
+    known = {head.name: head for head in (*ALL_HEADS, *among)}
+    names = [head for head in heads if isinstance(head, str)]
+    require(set(names) <= set(known), f"heads must be among {tuple(known)}", tuple(heads))
+    found = {head.name: head for head in (known[head] if isinstance(head, str) else head for head in heads)}
+    for head in found.values():
+        open_ended = any(LABELS in array.axes for array in head.arrays)
+        require(not open_ended or bool(head.labels), f"the head {head.name} needs a number of labels", head.labels)
+    order = {name: place for place, name in enumerate(known)}
+    return tuple(sorted(found.values(), key=lambda head: order.get(head.name, len(order))))

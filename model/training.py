@@ -1,12 +1,13 @@
-"""Pretraining: examples in, a trained encoder out. One function, `train`, that can be called again after a crash.
+"""Training: examples in, an encoder trained for a task out. One function, `train`, to be called again after a crash.
 
 The loop is our own and not Keras's `fit`, which with several devices cannot run several steps a call, accumulate
-gradients, or weigh the masked tokens of the whole batch alike.
+gradients, or divide by what the whole batch holds.
 """
 
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Sequence
 
@@ -14,15 +15,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model import checkpoints, devices
+from model import checkpoints, devices, formats
 from model.encoder import BertEncoder
 from model.evaluation import Evaluation
 from model.optimizer import Optimizer
 from model.settings import EncoderSettings
+from model.tasks.task import Task
 from model.training_loop import Loop, Meter
 from model.training_records import Records, read_vocabulary
 from model.training_settings import Phase, TrainingSettings
-from model.training_state import State, claim
+from model.training_state import State, claim, one_at_a_time
 from preprocessing import batches
 from preprocessing.errors import InputError
 
@@ -37,10 +39,12 @@ class TrainingResult:
     metrics: dict[str, float]
 
 
+@one_at_a_time
 def train(
     encoder_settings: EncoderSettings,
     training_settings: TrainingSettings,
     *,
+    task: Task,
     train_files: Sequence[str],
     eval_files: Sequence[str] = (),
     output: str,
@@ -56,40 +60,42 @@ def train(
     A resumed run ends with the same weights, bit for bit on the same CPU machine, as one that was not interrupted.
 
     Args:
+        task: what the encoder is trained for.
         train_files: with phases, each phase takes those of its length.
         eval_files: held-out examples; without them there are no held-out figures.
-        output: folder; gets `model/` (the result), `best/` (the model with the lowest held-out loss), `checkpoints/`,
-            `logs/` (TensorBoard), `history.jsonl`, `curves.png`, `run.json`; `before_failure/` where a loss was not
-            finite.
-        vocab_path, lower_case: stored with the model; the vocabulary makes samples of filled masks readable.
+        output: folder; gets `model/` (the result), `best/` (the best model by the held-out figure that the task
+            watches), `checkpoints/`, `logs/` (TensorBoard), `history.jsonl`, `curves.png`, `run.json`;
+            `before_failure/` where a loss was not finite.
+        vocab_path, lower_case: stored with the model; the vocabulary makes the task's samples readable, and is compared
+            with that of `init`.
         init: a checkpoint to begin with, in any format that `checkpoints.load` takes.
         transform: see `batches.Transform`; for masking at training time.
         masking: what `transform` does, in a word; a resumed run must do the same.
         report: called with (step, total steps, figures) as training goes.
 
     Raises:
-        InputError: examples, settings, checkpoint or devices that do not fit together, before training starts; a loss
-            that is not finite, naming the step.
+        InputError: examples, settings, checkpoint or devices that do not fit together, or another run at work in
+            `output`, before training starts; a loss that is not finite, naming the step.
     """
     settings = training_settings
     strategy = devices.strategy(settings.gpus)
     tokens = read_vocabulary(vocab_path, encoder_settings.vocab_size) if vocab_path else None
-    train_groups, held_out_groups = batches.by_length(train_files), batches.by_length(eval_files)
+    train_groups, held_out_groups = (batches.by_length(files, task.spec) for files in (train_files, eval_files))
     stretches = _stretches(settings, train_groups, encoder_settings, strategy.num_replicas_in_sync)
     last_length = stretches[-1].length
     vocab_size = encoder_settings.vocab_size
     examples = {
-        length: batches.open_examples(files, vocab_size=vocab_size)
+        length: batches.open_examples(files, task.spec, vocab_size=vocab_size)
         for length, files in train_groups.items()
         if length in {stretch.length for stretch in stretches}
     }
     held_out = {
-        length: batches.open_examples(files, vocab_size=vocab_size)
+        length: batches.open_examples(files, task.spec, vocab_size=vocab_size)
         for length, files in held_out_groups.items()
         if length in examples
     }
     for opened in (*examples.values(), *held_out.values()):
-        _check_predictions(opened, transform)
+        task.check(settings, opened, transform)
     if eval_files and last_length not in held_out:
         raise InputError(
             f"{eval_files[0]}: held-out examples must have the length of the last training examples ({last_length}). "
@@ -100,6 +106,7 @@ def train(
             output,
             encoder=encoder_settings,
             training=settings,
+            task=dict(task.description),
             init=init,
             train_files=_names_and_sizes(train_files),
             eval_files=_names_and_sizes(eval_files),
@@ -110,22 +117,22 @@ def train(
 
     keras.utils.set_random_seed(settings.seed)
     with strategy.scope():
-        encoder = BertEncoder(encoder_settings, dtype=settings.dtype_policy)
+        encoder = BertEncoder(encoder_settings, heads=task.heads, dtype=settings.dtype_policy)
         optimizer = Optimizer(settings, encoder.trainable_variables, encoder_settings.num_layers)
-    if init:
-        start_from(encoder, init)
     state = State(os.path.join(output, "checkpoints"), encoder, optimizer, settings.keep_checkpoints)
     step = state.restore()
+    if init and not step:  # a run that goes on has its own weights, wherever they once came from
+        start_from(encoder, init, tokens)
 
     evaluations = {
-        length: Evaluation(encoder, opened, settings.batch_size, transform) for length, opened in held_out.items()
+        length: Evaluation(task, encoder, opened, settings.batch_size, transform) for length, opened in held_out.items()
     }
     keep = functools.partial(_keep, encoder, output, vocab_path, lower_case)
-    loop = Loop(settings, strategy, encoder, optimizer, state.loss_scale)
+    loop = Loop(settings, task, strategy, encoder, optimizer, state.loss_scale)
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     checkpoint_every = settings.checkpoint_every or max(1, settings.steps // 10)
     with Records(output if devices.is_chief() else None, step) as records:
-        meter = Meter(settings, step)
+        meter = Meter(settings, task)
         for stretch in stretches:
             if step >= stretch.end:
                 continue
@@ -153,10 +160,11 @@ def train(
                 if evaluation and step % evaluate_every == 0 and not last:
                     found = evaluation(settings.evaluation_examples)
                     records.write(step, "held_out", found)
-                    if state.is_best(found["masked_lm_loss"]):
+                    if state.is_best(found[task.watched], task.lower_is_better):
                         keep("best")
                     if tokens:
-                        records.write_text(step, "filled_masks", evaluation.samples(tokens))
+                        for title, text in evaluation.samples(tokens).items():
+                            records.write_text(step, title, text)
                 if step % checkpoint_every == 0 or last:
                     state.save(step)
                 meter.pause()
@@ -164,11 +172,11 @@ def train(
         if eval_files:
             found = evaluations[last_length]()
             records.write(step, "held_out", found)
-            if state.is_best(found["masked_lm_loss"]):
+            if state.is_best(found[task.watched], task.lower_is_better):
                 keep("best")
         keep("model")
         if devices.is_chief():
-            records.plot(os.path.join(output, "curves.png"))
+            records.plot(os.path.join(output, "curves.png"), task.curves)
     return TrainingResult(encoder, found)
 
 
@@ -184,9 +192,11 @@ def _names_and_sizes(files):
     return [[os.path.basename(file), tf.io.gfile.stat(file).length] for file in files]
 
 
-def start_from(encoder: BertEncoder, path: str) -> None:
+def start_from(encoder: BertEncoder, path: str, tokens: Sequence[str] | None = None) -> None:
     """Takes over the weights of a checkpoint. Heads that it lacks keep their fresh weights; positions beyond its own
-    begin as copies of its positions, from the first on. InputError where weights would mean something else here."""
+    begin as copies of its positions, from the first on. InputError where weights would mean something else here, or
+    ids, by the run's `tokens` and the checkpoint's."""
+    check_words(path, tokens)
     source = checkpoints.load(path)
     names = ("num_layers", "num_heads", "activation", "layer_norm_epsilon")
     wanted, received = ({name: getattr(s, name) for name in names} for s in (encoder.settings, source.settings))
@@ -212,12 +222,18 @@ def start_from(encoder: BertEncoder, path: str) -> None:
         weight.assign(found)
 
 
-def _check_predictions(examples: batches.Examples, transform) -> None:
-    if transform is None and not examples.predictions:
-        raise InputError(
-            f"{examples.files[0]}: the examples must have masked tokens to predict. Received: none; they were written "
-            "with masking none, which is for masking at training time"
-        )
+def check_words(path: str, tokens: Sequence[str] | None) -> None:
+    """Each id must be the same word to a checkpoint and to the run; one that the checkpoint left unused may be any."""
+    known = checkpoints.vocab_file(path)
+    if tokens is None or known is None:
+        return
+    for line, (theirs, ours) in enumerate(itertools.zip_longest(formats.read_vocab(known), tokens), 1):
+        if theirs != ours and not (theirs and ours and theirs.startswith("[unused")):
+            raise InputError(
+                f"{path}: a checkpoint to begin with must have the run's vocabulary, else its ids would mean other "
+                f"words; begin without one, or train with {known}. Received: line {line} is {theirs!r} there, "
+                f"{ours!r} here"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

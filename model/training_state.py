@@ -4,12 +4,15 @@ The random state and the position in the data are functions of (seed, step), so 
 """
 
 import dataclasses
+import functools
+import glob
 import json
 import os
 import pathlib
 import re
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import tensorflow as tf
 
@@ -17,7 +20,10 @@ from model import devices
 from model.encoder import BertEncoder
 from model.optimizer import Optimizer
 from model.training_step import LossScale
-from preprocessing.errors import InputError
+from preprocessing import outputs
+from preprocessing.errors import InputError, require
+
+_UNWRITABLE = "{}: the output folder must be writable. Received: {}"
 
 
 class State:
@@ -68,8 +74,9 @@ class State:
             self._newest.save(checkpoint_number=step)
             self._stored = step
 
-    def is_best(self, loss: float) -> bool:
-        """Whether the held-out loss is the lowest so far, which it then becomes."""
+    def is_best(self, figure: float, lower_is_better: bool) -> bool:
+        """Whether the held-out figure is the best so far, which it then becomes; nan never is."""
+        loss = figure if lower_is_better else -figure
         best = loss < float(self.best_loss.numpy())
         if best:
             self.best_loss.assign(loss)
@@ -94,12 +101,36 @@ def _mend_list(folder: str) -> None:
         temporary.replace(path)
 
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+def one_at_a_time(run: Callable[P, Result]) -> Callable[P, Result]:
+    """Lets a run, a function with the keyword `output`, have that folder for itself while it lasts. Raises InputError
+    where another process is at work there, and where the folder cannot be written to."""
+
+    @functools.wraps(run)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> Result:
+        output = str(kwargs["output"])
+        if not devices.is_chief():
+            return run(*args, **kwargs)
+        try:
+            os.makedirs(output, exist_ok=True)
+        except OSError as error:
+            raise InputError(_UNWRITABLE.format(output, error)) from error
+        torn = os.path.join(glob.escape(output), "checkpoints", "*_temp")  # of a process killed as it wrote one
+        with outputs.alone(os.path.join(output, ".lock"), output, torn):
+            return run(*args, **kwargs)
+
+    return alone
+
+
 def claim(output: str, **parts: Any) -> None:
     """Makes `output` the folder of the run that these settings describe, or goes on with it.
 
     Args:
         parts: settings (dataclasses) and other JSON values that decide the run's result. Those that the description of
-            an older run lacks are not compared.
+            an older run lacks, at any depth, are not compared, and stand in it from now on.
 
     Raises:
         InputError: the folder holds a run with others; or it cannot be written to.
@@ -110,34 +141,43 @@ def claim(output: str, **parts: Any) -> None:
         )
     )
     path = os.path.join(output, "run.json")
+    found = None
     try:
         for name in ("checkpoints", "logs"):
             os.makedirs(os.path.join(output, name), exist_ok=True)
         if os.path.exists(path):
-            with open(path) as stream:
-                found = described | json.load(stream)
-        else:
-            found = described
-            with open(path + ".tmp", "w") as stream:
-                json.dump(described, stream, indent=1)
-            os.replace(path + ".tmp", path)
+            found = json.loads(pathlib.Path(path).read_text())
+            require(isinstance(found, dict), "it must be a JSON object", found)
     except OSError as error:
-        raise InputError(f"{output}: the output folder must be writable. Received: {error}") from error
-    except (ValueError, TypeError) as error:
+        raise InputError(_UNWRITABLE.format(output, error)) from error
+    except ValueError as error:
         raise InputError(f"{path}: not a description of a run ({error}); choose another output folder") from error
-    changes = _changes(found, described)
+    changes = _changes(found or {}, described)
     if changes:
         raise InputError(
             f"{output}: holds a run with other settings; go on with the same ones, or choose another output folder. "
             f"Received: {'; '.join(changes)}"
         )
+    if found != described:
+        try:
+            with open(path + ".tmp", "w") as stream:
+                json.dump(described, stream, indent=1)
+            os.replace(path + ".tmp", path)
+        except OSError as error:
+            raise InputError(_UNWRITABLE.format(output, error)) from error
 
 
 def _changes(old, new, name: str = "") -> list[str]:
+    """What of an older description is otherwise now; it does not speak of what has been added since."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            change
-            for key in sorted(old.keys() | new.keys())
-            for change in _changes(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+        gone = [
+            f"{name}.{key} was {old[key]!r}, which no run has any more".lstrip(".")
+            for key in sorted(old.keys() - new.keys())
         ]
+        both = sorted(old.keys() & new.keys())
+        return gone + [change for key in both for change in _changes(old[key], new[key], f"{name}.{key}".lstrip("."))]
+    phases = isinstance(old, list) and any(isinstance(part, dict) for part in old)
+    if phases and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [change for place, pair in pairs for change in _changes(*pair, f"{name}[{place}]")]
     return [] if old == new else [f"{name} was {old!r}, now {new!r}"]

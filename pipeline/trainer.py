@@ -8,13 +8,13 @@ import shutil
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
 
-from model import checkpoints, training
+from model import training
 from model.settings import EncoderSettings
+from model.tasks.pretraining import Pretraining
 from model.training_settings import TrainingSettings
 from pipeline import terminal, values
 from pipeline.components.vocabulary import FILE
 from preprocessing import vocabulary
-from preprocessing.errors import InputError
 from preprocessing.settings import VocabularySettings
 from serving import export
 from serving.settings import ExportSettings
@@ -38,16 +38,16 @@ def run_fn(fn_args: FnArgs) -> None:
     examples = _examples_folder(fn_args.train_files)
     vocab_path = os.path.join(examples, FILE)
     tokens = vocabulary.load(vocab_path)
-    if run.init:
-        check_vocabulary(run.init, tokens, vocab_path)
     work = pathlib.Path(fn_args.custom_config["work_folder"], _fingerprint(fn_args))
     encoder_settings = dataclasses.replace(run.encoder, vocab_size=len(tokens))
     with terminal.Progress("  training", total=run.training.steps, unit="steps") as progress:
         result = training.train(
             encoder_settings,
             run.training,
-            train_files=fileio.glob(os.path.join(examples, "Split-train", "*")),
-            eval_files=fileio.glob(os.path.join(examples, "Split-eval", "*")),
+            task=Pretraining(next_sentence=run.training.next_sentence),
+            # Sorted: which example stands where in the stream depends on the order of the files.
+            train_files=sorted(fileio.glob(os.path.join(examples, "Split-train", "*"))),
+            eval_files=sorted(fileio.glob(os.path.join(examples, "Split-eval", "*"))),
             output=str(work),
             vocab_path=vocab_path,
             lower_case=run.vocabulary.lower_case,
@@ -61,16 +61,6 @@ def run_fn(fn_args: FnArgs) -> None:
         if (work / name).exists():
             shutil.move(work / name, os.path.join(fn_args.model_run_dir, name))
     shutil.rmtree(work)
-
-
-def check_vocabulary(init: str, tokens: list[str], path: str) -> None:
-    """Raises InputError where a checkpoint to begin with has another vocabulary than the run's, which `path` has."""
-    known = checkpoints.vocab_file(init)
-    if known and vocabulary.load(str(known)) != tokens:
-        raise InputError(
-            f"{init}: a checkpoint to begin with must have the run's vocabulary ({path}), else its ids would mean "
-            "other words; set vocabulary.file to the checkpoint's, or leave init out"
-        )
 
 
 def _examples_folder(patterns: list[str]) -> str:

@@ -6,6 +6,7 @@ import glob
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -72,3 +73,39 @@ def hold(lock: str) -> tuple[BinaryIO, bool]:
             if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                 return file, True
         file.close()
+
+
+@contextlib.contextmanager
+def unfinished(parent: pathlib.Path, prefix: str) -> Iterator[pathlib.Path]:
+    """A new folder in `parent` (made where it is absent) under a name of its own, which is removed if it still has
+    that name at the end. Those that killed processes left, by the same prefix, are removed first. Raises OSError."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with _held(parent, fcntl.LOCK_EX):  # what is new is held before another process looks for what is left
+            for left in parent.glob(f"{glob.escape(prefix)}*"):
+                with contextlib.suppress(OSError), _held(left) as alone:
+                    if alone:
+                        shutil.rmtree(left)
+            folder = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            held.callback(shutil.rmtree, folder, ignore_errors=True)
+            held.enter_context(_held(folder))
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextlib.contextmanager
+def _held(folder: pathlib.Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> Iterator[bool]:
+    """Holds a folder itself, without a file beside it; False where the filesystem has no locks. Raises BlockingIOError
+    where another process holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, how)
+            alone = True
+        except BlockingIOError:
+            raise
+        except OSError:
+            alone = False
+        yield alone
+    finally:
+        os.close(descriptor)

@@ -11,7 +11,6 @@ An export is written under another name, answers its golden requests in a fresh 
 a folder that has the name is whole.
 """
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -29,6 +28,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from model import checkpoints, formats
 from model.encoder import BertEncoder
+from preprocessing import outputs
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
 from serving import golden, serving_ops, warmup
@@ -280,16 +280,9 @@ def _strip_gradients(folder: pathlib.Path) -> None:
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
 
 
-@contextlib.contextmanager
 def _partial(parent: pathlib.Path):
     """A new folder in `parent`, removed if it still has its name at the end. Its name is none of a version."""
-    parent.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(tempfile.mkdtemp(prefix=".export-", dir=parent))
-    partial.chmod(0o755)
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return outputs.unfinished(parent, ".export-")
 
 
 def _versions(model: pathlib.Path) -> list[int]:

@@ -81,7 +81,7 @@ class StoredEncoder:
 
 
 def _copy(encoder: BertEncoder, dtype: str) -> BertEncoder:
-    copy = BertEncoder(encoder.settings, encoder.heads, dtype=dtype)
+    copy = BertEncoder(encoder.settings, encoder.described_heads, dtype=dtype)
     for target, source in zip(copy.variables, encoder.variables, strict=True):
         target.assign(source)
     return copy

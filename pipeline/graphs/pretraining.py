@@ -13,6 +13,7 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2
 from tfx.types import BaseChannel
 
+from model import training
 from pipeline import trainer as trainers
 from pipeline.components import baseline as baselines
 from pipeline.components import documents, gates
@@ -81,7 +82,7 @@ def data_steps(settings: PipelineSettings) -> tuple[list[BaseNode], BaseNode]:
         tokens = vocabulary_file.load(settings.vocabulary.file)
         pinned = fingerprint.of_text(*tokens)
         if settings.init:
-            trainers.check_vocabulary(settings.init, tokens, settings.vocabulary.file)
+            training.check_words(settings.init, tokens)
     vocabulary = VocabularyGen(
         documents=corpus.outputs["documents"],
         settings=parts.part(settings, "vocabulary"),

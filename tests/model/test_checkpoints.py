@@ -6,7 +6,9 @@ import os
 import pathlib
 import pickle
 import shutil
+import signal
 import subprocess
+import sys
 import zipfile
 
 import keras
@@ -22,6 +24,7 @@ from preprocessing.errors import InputError
 from tests import data
 from tests.golden import encoder_weights
 
+ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = EncoderSettings(
     vocab_size=40,
     hidden_size=16,
@@ -72,6 +75,24 @@ def test_round_trips_change_no_bit(kind, heads, tmp_path):
     assert (tmp_path / "x" / "vocab.txt").read_text(encoding="utf-8").split("\n") == [*VOCAB, ""]
     assert checkpoints.lower_case(tmp_path / "x") is False
     assert not list((tmp_path / "x").glob("*.partial"))
+
+
+KILLED_WHILE_WRITING = """
+import pathlib, resource, signal, sys
+from model import formats
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+formats.write_vocab(pathlib.Path(sys.argv[1]), ["other"] * 1000)
+"""
+
+
+def test_a_vocabulary_is_whole_whenever_its_writer_is_killed(tmp_path):
+    formats.write_vocab(tmp_path, VOCAB)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path)], cwd=ROOT, check=False, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGXFSZ, killed.stderr
+    assert formats.read_vocab(tmp_path / "vocab.txt") == VOCAB
 
 
 def test_keras_hub_round_trip_and_its_own_outputs(tmp_path):
@@ -299,6 +320,8 @@ def test_missing_heads_are_named_and_initialised(folder):
     assert told == [f"{folder}: has no pooler, no masked_lm: initialised at random"]
     assert 0.01 < loaded.masked_lm.kernel.numpy().std() < 0.03
     assert checkpoints.load(folder, heads=(), report=told.append).heads == ()
+    with pytest.raises(InputError, match=r"heads must be among \('masked_lm', 'next_sentence'\).*'masked-lm'"):
+        checkpoints.load(folder, heads=("masked-lm",))
 
 
 @pytest.mark.parametrize(

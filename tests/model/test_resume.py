@@ -1,6 +1,7 @@
 """Killed at any moment and run again, a run ends with the weights of one that was not interrupted, bit for bit."""
 
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from model import training
+from model.tasks.pretraining import Pretraining
 from model.training_settings import TrainingSettings
 from preprocessing.errors import InputError
 from tests.model import small_examples
@@ -24,12 +26,13 @@ SETTINGS = TrainingSettings(
 RUN = """
 import sys, time
 from model import training
+from model.tasks.pretraining import Pretraining
 from tests.model import small_examples, test_resume
 def report(step, total, figures):
     print(step, flush=True)
     time.sleep(float(sys.argv[3]))
-training.train(small_examples.encoder_settings(), test_resume.SETTINGS, train_files=[sys.argv[1]],
-               eval_files=[sys.argv[1]], output=sys.argv[2], report=report)
+training.train(small_examples.encoder_settings(), test_resume.SETTINGS, task=Pretraining(),
+               train_files=[sys.argv[1]], eval_files=[sys.argv[1]], output=sys.argv[2], report=report)
 """
 
 
@@ -48,6 +51,7 @@ def train(examples, output, **options):
     return training.train(
         small_examples.encoder_settings(),
         SETTINGS,
+        task=Pretraining(),
         train_files=[examples],
         eval_files=[examples],
         output=str(output),
@@ -95,12 +99,16 @@ def test_killed_and_run_again(examples, uninterrupted, tmp_path):
 
 @pytest.mark.long
 def test_killed_at_random_moments(examples, uninterrupted, tmp_path):
-    random = np.random.default_rng(0)
-    for _ in range(6):
-        process = start(examples, tmp_path, pause=0.0)
-        time.sleep(random.uniform(4, 12))
+    """Each kill falls into the middle: some time after a step was told, before two pauses more are over."""
+    random, pause = np.random.default_rng(0), 0.4
+    for told in (10, 10, 20, 30, 40, 50):
+        process = start(examples, tmp_path, pause)
+        step = next(step for step in map(int, process.stdout) if step >= told)
+        assert step == told, "it did not go on from its newest checkpoint, or further than it was let"
+        time.sleep(random.uniform(0, 1.9 * pause))
         process.kill()
-        process.communicate()
+        assert process.wait() == -signal.SIGKILL, "it had ended before"
+        process.stdout.close()
     assert_same(train(examples, tmp_path), uninterrupted[1])
 
 
@@ -109,6 +117,40 @@ def copy_without_last_steps(source, target):
     (target / "checkpoints").mkdir()
     for path in [source / "run.json", source / "history.jsonl", *(source / "checkpoints").glob("c*")]:
         (target / path.relative_to(source)).write_bytes(path.read_bytes())
+
+
+def test_it_goes_on_without_what_it_began_with(examples, uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted[0] / "model", tmp_path / "init")
+    whole = train(examples, tmp_path / "whole", init=str(tmp_path / "init"))
+    (tmp_path / "run").mkdir()
+    copy_without_last_steps(tmp_path / "whole", tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").glob("ckpt-60*"):
+        path.unlink()
+    (tmp_path / "run" / "checkpoints" / "checkpoint").unlink()
+    shutil.rmtree(tmp_path / "init")
+    assert_same(train(examples, tmp_path / "run", init=str(tmp_path / "init")), whole)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(examples, uninterrupted, tmp_path):
+    copy_without_last_steps(uninterrupted[0], tmp_path)
+    torn = tmp_path / "checkpoints" / "ckpt-66_temp"
+    torn.mkdir()
+    (torn / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
+    train(examples, tmp_path)
+    assert not torn.exists()
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_two_equal_runs_in_one_folder(examples, tmp_path):
+    first = start(examples, tmp_path, pause=1.0)
+    assert first.stdout.readline()
+    written = (tmp_path / "history.jsonl").stat().st_mtime_ns
+    with pytest.raises(InputError, match=f"{tmp_path}: one run at a time may write there"):
+        train(examples, tmp_path)
+    first.kill()
+    first.communicate()
+    assert (tmp_path / "history.jsonl").stat().st_mtime_ns >= written
+    train(examples, tmp_path)
 
 
 @pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,10 +12,11 @@ import pytest
 
 from model import checkpoints, devices, training
 from model.encoder import BertEncoder
-from model.training_records import filled_masks, read_vocabulary
+from model.tasks.pretraining import Pretraining
+from model.training_records import read_vocabulary
 from model.training_settings import Phase, TrainingSettings
 from model.training_state import claim
-from preprocessing import features
+from preprocessing import features, outputs
 from preprocessing.errors import InputError
 from tests.model import small_examples
 
@@ -32,7 +34,10 @@ SETTINGS = TrainingSettings(
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("examples")
+    return write_files(tmp_path_factory.mktemp("examples"))
+
+
+def write_files(folder):
     return {
         "train_files": [small_examples.write(folder / "train.tfrecord.gz", small_examples.examples(400))],
         "eval_files": [small_examples.write(folder / "eval.tfrecord", small_examples.examples(70, seed=1))],
@@ -49,7 +54,7 @@ def train(files, output, training_settings=SETTINGS, encoder_settings=None, **op
         encoder_settings or small_examples.encoder_settings(),
         training_settings,
         output=str(output),
-        **(files | options),
+        **({"task": Pretraining(next_sentence=training_settings.next_sentence)} | files | options),
     )
 
 
@@ -67,13 +72,14 @@ def test_it_learns(run):
     assert found["masked_lm_accuracy"] > 2 * found["commonest_token_accuracy"]
 
 
+def curve(reported):
+    return [figures["loss"] for _, _, figures in reported]
+
+
 def test_the_curve_is_the_stored_one(run):
-    """A change in numbers must be meant: then remove the file, run this test, and look at the difference."""
-    curve = [figures["loss"] for _, _, figures in run[2]]
-    if not GOLDEN.exists():
-        GOLDEN.write_text(json.dumps({"loss": [round(value, 5) for value in curve]}) + "\n")
+    """A change in numbers must be meant: `python -m tests.golden.make_training_curve`, and look at the difference."""
     stored = json.loads(GOLDEN.read_text())["loss"]
-    np.testing.assert_allclose(curve, stored, rtol=0.01)
+    np.testing.assert_allclose(curve(run[2]), stored, rtol=0.01)
 
 
 def test_it_reports(run):
@@ -130,6 +136,41 @@ def test_other_settings_in_the_same_folder_are_refused(run, files, tmp_path):
 def test_a_run_begun_before_these_were_noted_goes_on(tmp_path):
     claim(str(tmp_path), training={"steps": 1})
     claim(str(tmp_path), training={"steps": 1}, masking="ngram")
+    with pytest.raises(InputError, match="masking was 'ngram', now 'token'"):
+        claim(str(tmp_path), training={"steps": 1}, masking="token")
+
+
+def test_a_run_described_by_fewer_settings_goes_on(run, files, tmp_path):
+    """At any depth: of the training, of the encoder, of a phase."""
+    shutil.copytree(run[0], tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    described = json.loads(path.read_text())
+    del described["training"]["recompute"], described["encoder"]["initializer_range"], described["lower_case"]
+    path.write_text(json.dumps(described))
+    assert train(files, tmp_path / "run").metrics == run[1].metrics
+    phases = [{"steps": 1, "batch_size": 8}, {"steps": 2, "batch_size": 8}]
+    claim(str(tmp_path / "phases"), training={"phases": phases})
+    claim(str(tmp_path / "phases"), training={"phases": [phase | {"max_seq_length": 16} for phase in phases]})
+    phases[1]["max_seq_length"] = 24
+    with pytest.raises(InputError, match=r"training\.phases\[1\]\.max_seq_length was 16, now 24"):
+        claim(str(tmp_path / "phases"), training={"phases": phases})
+
+
+def test_a_setting_that_is_no_more_is_told(run, files, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    described = json.loads(path.read_text())
+    described["training"]["rate"] = 0.003
+    path.write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"training\.rate was 0\.003, which no run has any more"):
+        train(files, tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "1"])
+def test_a_description_that_is_none(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"run\.json: not a description of a run"):
+        claim(str(tmp_path), training={"steps": 1})
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -138,7 +179,8 @@ def test_precisions_learn(files, tmp_path, precision):
     assert found["masked_lm_loss"] < 0.9 * found["unigram_loss"]
 
 
-def test_phases_buckets_lamb_and_xla(files, tmp_path):
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_phases_buckets_lamb_and_xla(files, tmp_path, accumulate):
     """What does not change the loop's shape, together: two lengths, buckets, another optimizer, compiled."""
     longer = small_examples.write(tmp_path / "longer.tfrecord", small_examples.examples(100, length=24))
     result = train(
@@ -151,6 +193,7 @@ def test_phases_buckets_lamb_and_xla(files, tmp_path):
             optimizer="lamb",
             xla=True,
             buckets=(8,),
+            accumulate=accumulate,
             layer_decay=0.9,
         ),
         small_examples.encoder_settings(max_positions=24),
@@ -171,6 +214,19 @@ def test_init_takes_over_weights_and_extends_positions(run, files, tmp_path):
     )
     with pytest.raises(InputError, match="embeddings/word must have the shape"):
         training.start_from(BertEncoder(small_examples.encoder_settings(vocab_size=50)), str(run[0] / "model"))
+
+
+def test_init_from_another_vocabulary_is_refused(run, files, tmp_path):
+    """Of the same size, it would train on other words; what a checkpoint left unused may become any word."""
+    model, tokens = str(run[0] / "model"), pathlib.Path(files["vocab_path"]).read_text().split()
+    other = tmp_path / "vocab.txt"
+    other.write_text("\n".join([*tokens[:10], "dog", *tokens[11:]]) + "\n")
+    with pytest.raises(InputError, match=r"run's vocabulary.*Received: line 11 is 't10' there, 'dog' here"):
+        train(files | {"vocab_path": str(other)}, tmp_path / "run", settings(steps=2), init=model)
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model" / "vocab.txt").write_text("\n".join([*tokens[:10], "[unused7]", *tokens[11:]]) + "\n")
+    init = str(tmp_path / "model")
+    train(files | {"vocab_path": str(other)}, tmp_path / "again", settings(steps=2), init=init)
 
 
 def test_init_from_another_architecture_is_refused(run):
@@ -225,6 +281,10 @@ class TestBadInput:
             with pytest.raises(InputError, match=r"a\.tfrecord: .*must have masked tokens to predict"):
                 train(files | {part: [path]}, tmp_path / "run")
 
+    def test_a_task_other_than_the_settings_say(self, files, tmp_path):
+        with pytest.raises(InputError, match=r"next_sentence must be the training settings' \(True\). Received: False"):
+            train(files, tmp_path, task=Pretraining(next_sentence=False))
+
     def test_a_phase_without_examples(self, files, tmp_path):
         with pytest.raises(
             InputError, match=r"a phase's max_seq_length must be that of examples \(16\). Received: 512"
@@ -240,6 +300,14 @@ class TestBadInput:
         (tmp_path / "file").touch()
         with pytest.raises(InputError, match="output folder must be writable"):
             train(files, tmp_path / "file" / "run")
+
+    def test_a_folder_where_another_run_is_at_work(self, files, tmp_path):
+        with (
+            outputs.alone(str(tmp_path / ".lock"), "x"),
+            pytest.raises(InputError, match="one run at a time may write"),
+        ):
+            train(files, tmp_path)
+        assert not (tmp_path / "run.json").exists()
 
     @pytest.mark.parametrize("name", ["checkpoints", "logs"])
     def test_a_file_where_a_folder_of_the_run_belongs(self, files, tmp_path, name):
@@ -288,15 +356,6 @@ def test_a_malformed_tf_config(monkeypatch, text):
         devices.is_chief()
 
 
-def test_a_masked_position_beyond_the_mask_is_shown_as_nothing():
-    batch = small_examples.examples(1)
-    batch[features.MASKED_LM_POSITIONS][0, 0] = small_examples.LENGTH - 1
-    batch[features.INPUT_MASK][0, -1] = 0
-    tokens = [f"t{i}" for i in range(small_examples.VOCAB)]
-    shown = filled_masks(batch, np.zeros([1, small_examples.PREDICTIONS], int), tokens)
-    assert len(shown.split()) == batch[features.INPUT_MASK].sum()
-
-
 TWO_DEVICES = """
 import sys
 import tensorflow as tf
@@ -313,6 +372,7 @@ def train_few_steps(examples, folder, **values):
         result = training.train(
             small_examples.encoder_settings(dropout=0.0, attention_dropout=0.0),
             settings(steps=6, batch_size=8, optimizer=name, warmup_steps=0, accumulate=2, **values),
+            task=Pretraining(),
             train_files=[examples],
             output=f"{folder}/{name}",
         )

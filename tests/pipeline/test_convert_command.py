@@ -64,6 +64,12 @@ def test_nothing_is_left_when_reading_back_fails(source, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
+def test_what_a_killed_conversion_left_is_removed(source, tmp_path):
+    (tmp_path / ".unfinished-out-abc").mkdir()
+    run(source, tmp_path / "out", "ours")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
+
+
 def test_an_output_that_cannot_be_made(source, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="--output must be writable"):

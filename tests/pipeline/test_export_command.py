@@ -37,6 +37,7 @@ def test_versions_follow_each_other(checkpoint, tmp_path):
     assert first.exit_code == 0
     assert f"\n{tmp_path}/bert/1  " in first.output
     assert "left out fill_mask: the checkpoint has no masked-language head" in first.output
+    (tmp_path / "bert" / ".export-left").mkdir()  # by a killed one
     second = run("--model", checkpoint, "--output", tmp_path, "--embedding", "pooler", "--unit-length", "--json")
     report = json.loads(second.stdout.splitlines()[-1])
     assert report["version"] == f"{tmp_path}/bert/2"
