@@ -10,19 +10,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from model.checkpoints.names import (
-    Checkpoint,
-    arrays_of,
-    config_of,
-    read_json,
-    settings_from,
-    shapes,
-    stated_or_inferred,
-    vocab_in,
-    without,
-    write_json,
-    write_vocab,
-)
+from model.checkpoints.configs import config_of, read_json, settings_from, write_json
+from model.checkpoints.names import Checkpoint, arrays_of, shapes, without
+from model.checkpoints.vocabularies import stated_or_inferred, vocab_in, write_vocab
 from model.encoder import BertEncoder
 from preprocessing.errors import InputError
 

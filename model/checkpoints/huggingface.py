@@ -14,19 +14,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from model.checkpoints import tensor_files
-from model.checkpoints.names import (
-    Checkpoint,
-    arrays_of,
-    config_of,
-    read_json,
-    settings_from,
-    shapes,
-    stated_or_inferred,
-    vocab_in,
-    without,
-    write_json,
-    write_vocab,
-)
+from model.checkpoints.configs import config_of, read_json, settings_from, write_json
+from model.checkpoints.names import Checkpoint, arrays_of, shapes, without
+from model.checkpoints.vocabularies import stated_or_inferred, vocab_in, write_vocab
 from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError, require

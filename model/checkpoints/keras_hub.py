@@ -11,20 +11,11 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
-from model.checkpoints.names import (
-    VOCAB,
-    Checkpoint,
-    arrays_of,
-    difference,
-    infer_lower_case,
-    random_inputs,
-    read_json,
-    settings_in,
-    stated_or_inferred,
-    without,
-    write_json,
-)
+from model.checkpoints.comparing import difference, random_inputs
+from model.checkpoints.configs import read_json, settings_in, write_json
+from model.checkpoints.names import Checkpoint, arrays_of, without
 from model.checkpoints.tensor_files import read_safetensors, write_safetensors
+from model.checkpoints.vocabularies import VOCAB, infer_lower_case, stated_or_inferred
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError

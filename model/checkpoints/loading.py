@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from model.checkpoints import google, huggingface, keras_hub, ours
+from model.checkpoints import google, huggingface, keras_hub, ours, vocabularies
 from model.checkpoints import names as array_names
 from model.checkpoints.names import ENCODER, POOLER, Checkpoint
 from model.encoder import BertEncoder
 from model.encoder.heads import Head, chosen
 from preprocessing.errors import InputError
-from preprocessing.features import INPUT_IDS
 
 Format = Literal["google", "huggingface", "keras-hub", "ours"]
 # Each has `read`, `write`, `vocab_file` and `lower_case`.
@@ -171,7 +170,7 @@ def save_huggingface(
 
 def save_google(encoder: BertEncoder, prefix: PathLike, vocab: Vocab = None, lower_case: bool | None = None) -> None:
     """Writes google's TF1 checkpoint `prefix.*` and, beside it, bert_config.json and vocab.txt."""
-    tokens = array_names.tokens_of(vocab, encoder.settings.vocab_size)
+    tokens = vocabularies.tokens_of(vocab, encoder.settings.vocab_size)
     google.write(encoder, pathlib.Path(prefix), tokens, lower_case)
 
 
@@ -180,22 +179,5 @@ def save_as(
 ) -> None:
     """Writes a checkpoint of the given format into `folder`."""
     place = pathlib.Path(folder) / google.PREFIX if kind == "google" else pathlib.Path(folder)
-    tokens = array_names.tokens_of(vocab, encoder.settings.vocab_size)
+    tokens = vocabularies.tokens_of(vocab, encoder.settings.vocab_size)
     _MODULES[kind].write(encoder, place, tokens, lower_case)
-
-
-def largest_difference(first: BertEncoder, second: BertEncoder) -> float:
-    """The largest absolute difference of any output, heads included, on one batch of random ids."""
-    inputs = array_names.random_inputs(first.settings)
-    pairs = zip(_outputs(first, inputs), _outputs(second, inputs), strict=True)
-    return max(array_names.difference(a, b) for a, b in pairs)
-
-
-def _outputs(encoder: BertEncoder, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-    outputs = encoder(inputs, hidden_states=True)
-    tensors = [*outputs["hidden_states"], outputs["pooled_output"]]
-    first = np.zeros((len(inputs[INPUT_IDS]), 1), np.int32)
-    for head in encoder.described_heads:
-        over = (outputs["sequence_output"], first) if head.over == "tokens" else (outputs["pooled_output"],)
-        tensors.append(getattr(encoder, head.name)(*over))
-    return [np.asarray(tensor, np.float32) for tensor in tensors]

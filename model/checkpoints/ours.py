@@ -6,18 +6,10 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from model.checkpoints.names import (
-    Checkpoint,
-    arrays_of,
-    read_json,
-    settings_in,
-    stated_or_inferred,
-    vocab_in,
-    without,
-    write_json,
-    write_vocab,
-)
+from model.checkpoints.configs import read_json, settings_in, write_json
+from model.checkpoints.names import Checkpoint, arrays_of, without
 from model.checkpoints.tensor_files import read_safetensors, write_safetensors
+from model.checkpoints.vocabularies import stated_or_inferred, vocab_in, write_vocab
 from model.encoder import BertEncoder
 from preprocessing.errors import InputError
 

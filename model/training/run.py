@@ -16,9 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from model import checkpoints
-from model.checkpoints import names as array_names
+from model.checkpoints import vocabularies
 from model.encoder import BertEncoder
-from model.settings import EncoderSettings
+from model.settings import EncoderSettings, Phase, TrainingSettings
 from model.tasks.task import Task
 from model.training import devices
 from model.training.evaluation import Evaluation
@@ -26,7 +26,6 @@ from model.training.loop import Loop, Meter
 from model.training.optimizer import Optimizer
 from model.training.records import Records, read_vocabulary
 from model.training.state import State, claim, one_at_a_time
-from model.training_settings import Phase, TrainingSettings
 from preprocessing import batches
 from preprocessing.errors import InputError
 
@@ -229,7 +228,7 @@ def check_words(path: str, tokens: Sequence[str] | None) -> None:
     known = checkpoints.vocab_file(path)
     if tokens is None or known is None:
         return
-    for line, (theirs, ours) in enumerate(itertools.zip_longest(array_names.read_vocab(known), tokens), 1):
+    for line, (theirs, ours) in enumerate(itertools.zip_longest(vocabularies.read_vocab(known), tokens), 1):
         if theirs != ours and not (theirs and ours and theirs.startswith("[unused")):
             raise InputError(
                 f"{path}: a checkpoint to begin with must have the run's vocabulary, else its ids would mean other "

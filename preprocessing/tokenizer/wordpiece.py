@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as text
 
+from preprocessing import vocab_file
 from preprocessing.features import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK
 from preprocessing.tokenizer.normalization import (
     MASK_SIGN,
@@ -23,7 +24,6 @@ from preprocessing.tokenizer.normalization import (
     Normalizer,
     row_ids,
 )
-from preprocessing.vocabulary import learning
 
 
 class Spans(NamedTuple):
@@ -52,7 +52,7 @@ class BertTokenizer:
     """
 
     def __init__(self, vocab: Sequence[str], lower_case: bool = True, special_tokens_in_text: bool = False):
-        self.vocab = learning.check(list(vocab))
+        self.vocab = vocab_file.check(list(vocab))
         self.lower_case = lower_case
         self.special_tokens_in_text = special_tokens_in_text
         ids = {token: index for index, token in enumerate(self.vocab)}
@@ -78,7 +78,7 @@ class BertTokenizer:
         cls, path: str | os.PathLike, lower_case: bool = True, special_tokens_in_text: bool = False
     ) -> "BertTokenizer":
         """Reads `vocab.txt`. Raises InputError for a file that is no vocabulary."""
-        return cls(learning.load(path), lower_case, special_tokens_in_text)
+        return cls(vocab_file.load(path), lower_case, special_tokens_in_text)
 
     @property
     def vocab_size(self) -> int:
