@@ -18,7 +18,7 @@ FLOORS = {
         {"corpus"},
         {"tokenizer"},
         {"examples"},
-        {"vocabulary"},
+        {"vocabulary", "tasks"},
     ),
     "model": ({"settings"}, {"encoder"}, {"checkpoints", "tasks"}, {"training"}),
     "serving": ({"settings", "protocol"}, {"engine", "signatures"}, {"export", "server"}, {"client"}),
