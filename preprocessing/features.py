@@ -40,6 +40,7 @@ MASKED_LM_POSITIONS = "masked_lm_positions"
 MASKED_LM_IDS = "masked_lm_ids"
 MASKED_LM_WEIGHTS = "masked_lm_weights"
 NEXT_SENTENCE_LABELS = "next_sentence_labels"
+LABEL_IDS = "label_ids"  # of a text or pair; google-research/bert's name in `run_classifier.py`
 
 # In the order in which they are written.
 SEQUENCE_FEATURES = (INPUT_IDS, INPUT_MASK, SEGMENT_IDS)
@@ -130,6 +131,12 @@ MASKED_PAIRS = Spec(
     "`bert examples`",
     _predictions_are_of_tokens,
 )
+
+
+def classified(classes: int) -> Spec:
+    """Texts or pairs of so many classes; the number after the last stands for a label that is none of them."""
+    label = Feature(1, "a label must be the number of a class, or their count where it is none", below=classes + 1)
+    return Spec(SEQUENCE | {LABEL_IDS: label}, "`bert finetune`")
 
 
 def lengths(max_seq_length: int, max_predictions: int) -> dict[str, int]:

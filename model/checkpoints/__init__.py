@@ -18,6 +18,7 @@ from model.checkpoints.loading import (
     save_huggingface,
     vocab_file,
 )
+from model.checkpoints.task_file import read_task, write_task
 
 __all__ = [
     "FORMATS",
@@ -26,10 +27,12 @@ __all__ = [
     "load",
     "lower_case",
     "read",
+    "read_task",
     "recognise",
     "save",
     "save_as",
     "save_google",
     "save_huggingface",
     "vocab_file",
+    "write_task",
 ]

@@ -29,6 +29,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from model import checkpoints
 from model.checkpoints import names
 from model.encoder import BertEncoder
+from model.settings import ClassificationSettings
 from preprocessing import storage
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
@@ -54,6 +55,7 @@ def export(
     lower_case: bool = True,
     report: Report = lambda line: None,
     signatures: Sequence[Signature] = ALL,
+    task: ClassificationSettings | None = None,
 ) -> dict:
     """Writes a SavedModel into `folder`, which must not exist yet or be empty.
 
@@ -65,9 +67,11 @@ def export(
         lower_case: whether the vocabulary is an uncased one.
         report: gets a line per step.
         signatures: those that are wanted; the encoder's heads and layers decide which of them there are.
+        task: what a classifier's numbers mean.
 
     Returns: what `assets.extra/export.json` holds: `signatures`, `left_out` (name: reason), `settings`, `lower_case`,
-    `parameters`, `bytes`, `graph_bytes`, `custom_ops`, `load_seconds`, `first_answer_seconds`, `largest_difference`.
+    `task`, `parameters`, `bytes`, `graph_bytes`, `custom_ops`, `load_seconds`, `first_answer_seconds`,
+    `largest_difference`.
 
     Raises: InputError if the folder is taken, or if the SavedModel does not answer as the encoder does.
     """
@@ -75,7 +79,8 @@ def export(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"the export folder must not exist yet. Received: {folder}")
     with _partial(folder.parent) as partial:
-        figures = _write(encoder, vocab_path, partial, settings or ExportSettings(), lower_case, report, signatures)
+        settings = settings or ExportSettings()
+        figures = _write(encoder, vocab_path, partial, settings, lower_case, report, signatures, task)
         partial.rename(folder)
     return figures
 
@@ -111,9 +116,10 @@ def export_version(
     if settings.embedding == "pooler" and not any(names.part_of(name) == names.POOLER for name in read.arrays):
         raise InputError(f'{checkpoint}: has no pooler; export it with the embedding "mean"')
     encoder = checkpoints.build(read, report=report)
+    task = checkpoints.read_task(checkpoint)
     model = pathlib.Path(base) / name
     with _partial(model) as partial:
-        _write(encoder, vocab_path, partial, settings, lower_case is not False, report, signatures)
+        _write(encoder, vocab_path, partial, settings, lower_case is not False, report, signatures, task)
         while True:
             version = model / str(max(_versions(model), default=0) + 1)
             try:
@@ -177,10 +183,10 @@ def _answer_elsewhere(folder):
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def _write(encoder, vocab_path, folder, settings, lower_case, report, signatures) -> dict:
+def _write(encoder, vocab_path, folder, settings, lower_case, report, signatures, task) -> dict:
     vocab_path = pathlib.Path(vocab_path)
     tokenizer = BertTokenizer.from_vocab(str(vocab_path), lower_case=lower_case)
-    texts = TextEncoder(encoder, tokenizer, settings)
+    texts = TextEncoder(encoder, tokenizer, settings, task)
     left_out = {signature.name: reason for signature in signatures if (reason := signature.missing(texts))}
     signatures = [signature for signature in signatures if signature.name not in left_out]
     report("tracing")
@@ -201,6 +207,7 @@ def _write(encoder, vocab_path, folder, settings, lower_case, report, signatures
         "left_out": left_out,
         "settings": dataclasses.asdict(settings),
         "lower_case": lower_case,
+        "task": dataclasses.asdict(texts.task) if texts.task else None,
         "parameters": sum(math.prod(variable.shape) for variable in texts.model.variables),
     }
     (folder / REPORT).parent.mkdir(exist_ok=True)

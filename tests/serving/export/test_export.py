@@ -155,7 +155,7 @@ def rounded(vocab, tmp_path_factory):
 
 def encoder_without_its_last_layer():
     whole = small_model.encoder()
-    less = BertEncoder(dataclasses.replace(whole.settings, num_layers=3), whole.heads)
+    less = BertEncoder(dataclasses.replace(whole.settings, num_layers=3), whole.described_heads)
     values = {variable.path: variable for variable in whole.variables}
     for variable in less.variables:
         variable.assign(values[variable.path])
