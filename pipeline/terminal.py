@@ -163,6 +163,7 @@ def training_figures(figures: Mapping[str, float]) -> dict[str, float]:
     """What of the training figures fits on a line."""
     names = {
         "loss": "loss",
+        "accuracy": "accuracy",
         "masked_lm_accuracy": "masked_accuracy",
         "next_sentence_accuracy": "next_accuracy",
         "learning_rate": "learning_rate",

@@ -5,7 +5,7 @@ Shapes: B batch, C labels, `()` a scalar.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -86,7 +86,10 @@ class Classification:
         return {"nll": nll, "right": tf.reduce_sum(right_B)} | self.totals(batch)
 
     def logits(self, encoder, batch, training=False, seed=None, **options) -> tf.Tensor:
-        """float32 [B, C]. In training, dropout before the head, as the encoder's."""
+        """float32 [B, C]. In training, dropout before the head, as the encoder's; else, only as long as the longest."""
+        if not training:
+            longest = tf.reduce_max(tf.reduce_sum(batch[features.INPUT_MASK], 1))
+            batch = {name: batch[name][:, : tf.maximum(longest, 1)] for name in features.SEQUENCE_FEATURES}
         first_B1 = tf.zeros([tf.shape(batch[features.INPUT_IDS])[0], 1], tf.int32)
         outputs = encoder(batch, training=training, seed=seed, positions=first_B1, **options)
         pooled_BH = outputs["pooled_output"]
@@ -133,12 +136,12 @@ class Classification:
         return tf.gather(weights, labels_B) * real_examples(batch)
 
 
-def balanced(counts: np.ndarray) -> tuple[float, ...]:
+def balanced(counts: Sequence[int]) -> tuple[float, ...]:
     """Weights by which each label counts alike, the mean over all rows being 1 (scikit-learn's "balanced"); 1 for a
     label without rows."""
-    counts = np.asarray(counts, float)
-    present = counts > 0
-    return tuple(np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 1.0).tolist())
+    rows = np.asarray(counts, float)
+    present = rows > 0
+    return tuple(np.where(present, rows.sum() / (present.sum() * np.maximum(rows, 1)), 1.0).tolist())
 
 
 def scores(confusion: np.ndarray) -> dict[str, float]:

@@ -123,16 +123,19 @@ def prepare(
     report = folder / f"{name}.json"
     if report.is_file():
         found = json.loads(report.read_text())
-        splits = {part: Split(**found.pop(part)) for part in ("train", "dev")}
-        for split in splits.values():  # the folder may have been moved
+        known = Prepared(train=Split(**found.pop("train")), dev=Split(**found.pop("dev")), **found)
+        for split in (known.train, known.dev):  # the folder may have been moved
             split.file = str(folder / os.path.basename(split.file))
-        if all(os.path.isfile(split.file) for split in splits.values()):
-            return Prepared(**found, **splits)
-    parts = [Split(str(folder / f"{name}-{part}.tfrecord"), table.told)
-             for part, table in (("train", train), ("dev", dev))]  # fmt: skip
+        if os.path.isfile(known.train.file) and os.path.isfile(known.dev.file):
+            return known
+    train_split, dev_split = (
+        Split(str(folder / f"{name}-{part}.tfrecord"), table.told) for part, table in (("train", train), ("dev", dev))
+    )
     dev_texts = collections.Counter(_key(row) for row in dev.rows(_ignored))
     counts, shared = _labels_and_shared(train, dev_texts, labels)
-    prepared = Prepared(list(labels or sorted(counts)), *parts, sum(dev_texts[key] for key in shared), [])
+    prepared = Prepared(
+        list(labels or sorted(counts)), train_split, dev_split, sum(dev_texts[key] for key in shared), []
+    )
     require(
         sum(count > 0 for count in counts.values()) > 1,
         f"{train.path}: training needs at least two classes",
@@ -144,8 +147,8 @@ def prepare(
     encode = _Encoder(tokenizer, prepared.labels, max_seq_length, long == "head-tail")
     scratch = folder / f"{name}-set_aside.tsv"
     with scratch.open("w") as aside:
-        for split, table in zip(parts, (train, dev), strict=True):
-            encode.write(split, table, split is prepared.train, aside, progress)
+        for split, table in ((train_split, train), (dev_split, dev)):
+            encode.write(split, table, split is train_split, aside, progress)
             require(split.rows > 0, f"{table.path}: a table must have usable rows", _first(split) or "none")
     write_whole(json.dumps(dataclasses.asdict(prepared)), report)
     return prepared
