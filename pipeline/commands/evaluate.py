@@ -12,6 +12,18 @@ from preprocessing.errors import InputError
 SHOWN = 3
 
 
+class _Places:
+    """How many there are, and the first of them."""
+
+    def __init__(self):
+        self.count, self.first = 0, ""
+
+    def add(self, place: str) -> None:
+        self.count += 1
+        if self.count <= SHOWN:
+            self.first += f"{'; ' if self.first else ''}{place}"
+
+
 @click.command("evaluate")
 @click.option(
     "--model", required=True, metavar="MODEL", help="DIR/model of `bert finetune`, an exported folder, or a server."
@@ -37,13 +49,12 @@ def command(model, data, text, second, label, header, model_name, as_json):
     from model.tasks import classification
     from pipeline.finetuning import asking
 
-    aside: list[str] = []
-    unknown: list[str] = []
+    aside, unknown = _Places(), _Places()
     numbers: dict[str, int] = {}
     confusion = np.zeros((0, 0))
 
     def set_aside(line, reason):
-        aside.append(f"{table.path}:{line} {reason}")
+        aside.add(f"{table.path}:{line} {reason}")
 
     started = time.monotonic()
     with (
@@ -54,13 +65,13 @@ def command(model, data, text, second, label, header, model_name, as_json):
             if not numbers:
                 numbers = {name: number for number, name in enumerate(labels)}
                 confusion = np.zeros((len(labels) + 1, len(labels)))
-            gold = numbers.get(row.label, len(labels))
+            gold = len(labels) if row.label is None else numbers.get(row.label, len(labels))
             if gold == len(labels):
-                unknown.append(f"{row.place} {'no label' if row.label is None else repr(row.label)}")
+                unknown.add(f"{row.place} {'no label' if row.label is None else repr(row.label)}")
             confusion[gold, numbers[said]] += 1
             progress.update(count)
     if not numbers:
-        raise InputError(f"{table.path}: a table must have usable rows. Received: {aside[0] if aside else 'none'}")
+        raise InputError(f"{table.path}: a table must have usable rows. Received: {aside.first or 'none'}")
     rows = int(confusion.sum())
     each = classification.f1(confusion)
     found = {
@@ -68,16 +79,16 @@ def command(model, data, text, second, label, header, model_name, as_json):
         "rows_per_second": rows / (time.monotonic() - started),
         **classification.scores(confusion),
         "f1": dict(zip(numbers, each.tolist(), strict=True)),
-        "unknown": len(unknown),
-        "set_aside": len(aside),
+        "unknown": unknown.count,
+        "set_aside": aside.count,
     }
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
     click.echo(table.told)
     for places, what in ((aside, "rows cannot be used"), (unknown, "rows have none of the model's labels: errors")):
-        if places:
-            click.echo(f"{len(places):,} {what}: {'; '.join(places[:SHOWN])}")
+        if places.count:
+            click.echo(f"{places.count:,} {what}: {places.first}")
     click.echo(f"{rows:,} rows, {found['rows_per_second']:.0f} a second")
     for name in ("accuracy", "macro_f1", "matthews", "majority_accuracy"):
         click.echo(f"  {name.replace('_', ' '):20} {found[name]:.4f}")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 
 from model import checkpoints
+from model.checkpoints.names import ENCODER, POOLER, part_of
 from model.encoder.heads import CLASSIFIER
 from model.settings import EncoderSettings, Precision, TrainingSettings
 from model.tasks.classification import Classification, balanced
@@ -52,19 +53,19 @@ class Options:
         """The labels of `labels`: a file, one a line, or the labels with commas between them."""
         if self.labels is None:
             return None
-        text = pathlib.Path(self.labels).read_text("utf-8") if os.path.isfile(self.labels) else None
-        found = self.labels.split(",") if text is None else [line for line in text.split("\n") if line]
+        is_file = os.path.isfile(self.labels)
+        found = [line for line in _lines(self.labels) if line] if is_file else self.labels.split(",")
         require(len(set(found)) == len(found) and all(found), "--labels must be texts that differ", found)
         return found
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """The checkpoint that is fine-tuned."""
+    """The checkpoint that is fine-tuned. `parts`: its heads, and pooler, by name."""
 
     path: str
     encoder: EncoderSettings
-    heads: Sequence[str]
+    parts: Sequence[str]
     labels: Sequence[str] | None  # of its classifier, if it has one
     vocab: str
     lower_case: bool
@@ -78,9 +79,9 @@ class Start:
             raise InputError(f"{path}: no vocabulary beside the checkpoint; name one with --vocab")
         lower_case = checkpoints.lower_case(path) if lower_case is None else lower_case
         known = checkpoints.read_task(path)
-        names = [head.name for head in found.described_heads]
-        labels = known.labels if known and CLASSIFIER.name in names else None
-        return cls(path, found.settings, names, labels, vocab, lower_case is not False)
+        parts = list(dict.fromkeys(part for name in found.arrays if (part := part_of(name)) != ENCODER))
+        labels = known.labels if known and CLASSIFIER.name in parts else None
+        return cls(path, found.settings, parts, labels, vocab, lower_case is not False)
 
     def tokenizer(self) -> BertTokenizer:
         return BertTokenizer.from_vocab(self.vocab, self.lower_case)
@@ -125,8 +126,9 @@ class Plan:
         """Lines for people."""
         start, encoder, training = self.start, self.start.encoder, self.training
         train, dev, labels = self.prepared.train, self.prepared.dev, self.prepared.labels
-        new = [head.name for head in self.task.heads if head.name not in start.heads or head.name in self.fresh]
-        unused = [name for name in start.heads if name not in [head.name for head in self.task.heads]]
+        needed = [POOLER, *(head.name for head in self.task.heads)]
+        new = [part for part in needed if part not in start.parts or part in self.fresh]
+        unused = [part for part in start.parts if part not in needed]
         yield (
             f"{start.path}: {encoder.num_layers} layers, {encoder.hidden_size} hidden; "
             f"new: {', '.join(new) or 'nothing'}; unused: {', '.join(unused) or 'nothing'}"
@@ -182,7 +184,7 @@ def _class_weights(kind: str | None, prepared: Prepared) -> tuple[float, ...]:
     if not os.path.isfile(kind):
         raise InputError(f"class weights must be balanced or a file of lines `label TAB weight`. Received: {kind!r}")
     found: dict[str, float] = {}
-    for number, line in enumerate(pathlib.Path(kind).read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(kind), 1):
         label, _, weight = line.rpartition("\t")
         try:
             found[label] = float(weight)
@@ -192,6 +194,15 @@ def _class_weights(kind: str | None, prepared: Prepared) -> tuple[float, ...]:
     missing = [label for label in prepared.labels if label not in found]
     require(not missing, f"{kind}: each label needs a weight", missing)
     return tuple(found[label] for label in prepared.labels)
+
+
+def _lines(path: str) -> list[str]:
+    """Of a UTF-8 file, without blank ones at its end."""
+    try:
+        text = pathlib.Path(path).read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    return text.rstrip("\r\n").replace("\r\n", "\n").split("\n")
 
 
 def dev_examples(plan: Plan) -> batches.Examples:

@@ -88,6 +88,8 @@ class Table:
         else:
             names = self._names()
             require(columns.header is None, f"{self.path}: only TSV and CSV have a line of names", columns.header)
+        if len(set(names)) < len(names):
+            raise InputError(f"{self.path}: the columns' names must differ. {_list(names)}")
         self._width, self._names_of_columns = len(names), names
         self._keys = self._found(columns, names)
         chosen = (f"{role} {names[place]}" for role, place in self._keys.items())
@@ -173,8 +175,6 @@ class Table:
                 "the columns' names (--no-header if it is a row)" if self._header else "a row (--header if it is not)"
             )
         if self._header:
-            if len(set(first)) < len(first):
-                raise InputError(f"{self.path}:1: the columns' names must differ. {_list(first)}")
             return first, told
         return [str(place) for place in range(1, len(first) + 1)], told
 

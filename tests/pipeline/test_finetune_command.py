@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from model import checkpoints
 from model.encoder import BertEncoder
 from model.encoder.heads import CLASSIFIER
-from model.settings import EncoderSettings
+from model.settings import ClassificationSettings, EncoderSettings
 from pipeline import cli
 from preprocessing.errors import InputError
 from serving.export import exporting, golden
@@ -278,6 +278,31 @@ def test_class_weights_of_a_file(data, tmp_path):
     write(path, [("wet", "2")])
     with pytest.raises(InputError, match=r"weights.tsv: each label needs a weight. Received: \['dry'\]"):
         finetune(data, tmp_path / "run", "--class-weights", str(path))
+
+
+def test_a_file_of_labels_that_is_no_text(data, tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(b"wet\xff\n")
+    for option in ("--labels", "--class-weights"):
+        with pytest.raises(InputError, match=r"labels.txt: cannot be read as UTF-8 text"):
+            finetune(data, tmp_path / "run", option, path)
+
+
+def test_labels_go_with_a_converted_model(tuned, tmp_path):
+    assert (
+        run("convert", "--input", tuned[0] / "model", "--output", tmp_path / "hf", "--to", "huggingface").exit_code == 0
+    )
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert config["id2label"] == {"0": "dry", "1": "wet"}
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert checkpoints.read_task(tmp_path / "hf") == checkpoints.read_task(tuned[0] / "model")
+
+
+def test_labels_of_another_model(data, tuned, tmp_path):
+    shutil.copytree(tuned[0] / "model", tmp_path / "model")
+    checkpoints.write_task(tmp_path / "model", ClassificationSettings(("a", "b", "c")))
+    with pytest.raises(InputError, match=r"the labels must be as many as those of the classifier \(2\).*Received: 3"):
+        run("evaluate", "--model", tmp_path / "model", "--data", data / "dev.tsv")
 
 
 def test_evaluate_of_what_is_no_classifier(data, tmp_path):

@@ -124,7 +124,7 @@ def test_what_cannot_be_used_is_set_aside_with_its_line(tmp_path):
         ("a.tsv", "one\n", {}, "which column is the label. .*Its columns: 1"),
         ("a.csv", "text,label\n", {}, None),
         ("a.csv", 'text,label\na,x\n"b,y\nc,z\n', {}, "a.csv:3: the row that begins here is no CSV"),
-        ("a.csv", "text,text\na,x\n", {"text": "text"}, "a.csv:1: the columns' names must differ"),
+        ("a.csv", "text,text\na,x\n", {"text": "text"}, "a.csv: the columns' names must differ"),
         ("a.tsv", "a\tx\n".encode("utf-16"), {}, "a.tsv:1: a table must be UTF-8. Received: UTF-16"),
         ("a.tsv", b"x" * (MAX_ROW + 1), {}, "a.tsv:1: a line must not exceed 16 MiB"),
         ("a.parquet", "no parquet", {}, "a.parquet: cannot be read as Parquet"),
