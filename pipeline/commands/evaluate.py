@@ -56,11 +56,11 @@ def command(model, data, text, second, label, header, model_name, as_json):
     def set_aside(line, reason):
         aside.add(f"{table.path}:{line} {reason}")
 
-    started = time.monotonic()
     with (
         asking.opened(model, second is not None, model_name) as ask,
         terminal.Progress("Asking", unit="rows") as progress,
     ):
+        started = time.monotonic()
         for count, (row, said, _, labels) in enumerate(asking.answered(table.rows(set_aside), ask), 1):
             if not numbers:
                 numbers = {name: number for number, name in enumerate(labels)}
@@ -70,13 +70,14 @@ def command(model, data, text, second, label, header, model_name, as_json):
                 unknown.add(f"{row.place} {'no label' if row.label is None else repr(row.label)}")
             confusion[gold, numbers[said]] += 1
             progress.update(count)
+        seconds = time.monotonic() - started
     if not numbers:
         raise InputError(f"{table.path}: a table must have usable rows. Received: {aside.first or 'none'}")
     rows = int(confusion.sum())
     each = classification.f1(confusion)
     found = {
         "rows": rows,
-        "rows_per_second": rows / (time.monotonic() - started),
+        "rows_per_second": rows / seconds,
         **classification.scores(confusion),
         "f1": dict(zip(numbers, each.tolist(), strict=True)),
         "unknown": unknown.count,

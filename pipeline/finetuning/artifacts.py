@@ -116,7 +116,8 @@ def report(plan: Plan, metrics: dict) -> str:
         )
     lines += ["", "## Data", ""]
     for split, name in ((prepared.train, "train"), (prepared.dev, "dev")):
-        lines.append(f"- {name}: {split.rows:,} rows, {split.cut / split.rows:.1%} cut ({options.long}) at {options.max_seq_length} tokens")  # fmt: skip  # noqa: E501
+        cut = f"{split.cut / split.rows:.1%} longer than {options.max_seq_length} tokens ({options.long})"
+        lines.append(f"- {name}: {split.rows:,} rows, {cut}")
     lines += [f"- {note}" for note in prepared.notes()]
     lines += ["", "## Settings", ""]
     lines += [f"- {name}: {value}" for name, value in vars(options).items() if value is not None]
