@@ -72,7 +72,6 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     if workers > 1 and not beam_options:
         worker_nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
     from apache_beam.io.filesystems import FileSystems
-    from apache_beam.options.pipeline_options import PipelineOptions
 
     from preprocessing import beam_runner, beam_transforms, corpus
 
@@ -80,7 +79,7 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     chunks = corpus.find_chunks(corpus_settings)
     size = sum(chunk.size for chunk in chunks)
     shards = shards or beam_transforms.number_of_shards(size, settings.dupe_factor)
-    local = not PipelineOptions(list(beam_options)).get_all_options().get("runner")
+    local = not beam_runner.named_runner(beam_options)
     workers = workers or (os.cpu_count() or 1 if size * settings.dupe_factor > _BYTES_WORTH_WORKERS else 1)
     shards = max(shards, workers) if local else shards
     pipeline = beam_runner.make_pipeline(beam_runner.make_options(beam_options, workers))
