@@ -42,11 +42,12 @@ Reload = Callable[[object], Awaitable[None]]
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata."""
+    """Predict and GetModelMetadata. With `as_content`, numbers in answers are bytes, not lists."""
 
-    def __init__(self, inference: Inference, metrics: Metrics):
+    def __init__(self, inference: Inference, metrics: Metrics, as_content: bool):
         self._inference = inference
         self._metrics = metrics
+        self._as_content = as_content
 
     async def Predict(self, request, context):
         start, status, name = time.perf_counter(), "INTERNAL", "unknown"
@@ -60,7 +61,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             _fill(response.model_spec, signature.model)
             response.model_spec.signature_name = signature.name
             for key, array in outputs.items():
-                tensors.to_proto(array, response.outputs[key])
+                tensors.to_proto(array, response.outputs[key], self._as_content)
             status = "OK"
             return response
         except RequestError as error:
@@ -153,9 +154,12 @@ class ModelService:
         )
 
 
-def add_services(server: grpc.aio.Server, inference: Inference, metrics: Metrics, reload: Reload):
+def add_services(
+    server: grpc.aio.Server, inference: Inference, metrics: Metrics, reload: Reload, as_content: bool = False
+):
     """Registers everything; returns the health servicer, which says NOT_SERVING until it is told otherwise."""
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(inference, metrics), server)
+    prediction = PredictionService(inference, metrics, as_content)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
     server.add_generic_rpc_handlers((ModelService(inference, reload).handlers(),))
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

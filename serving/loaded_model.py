@@ -2,7 +2,10 @@
 
 import dataclasses
 import importlib.util
+import os
 import pathlib
+import re
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -162,13 +165,19 @@ class LoadedModel:
         self.name = name
         self.version = version
         self.in_flight = 0
+        self._alias, loaded_from = _without_glob(folder)
         # Signatures stay valid only as long as the object they belong to.
-        self._object = tf.saved_model.load(str(folder))
+        self._object = tf.saved_model.load(loaded_from)
         self.signatures = {key: Signature(self, key, function) for key, function in self._object.signatures.items()}
         if not self.signatures:
             raise ValueError("the SavedModel has no signatures")
         self.signature_defs = _signature_defs(folder)
         self.load_seconds = time.monotonic() - start
+
+    def close(self) -> None:
+        """Takes away what loading left on disk."""
+        if self._alias is not None:
+            self._alias.cleanup()
 
     def signature(self, name: str) -> Signature:
         """Raises RequestError if there is none."""
@@ -213,6 +222,17 @@ def _widened(array, most):
     wide = np.full((len(array), most, *array.shape[2:]), b"" if array.dtype == object else 0, array.dtype)
     wide[:, : array.shape[1]] = array
     return wide
+
+
+def _without_glob(folder: pathlib.Path) -> tuple[tempfile.TemporaryDirectory | None, str]:
+    """(what keeps it there, another path of a folder): TensorFlow takes the name of a checkpoint for a pattern, and
+    finds none in a folder whose path has one of its signs."""
+    if not re.search(r"[*?[\]\\]", str(folder)):
+        return None, str(folder)
+    holder = tempfile.TemporaryDirectory(prefix="bert-")
+    alias = os.path.join(holder.name, "model")
+    os.symlink(os.path.abspath(folder), alias)
+    return holder, alias
 
 
 def _signature_defs(folder):

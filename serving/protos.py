@@ -28,15 +28,6 @@ Status: int32 error_code = 1; string error_message = 2;
 ModelVersionStatus: int64 version = 1; int32 state = 2; Status status = 3;
 GetModelStatusResponse: repeated ModelVersionStatus model_version_status = 1;
 
-Latest: uint32 num_versions = 1;
-All:
-Specific: repeated int64 versions = 1;
-VersionPolicy: Latest latest = 100; All all = 101; Specific specific = 102;
-ModelConfig: string name = 1; string base_path = 2; int32 model_type = 3; string model_platform = 4;
-  VersionPolicy model_version_policy = 7; map int64 version_labels = 8;
-ModelConfigList: repeated ModelConfig config = 1;
-ModelServerConfig: ModelConfigList model_config_list = 1;
-
 BatchingParameters: Int64Value max_batch_size = 1; Int64Value batch_timeout_micros = 2;
   Int64Value max_enqueued_batches = 3; Int64Value num_batch_threads = 4;
   StringValue thread_pool_name = 5; repeated int64 allowed_batch_sizes = 6;
@@ -90,7 +81,6 @@ PredictRequest = _messages["PredictRequest"]
 PredictResponse = _messages["PredictResponse"]
 GetModelStatusRequest = _messages["GetModelStatusRequest"]
 GetModelStatusResponse = _messages["GetModelStatusResponse"]
-ModelServerConfig = _messages["ModelServerConfig"]
 BatchingParameters = _messages["BatchingParameters"]
 SSLConfig = _messages["SSLConfig"]
 MonitoringConfig = _messages["MonitoringConfig"]

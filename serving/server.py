@@ -23,11 +23,13 @@ from collections.abc import Callable, Sequence
 
 import grpc
 import h11
+import orjson
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from preprocessing.errors import InputError
 from serving import server_settings, versions
+from serving.request_error import Code, RequestError
 from serving.server_settings import ModelSettings, ServerSettings
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Addresses:
 
     grpc: str | None  # host:port
     rest: str | None  # http://host:port
+    grpc_socket: str | None = None  # unix:path
 
 
 def serve(settings: ServerSettings, *, report: Report = log.info, ready: Callable[[Addresses], None] = print) -> None:
@@ -76,12 +79,14 @@ async def run(
     """As `serve`, in the running event loop, until `stop` is set."""
     for model in settings.models:
         check_folder(model)
+    _tell_passed_over(settings.models, report)
     if settings.tls:
         _ssl_context(settings.tls)  # says what is wrong with them; gRPC would not
     # Ports first: one that is taken should be known before TensorFlow is imported, which takes seconds.
     rest_socket = _bind(settings.host, settings.rest_api_port) if settings.rest_api_port >= 0 else None
     with contextlib.closing(rest_socket) if rest_socket else contextlib.nullcontext():
-        grpc_server, grpc_port = _grpc_server(settings) if settings.port >= 0 else (None, None)
+        has_grpc = settings.port >= 0 or settings.grpc_socket_path
+        grpc_server, grpc_port = _grpc_server(settings) if has_grpc else (None, None)
         try:
             await _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_port)
         finally:
@@ -97,7 +102,6 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
     from serving.inference import Inference
     from serving.metrics import Metrics
     from serving.models import Models
-    from serving.request_error import Code, RequestError
     from serving.rest_api import RestApi
 
     with contextlib.suppress(RuntimeError):  # already running, as in tests
@@ -110,8 +114,9 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
     metrics = Metrics()
     models = Models(
         settings.models,
-        warm_up=settings.enable_model_warmup,
+        warm_ups=settings.enable_model_warmup * max(1, settings.num_request_iterations_for_warmup),
         load_retries=settings.max_num_load_retries,
+        early_labels=settings.allow_version_labels_for_unavailable_models,
         report=report,
     )
     batcher = Batcher(settings.batching, metrics.batch)
@@ -123,18 +128,14 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
             asked = server_settings.models_of(config)
         except InputError as error:
             raise RequestError(Code.INVALID_ARGUMENT, str(error)) from None
-        for model in asked:
-            # A request must not make the server read folders that its operator did not name.
-            if model.base_path not in known_paths:
-                raise RequestError(
-                    Code.PERMISSION_DENIED,
-                    f"base_path must be one that the server was started with: {sorted(known_paths)}. "
-                    f"Received: {model.base_path!r}",
-                )
-        await models.reload(asked)
+        _tell_passed_over(asked, report)
+        await models.reload(tuple(_of_the_operator(model, known_paths) for model in asked))
 
     tasks = []
-    health = grpc_api.add_services(grpc_server, inference, metrics, reload) if grpc_server else None
+    health = None
+    if grpc_server is not None:
+        as_content = settings.enable_serialization_as_tensor_content
+        health = grpc_api.add_services(grpc_server, inference, metrics, reload, as_content)
     rest_server = None
     try:
         if not await _unless(stop, _first_look(models)):
@@ -149,6 +150,7 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
                 metrics,
                 timeout=settings.rest_api_timeout_in_ms / 1000,
                 prometheus_path=settings.prometheus_path,
+                cors=settings.rest_api_enable_cors_support,
                 waiting_rows=lambda: batcher.waiting_rows,
             )
             rest_server = _RestServer(_rest_config(app, settings))
@@ -162,8 +164,9 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
                 await asyncio.sleep(0.001)
             if rest.done():
                 raise InputError(_ended(rest))
-        watch = models.watch(settings.file_system_poll_wait_seconds)
-        tasks.append(asyncio.create_task(watch, name="the watch over new versions"))
+        if settings.file_system_poll_wait_seconds:
+            watch = models.watch(settings.file_system_poll_wait_seconds)
+            tasks.append(asyncio.create_task(watch, name="the watch over new versions"))
         if health is not None:
             tasks.append(asyncio.create_task(_follow_health(models, health), name="the health service"))
         if settings.model_config_file and settings.model_config_file_poll_wait_seconds > 0:
@@ -173,7 +176,8 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
         scheme = "https" if settings.tls else "http"
         ready(
             Addresses(
-                grpc=f"{host}:{grpc_port}" if grpc_server else None,
+                grpc=f"{host}:{grpc_port}" if grpc_port is not None else None,
+                grpc_socket=f"unix:{settings.grpc_socket_path}" if settings.grpc_socket_path else None,
                 rest=f"{scheme}://{host}:{rest_socket.getsockname()[1]}" if rest_socket else None,
             )
         )
@@ -247,6 +251,33 @@ def _check_loaded(settings, models):
         if refused and not models.all_answer() and len(settings.models) == 1:
             number, error = refused[0]
             raise InputError(f"{model.base_path}/{number}: no version of {model.name} could be loaded: {error}")
+    if not settings.file_system_poll_wait_seconds and not models.some_answer():
+        paths = [model.base_path for model in settings.models]
+        raise InputError(
+            "file_system_poll_wait_seconds=0 looks once, so a version must be there from the start. "
+            f"Received: none in {', '.join(paths)}"
+        )
+
+
+def _tell_passed_over(models, report):
+    for model in models:
+        for name in model.passed_over:
+            report(f"{model.name}: {name} is passed over: this server logs no requests")
+
+
+def _of_the_operator(model, known_paths):
+    """The same with its folder as the operator spelled it. Raises RequestError for one that the operator did not name:
+    no request makes the server read others."""
+    if model.base_path in known_paths:
+        return model
+    folder = os.path.realpath(model.base_path)
+    for known in known_paths:
+        if os.path.realpath(known) == folder:
+            return dataclasses.replace(model, base_path=known)
+    raise RequestError(
+        Code.PERMISSION_DENIED,
+        f"base_path must be one that the server was started with: {sorted(known_paths)}. Received: {model.base_path!r}",
+    )
 
 
 async def _follow_health(models, health):
@@ -273,6 +304,7 @@ async def _follow_config(settings, models, known_paths, report):
             if found != taken:
                 known_paths.update(model.base_path for model in found)
                 await models.reload(found)
+                _tell_passed_over(found, report)
                 taken = found
             told = ""
         except Exception as error:  # tried again at the next look: a version may still be on its way
@@ -341,6 +373,20 @@ class _Protocol(H11Protocol):
         self._head_timer = None
         if self.conn.their_state is h11.IDLE:
             self.transport.close()
+
+    def send_400_response(self, msg):
+        """As JSON, like all other errors. What is wrong is in the exception that uvicorn is handling."""
+        error = sys.exc_info()[1]
+        status = getattr(error, "error_status_hint", 400)
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # whoever still answers what came before says nothing more
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = orjson.dumps({"error": f"{msg.removesuffix('.')}: {error}" if error else msg})
+            headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+            response = h11.Response(status_code=status, headers=[*headers, ("connection", "close")])
+            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def _stop_timer(self):
         if self._head_timer is not None:
@@ -414,8 +460,8 @@ def _bind(host, port) -> socket.socket:
     return bound
 
 
-def _grpc_server(settings) -> tuple[grpc.aio.Server, int]:
-    if settings.port:
+def _grpc_server(settings) -> tuple[grpc.aio.Server, int | None]:
+    if settings.port > 0:
         # gRPC's own message does not say why.
         _bind(settings.host, settings.port).close()
     limit = settings.limits
@@ -424,17 +470,27 @@ def _grpc_server(settings) -> tuple[grpc.aio.Server, int]:
             ("grpc.so_reuseport", 0),  # else two servers would share a port without a word
             ("grpc.max_receive_message_length", limit.message_bytes),
             ("grpc.max_send_message_length", -1),  # answers are bounded by Limits.answer_bytes
+            *settings.grpc_channel_arguments,
         ]
     )
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"{host}:{settings.port}"
-    try:
+
+    def listen(address):
         if settings.tls:
-            port = server.add_secure_port(address, _grpc_credentials(settings.tls))
-        else:
-            port = server.add_insecure_port(address)
+            return server.add_secure_port(address, _grpc_credentials(settings.tls))
+        return server.add_insecure_port(address)
+
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    port = None
+    try:
+        if settings.port >= 0:
+            port = listen(f"{host}:{settings.port}")
     except RuntimeError as error:
         raise InputError(_taken(settings.host, settings.port, str(error), errno.EADDRINUSE)) from None
+    try:
+        if settings.grpc_socket_path:
+            listen(f"unix:{settings.grpc_socket_path}")
+    except RuntimeError as error:
+        raise InputError(f"cannot listen on grpc_socket_path {settings.grpc_socket_path!r} ({error})") from None
     return server, port
 
 
@@ -449,6 +505,6 @@ def _taken(host, port, reason, number):
 
 def print_ready(addresses: Addresses, stream=None) -> None:
     """The one line on standard output that says where the server answers."""
-    where = [f"gRPC {addresses.grpc}"] if addresses.grpc else []
+    where = [f"gRPC {address}" for address in (addresses.grpc, addresses.grpc_socket) if address]
     where += [f"REST {addresses.rest}"] if addresses.rest else []
     print("Ready: " + ", ".join(where), file=stream or sys.stdout, flush=True)

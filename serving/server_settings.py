@@ -1,11 +1,13 @@
 """What the embedded server is told: flags and files of TensorFlow Serving, read into frozen, validated objects."""
 
+import contextlib
 import dataclasses
 import pathlib
 import re
 from typing import Literal
 
 from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
 
 from preprocessing.errors import InputError, require
 from serving import protos
@@ -23,6 +25,7 @@ class ModelSettings:
     num_versions: int = 1  # of policy "latest"
     versions: tuple[int, ...] = ()  # of policy "specific"
     labels: tuple[tuple[str, int], ...] = ()  # (label, version)
+    passed_over: tuple[str, ...] = ()  # fields of the file that mean nothing to this server
 
     def __post_init__(self):
         require(re.fullmatch(r"[\w.\-]+", self.name) is not None, "a model's name is of A-Z a-z 0-9 . _ -", self.name)
@@ -48,6 +51,7 @@ class BatchingSettings:
     batch_timeout_micros: int = 0  # how long a batch waits for company while a thread is free
     num_batch_threads: int = 2
     max_enqueued_batches: int = 32  # per signature; beyond them a request is refused at once
+    enabled: bool = True  # if not, each request is run alone, all of its rows at once
 
     def __post_init__(self):
         for name in ("max_batch_size", "num_batch_threads", "max_enqueued_batches"):
@@ -103,6 +107,12 @@ class ServerSettings:
     inter_op_parallelism: int = 0
     max_num_load_retries: int = 0
     enable_model_warmup: bool = True
+    num_request_iterations_for_warmup: int = 0  # how often each recorded request is answered, where it is positive
+    allow_version_labels_for_unavailable_models: bool = False  # new labels, in a reload
+    rest_api_enable_cors_support: bool = False
+    grpc_socket_path: str | None = None  # besides the port
+    grpc_channel_arguments: tuple[tuple[str, int | str], ...] = ()  # of gRPC's server
+    enable_serialization_as_tensor_content: bool = False  # of numbers in gRPC's answers
     prometheus_path: str = "/monitoring/prometheus/metrics"
     drain_seconds: float = 10.0  # how long running requests may take after SIGTERM
 
@@ -112,12 +122,14 @@ class ServerSettings:
         require(bool(names), "there must be a model to serve; name one with --model-base-path", names)
         for name in ("port", "rest_api_port"):
             require(getattr(self, name) < 65536, f"{name} must be below 65536", getattr(self, name))
-        require(self.port >= 0 or self.rest_api_port >= 0, "gRPC or REST must be on", (self.port, self.rest_api_port))
-        require(self.port != self.rest_api_port or self.port == 0, "gRPC and REST need a port each", self.port)
+        ports = (self.port, self.rest_api_port)
+        require(max(ports) >= 0 or bool(self.grpc_socket_path), "gRPC or REST must be on", ports)
+        require(self.port != self.rest_api_port or self.port <= 0, "gRPC and REST need a port each", self.port)
         for name in ("intra_op_parallelism", "inter_op_parallelism", "drain_seconds", "max_num_load_retries"):
             require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
         require(self.rest_api_timeout_in_ms > 0, "the REST timeout must be positive", self.rest_api_timeout_in_ms)
-        require(self.file_system_poll_wait_seconds > 0, "polls must wait", self.file_system_poll_wait_seconds)
+        poll = self.file_system_poll_wait_seconds
+        require(poll >= 0, "file_system_poll_wait_seconds must not be negative (0 looks once)", poll)
         require(self.prometheus_path.startswith("/"), "the Prometheus path must begin with /", self.prometheus_path)
 
 
@@ -128,6 +140,8 @@ def models_of(config) -> tuple[ModelSettings, ...]:
     for entry in config.model_config_list.config:
         if entry.model_platform not in ("", "tensorflow"):
             raise InputError(f'model_platform must be "tensorflow". Received: {entry.model_platform!r}')
+        if entry.model_type not in (model_server_config_pb2.TENSORFLOW, model_server_config_pb2.MODEL_TYPE_UNSPECIFIED):
+            raise InputError("model_type, where it is given, must be TENSORFLOW. Received: OTHER")
         policy: dict = {}
         if entry.model_version_policy.HasField("specific"):
             policy = {"policy": "specific", "versions": tuple(entry.model_version_policy.specific.versions)}
@@ -136,7 +150,8 @@ def models_of(config) -> tuple[ModelSettings, ...]:
         elif entry.model_version_policy.latest.num_versions:
             policy = {"num_versions": entry.model_version_policy.latest.num_versions}
         labels = tuple(sorted(entry.version_labels.items()))
-        models.append(ModelSettings(name=entry.name, base_path=entry.base_path, labels=labels, **policy))
+        passed_over = ("logging_config",) if entry.HasField("logging_config") else ()
+        models.append(ModelSettings(entry.name, entry.base_path, labels=labels, passed_over=passed_over, **policy))
     names = [model.name for model in models]
     require(bool(names), "a model_config_list must name models", names)
     _check_different(names)
@@ -149,32 +164,41 @@ def _check_different(names: list[str]) -> None:
 
 def read_models(path: str) -> tuple[ModelSettings, ...]:
     """Models of a `models.config`. Raises InputError."""
-    return models_of(_read(path, protos.ModelServerConfig))
+    with _errors_of(path):
+        return models_of(_read(path, model_server_config_pb2.ModelServerConfig))
 
 
 def read_batching(path: str) -> BatchingSettings:
     """Settings of a `batching_parameters.txt`; those that say how to pad do not matter here, as padding is in the
     graph. Raises InputError."""
     message = _read(path, protos.BatchingParameters)
-    names = [field.name for field in dataclasses.fields(BatchingSettings)]
+    names = ("max_batch_size", "batch_timeout_micros", "num_batch_threads", "max_enqueued_batches")
     given = {name: getattr(message, name).value for name in names if message.HasField(name)}
     if message.HasField("max_execution_batch_size"):  # requests above it are always split here
         given["max_batch_size"] = message.max_execution_batch_size.value
-    return BatchingSettings(**given)
+    with _errors_of(path):
+        return BatchingSettings(**given)
 
 
 def read_tls(path: str) -> TLSSettings:
     """Keys and certificates of an SSLConfig file. Raises InputError."""
     message = _read(path, protos.SSLConfig)
-    try:
+    with _errors_of(path):
         return TLSSettings(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def read_prometheus_path(path: str) -> str:
     """The path of a `monitoring.config`; metrics are always on. Raises InputError."""
     return _read(path, protos.MonitoringConfig).prometheus_config.path or ServerSettings.prometheus_path
+
+
+@contextlib.contextmanager
+def _errors_of(path):
+    """Names the file in front of what is wrong in it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith(f"{path}:") else f"{path}: {error}") from None
 
 
 def _read(path, message_class):
