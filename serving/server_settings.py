@@ -203,8 +203,10 @@ def _errors_of(path):
 
 def _read(path, message_class):
     try:
-        return text_format.Parse(pathlib.Path(path).read_bytes(), message_class())
+        return text_format.Parse(pathlib.Path(path).read_bytes().decode(), message_class())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (text_format.ParseError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: must be text in UTF-8 ({error.reason} at byte {error.start})") from None
+    except text_format.ParseError as error:
         raise InputError(f"{path}:{error}") from None

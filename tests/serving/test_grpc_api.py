@@ -165,6 +165,13 @@ def test_bad_requests(stub):
     assert refused(stub.Predict, request(text=["x" * 300_000]))[0] == "RESOURCE_EXHAUSTED"  # gRPC's own bound
 
 
+def test_bytes_that_are_no_request(channel, stub):
+    for method in ("PredictionService/Predict", "PredictionService/Classify", "ModelService/GetModelStatus"):
+        code, details = refused(channel.unary_unary(f"/tensorflow.serving.{method}"), b"\xff")
+        assert code == "INVALID_ARGUMENT"
+        assert "the bytes are no tensorflow.serving." in details
+
+
 def test_deadline(stub):
     with pytest.raises(grpc.RpcError) as error:
         stub.Predict(request("slow", text=["2000"]), timeout=0.05)

@@ -26,7 +26,7 @@ model_config_list {
 @pytest.fixture
 def written(tmp_path):
     def write(text):
-        (tmp_path / "file.txt").write_text(text)
+        (tmp_path / "file.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
         return str(tmp_path / "file.txt")
 
     return write
@@ -76,6 +76,7 @@ def test_monitoring(written):
 @pytest.mark.parametrize(
     ("read", "text", "message"),
     [
+        (s.read_models, b"\xff", "must be text in UTF-8"),
         (s.read_models, "", "a model_config_list must name models"),
         (s.read_models, "custom_model_config {}", "a model_config_list must name models"),
         (s.read_models, 'model_config_list { config { name: "a b" base_path: "x" } }', "a model's name is of"),
