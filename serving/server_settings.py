@@ -165,7 +165,7 @@ def _check_different(names: list[str]) -> None:
 def read_models(path: str) -> tuple[ModelSettings, ...]:
     """Models of a `models.config`. Raises InputError."""
     with _errors_of(path):
-        return models_of(_read(path, model_server_config_pb2.ModelServerConfig))
+        return models_of(_read(path, protos.model_server_config()))
 
 
 def read_batching(path: str) -> BatchingSettings:

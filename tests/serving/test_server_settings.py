@@ -50,7 +50,11 @@ def test_all_fields_of_a_models_config_are_known(written):
       name: "a" base_path: "x" model_type: TENSORFLOW model_version_policy { latest { num_versions: 3 } }
       logging_config {
         log_collector_config { type: "request_logger" filename_prefix: "/log/x" }
-        sampling_config { sampling_rate: 0.1 attributes: 1 }
+        sampling_config {
+          sampling_rate: 0.1 attributes: 1
+          per_task_sampling_configs { dc: "a" task_index: 1 sampling_rate: 0.5 }
+        }
+        custom_logging_config { type_url: "type.googleapis.com/x" value: "y" }
       }
     } }
     """
