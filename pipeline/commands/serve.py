@@ -141,9 +141,9 @@ def command(version, **flags):
         if flags[name] is not None:
             click.echo(f"bert: --{name} is passed over: {PASSED_OVER[name]}", err=True)
     _start_quickly()
-    from serving import server
+    from serving.server import embedded
 
-    server.serve(settings, report=lambda line: click.echo(f"bert: {line}", err=True), ready=server.print_ready)
+    embedded.serve(settings, report=lambda line: click.echo(f"bert: {line}", err=True), ready=embedded.print_ready)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # Python would wait for batches that still run, beyond --drain-seconds
@@ -173,13 +173,14 @@ def handover(flags: Mapping[str, Any]) -> list[str]:
 
 
 def _settings(flags):
-    from serving import server_settings as s
+    from serving.engine import settings
+    from serving.server import config_files as s
 
     if flags["model_config_file"]:
         models = s.read_models(flags["model_config_file"])
     else:
-        models = (s.ModelSettings(flags["model_name"], flags["model_base_path"]),)
-    batching = s.read_batching(path) if (path := flags["batching_parameters_file"]) else s.BatchingSettings()
+        models = (settings.ModelSettings(flags["model_name"], flags["model_base_path"]),)
+    batching = s.read_batching(path) if (path := flags["batching_parameters_file"]) else settings.BatchingSettings()
     batching = dataclasses.replace(batching, enabled=flags["enable_batching"])
     if flags["use_alts_credentials"]:
         raise InputError("this server does not speak ALTS; give --ssl_config_file. Received: --use_alts_credentials")
@@ -194,10 +195,10 @@ def _settings(flags):
         more["tls"] = s.read_tls(flags["ssl_config_file"])
     if flags["monitoring_config_file"]:
         more["prometheus_path"] = s.read_prometheus_path(flags["monitoring_config_file"])
-    return s.ServerSettings(
+    return settings.ServerSettings(
         models=models,
         batching=batching,
-        limits=s.Limits(**{name: limit for name, limit in limits.items() if limit is not None}),
+        limits=settings.Limits(**{name: limit for name, limit in limits.items() if limit is not None}),
         intra_op_parallelism=flags["tensorflow_intra_op_parallelism"] or threads,
         inter_op_parallelism=flags["tensorflow_inter_op_parallelism"] or threads,
         grpc_channel_arguments=_channel_arguments(flags["grpc_channel_arguments"] or ""),

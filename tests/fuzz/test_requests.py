@@ -25,7 +25,7 @@ from tensorflow_serving.apis import (
 
 from pipeline.commands import serve
 from preprocessing.errors import InputError
-from serving import server_settings
+from serving.server import config_files
 from tests.fuzz import fuzzed, mutated
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -357,10 +357,10 @@ words = st.lists(
 )
 files = mutated(st.sampled_from(FILES)) | words.map(lambda words: " ".join(words).encode()) | st.binary(max_size=60)
 READERS = (
-    server_settings.read_models,
-    server_settings.read_batching,
-    server_settings.read_tls,
-    server_settings.read_prometheus_path,
+    config_files.read_models,
+    config_files.read_batching,
+    config_files.read_tls,
+    config_files.read_prometheus_path,
 )
 
 

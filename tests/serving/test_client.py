@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import http.server
-import pathlib
 import socket
 import subprocess
 import sys
@@ -15,7 +14,9 @@ import pytest
 
 from preprocessing.errors import InputError
 from serving.client import Client
-from serving.request_error import Code, RequestError
+from serving.protocol.errors import Code, RequestError
+from tests.data import ROOT
+from tests.serving import served
 
 KINDS = ("grpc", "rest", "folder")
 
@@ -54,6 +55,13 @@ def test_errors_have_a_code(client, request):
         assert error.value.code is code
     with pytest.raises(TypeError, match="a list of texts"):
         client.predict("single", text="one text")
+
+
+def test_signatures(client):
+    found = client.signatures()
+    assert list(found) == sorted(served.SIGNATURES)
+    assert found["pair"] == (["numbers", "text"], ["copy_bytes", "root", "sum"])
+    assert found["single"] == (["text"], ["length"])
 
 
 def test_versions(client):
@@ -242,6 +250,6 @@ for target in ({toy_server.grpc!r}, {toy_server.rest!r}):
     print(Client(target, model="toy").predict("single", text=["abc"])["length"].tolist())
 print(sorted({{"tensorflow", "keras"}} & sys.modules.keys()))
 """
-    root = pathlib.Path(__file__).parents[2]
+    root = ROOT
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.split() == ["[3]", "[3]", "[]"]
