@@ -1,8 +1,8 @@
 """Whatever comes in, there is a right answer or one line that says what is wrong: never a traceback, a hang, silence
 about what was left out, or more than a stated memory.
 
-`pytest -m fuzz` runs these, ten minutes in all; `FUZZ_SECONDS` is the time of each. A failure shows the smallest input
-that Hypothesis finds, and the `FUZZ_SEED` to begin with to see it again.
+`pytest -m fuzz` runs these for ten minutes, or `FUZZ_SECONDS`, shared by those that are run. A failure shows the
+smallest input that Hypothesis finds, and the `FUZZ_SEED` to begin with to see it again.
 """
 
 import inspect
@@ -14,7 +14,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "30"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))
+share = SECONDS  # of one test; see conftest
 _SETTINGS = hypothesis.settings(
     max_examples=100,
     deadline=None,
@@ -28,7 +29,7 @@ def fuzzed(**given):
 
     def decorate(test):
         def bounded(**fixtures):
-            end = time.monotonic() + SECONDS
+            end = time.monotonic() + share
             for seed in itertools.count(int(os.environ.get("FUZZ_SEED", time.time()))):
                 print(f"FUZZ_SEED={seed}")
                 hypothesis.seed(seed)(_SETTINGS(hypothesis.given(**given)(test)))(**fixtures)

@@ -1,5 +1,6 @@
 """What clients and operators send to the server: bodies over REST and gRPC, configuration files, flags."""
 
+import contextlib
 import gzip
 import json
 import pathlib
@@ -7,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 
@@ -25,6 +27,8 @@ from tensorflow_serving.apis import (
 
 from pipeline.commands import serve
 from preprocessing.errors import InputError
+from serving.client import Client
+from serving.protocol.errors import RequestError
 from serving.server import config_files
 from tests.fuzz import fuzzed, mutated
 
@@ -335,6 +339,55 @@ calls = st.sampled_from(sorted(METHODS)).flatmap(
 def test_grpc_bytes(server, call):
     code, answer = called(server, *call)
     assert code == "OK" or code in REFUSALS, (code, answer)
+
+
+# -------------------------------------------------------------------------------------------------------- the client
+
+
+@pytest.fixture(scope="module")
+def fake():
+    """A server that answers with the bytes of `fake.answer`, whatever it is asked."""
+    made = types.SimpleNamespace(answer=b"")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve_forever():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection, contextlib.suppress(OSError):
+                        connection.recv(1 << 16)
+                        connection.sendall(made.answer)
+
+        threading.Thread(target=serve_forever, daemon=True).start()
+        made.target = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield made
+
+
+answers = st.sampled_from(
+    [
+        {"outputs": {"length": [1.5, 2], "text": [["a", {"b64": "/w=="}]]}},
+        {"outputs": [1, 2]},
+        {"model_version_status": [{"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK"}}]},
+        {"metadata": {"signature_def": {"signature_def": {"single": {"inputs": {"text": {}}, "outputs": {"n": {}}}}}}},
+        {"error": "no"},
+    ]
+).map(lambda answer: json.dumps(answer).encode())
+said = st.builds(
+    lambda status, body: (
+        b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(body), body)
+    ),
+    st.sampled_from([200, 200, 400, 404, 429, 503, 999]),
+    answers | mutated(answers),
+)
+
+
+@fuzzed(answer=said | mutated(said))
+def test_the_client_of_a_strange_server(fake, answer):
+    fake.answer = answer
+    with Client(fake.target, timeout=2, tries=1) as client:
+        for call in (lambda: client.predict("single", text=["x"]), client.versions, client.signatures):
+            with contextlib.suppress(RequestError):
+                assert isinstance(call(), dict)
 
 
 # ------------------------------------------------------------------------------------------ configuration files, flags
