@@ -125,14 +125,18 @@ class Signature:
             joined[key] = np.concatenate(parts)
         return joined
 
+    def check_names(self, names: Collection[str]) -> None:
+        """Raises RequestError if they are not those of the inputs."""
+        if set(names) != self.inputs.keys():
+            raise RequestError(
+                Code.INVALID_ARGUMENT,
+                f"signature {self.name} takes the inputs {sorted(self.inputs)}. Received: {sorted(names)}",
+            )
+
     def checked(self, inputs: Mapping[str, np.ndarray]) -> int:
         """Number of rows of a request (1 without a batch axis). Raises RequestError if names, types or shapes are not
         the signature's."""
-        if inputs.keys() != self.inputs.keys():
-            raise RequestError(
-                Code.INVALID_ARGUMENT,
-                f"signature {self.name} takes the inputs {sorted(self.inputs)}. Received: {sorted(inputs)}",
-            )
+        self.check_names(inputs)
         rows = set()
         for key, array in inputs.items():
             spec = self.inputs[key]

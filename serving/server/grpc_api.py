@@ -58,6 +58,7 @@ class PredictionService:
             spec = request.model_spec
             signature = self._inference.signature(*_chosen(spec), spec.signature_name)
             name = signature.model.name
+            signature.check_names(request.inputs)  # first: each tensor may stand for more than it sends
             inputs = {key: tensors.from_proto(proto) for key, proto in request.inputs.items()}
             outputs = await self._inference.run(signature, inputs, request.output_filter)
             response = predict_pb2.PredictResponse()

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import tracemalloc
 
 import grpc
 import pytest
@@ -156,9 +157,26 @@ def test_the_short_form_of_tensors(stub):
     assert tf.make_ndarray(response.outputs["sum"]).tolist() == [0, 0]
 
 
+def test_tensors_that_nobody_asked_for_take_no_memory(stub):
+    message = request("pair", text=["x"])
+    for number in range(2000):
+        tensor = message.inputs[f"x{number}"]
+        tensor.dtype, tensor.float_val[:] = 1, [1.0]
+        tensor.tensor_shape.dim.add(size=1 << 20)
+    tracemalloc.start()
+    code, details = refused(stub.Predict, message)  # the server is in this process
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert code == "INVALID_ARGUMENT"
+    assert len(details) <= 2000
+    assert most < 1 << 24
+
+
 def test_bad_requests(stub):
     assert refused(stub.Predict, request(model="none", text=["x"]))[0] == "NOT_FOUND"
     assert refused(stub.Predict, request(model="", text=["x"]))[0] == "INVALID_ARGUMENT"
+    code, details = refused(stub.Predict, request(model="東" * 60_000, text=["x"]))  # gRPC's trailers are bounded
+    assert (code, len(details.encode()) <= 2000) == ("NOT_FOUND", True)
     assert refused(stub.Predict, request("none", text=["x"]))[0] == "FAILED_PRECONDITION"
     assert "takes the inputs" in refused(stub.Predict, request(txt=["x"]))[1]
     assert "bad is refused" in refused(stub.Predict, request("picky", text=["bad"]))[1]
