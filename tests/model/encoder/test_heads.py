@@ -12,8 +12,8 @@ from model.checkpoints import names
 from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
-from serving.precision import StoredEncoder
 from serving.settings import ExportSettings
+from serving.signatures.stored_encoder import StoredEncoder
 
 SETTINGS = EncoderSettings(
     vocab_size=30, hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, max_positions=16

@@ -18,11 +18,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_management_pb2, prediction_log_pb2
 
 from preprocessing.errors import InputError
-from serving import server, versions
-from serving.loaded_model import LoadedModel
-from serving.models import Models
-from serving.request_error import Code, RequestError
-from serving.server_settings import ModelSettings
+from serving.engine import versions
+from serving.engine.loaded_model import LoadedModel
+from serving.engine.models import Models
+from serving.protocol.errors import Code, RequestError
+from serving.server import embedded
+from serving.server.config_files import ModelSettings
 from tests.serving import served
 
 
@@ -261,7 +262,9 @@ def test_a_server_that_is_stopped_while_it_starts_is_never_ready(tmp_path, monke
     async def body():
         stop = asyncio.Event()
         started = asyncio.create_task(
-            server.run(served.settings(tmp_path, port=0, rest_api_port=0), stop, report=told.append, ready=told.append)
+            embedded.run(
+                served.settings(tmp_path, port=0, rest_api_port=0), stop, report=told.append, ready=told.append
+            )
         )
         await asyncio.sleep(0)
         stop.set()
@@ -327,11 +330,11 @@ def test_a_rest_api_that_ends_by_itself_ends_the_server(tmp_path, monkeypatch, p
             await asyncio.sleep(0.3)
         raise OSError("no more files")
 
-    monkeypatch.setattr(server._RestServer, part, fails)
+    monkeypatch.setattr(embedded._RestServer, part, fails)
 
     async def body():
         settings = served.settings(tmp_path, port=0, rest_api_port=0, drain_seconds=1)
-        await asyncio.wait_for(server.run(settings, asyncio.Event(), report=lambda line: None, ready=told.append), 30)
+        await asyncio.wait_for(embedded.run(settings, asyncio.Event(), report=lambda line: None, ready=told.append), 30)
 
     with pytest.raises(InputError, match=r"the REST API has ended by itself \(OSError: no more files\)"):
         asyncio.run(body())
@@ -361,7 +364,7 @@ def test_a_taken_port_is_said(tmp_path):
     (tmp_path / "1").mkdir()
 
     async def run(settings):
-        await server.run(settings, asyncio.Event(), report=print, ready=print)
+        await embedded.run(settings, asyncio.Event(), report=print, ready=print)
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

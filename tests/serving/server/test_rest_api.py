@@ -14,10 +14,10 @@ import urllib.request
 import numpy as np
 import pytest
 
-from serving import rest_json, server
 from serving.client import Client
-from serving.request_error import RequestError
-from serving.server_settings import BatchingSettings, Limits
+from serving.protocol.errors import RequestError
+from serving.server import embedded, rest_json
+from serving.server.config_files import BatchingSettings, Limits
 from tests.serving import served
 
 
@@ -206,7 +206,7 @@ def test_strings_count_by_their_bytes(toy_folder):
 
 @pytest.mark.parametrize("begin", [b"", b"POST /v1/mod"])
 def test_who_says_nothing_is_not_waited_for(toy_server, monkeypatch, begin):
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(embedded, "HEAD_SECONDS", 0.3)
     host, port = toy_server.rest.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=4) as connection:
         if begin:  # behind a whole request too
@@ -219,7 +219,7 @@ def test_who_says_nothing_is_not_waited_for(toy_server, monkeypatch, begin):
 
 
 def test_who_does_not_take_the_answer_is_not_waited_for(toy_folder, monkeypatch):
-    monkeypatch.setattr(server, "SEND_SECONDS", 0.5)
+    monkeypatch.setattr(embedded, "SEND_SECONDS", 0.5)
     body = json.dumps({"signature_name": "free", "instances": ["ab" * 700_000]}).encode()
     head = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     with served.running(served.settings(toy_folder)) as running:
@@ -255,7 +255,7 @@ def test_who_does_not_take_the_answer_is_not_waited_for(toy_folder, monkeypatch)
 
 
 def test_connections_are_bounded(toy_server, monkeypatch):
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 0)
+    monkeypatch.setattr(embedded, "MAX_CONNECTIONS", 0)
     with pytest.raises(OSError, match=r"reset|closed|aborted"):
         urllib.request.urlopen(f"{toy_server.rest}/v1/models/toy", timeout=5)
     monkeypatch.undo()

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from serving.loaded_model import Signature
+from serving.engine.loaded_model import Signature
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCIES = tuple(10 * 1.8**power for power in range(33))  # microseconds; TensorFlow Serving's

@@ -5,7 +5,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from preprocessing.errors import InputError
-from serving import server_settings as s
+from serving.server import config_files as s
 
 MODELS = """
 model_config_list {

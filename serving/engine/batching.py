@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from serving.loaded_model import Signature
-from serving.request_error import Code, RequestError
-from serving.server_settings import BatchingSettings
+from serving.engine.loaded_model import Signature
+from serving.protocol.errors import Code, RequestError
+from serving.server.config_files import BatchingSettings
 
 log = logging.getLogger(__name__)
 

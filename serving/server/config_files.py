@@ -8,7 +8,7 @@ from typing import Literal
 from google.protobuf import text_format
 
 from preprocessing.errors import InputError, require
-from serving import protos
+from serving.protocol import protos
 
 Policy = Literal["latest", "all", "specific"]
 

@@ -32,8 +32,8 @@ from model.encoder import BertEncoder
 from preprocessing import storage
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
-from serving import golden, serving_ops, warmup
-from serving.loaded_model import DESCRIPTION
+from serving.engine.loaded_model import DESCRIPTION
+from serving.export import golden, serving_ops, warmup
 from serving.settings import ExportSettings
 from serving.signatures import ALL
 from serving.signatures.base import Signature, TextEncoder

@@ -4,11 +4,11 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from serving.batching import Batcher
-from serving.loaded_model import Signature, asked_for
-from serving.models import Models
-from serving.request_error import Code, RequestError
-from serving.server_settings import Limits
+from serving.engine.batching import Batcher
+from serving.engine.loaded_model import Signature, asked_for
+from serving.engine.models import Models
+from serving.protocol.errors import Code, RequestError
+from serving.server.config_files import Limits
 
 
 class Inference:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from serving.loaded_model import Signature, Spec
-from serving.request_error import Code, RequestError
+from serving.engine.loaded_model import Signature, Spec
+from serving.protocol.errors import Code, RequestError
 
 MAX_DEPTH = 32
 PIECE = 1 << 17  # values of an answer that are written at once, in a few milliseconds

@@ -9,11 +9,11 @@ import urllib.request
 import numpy as np
 import pytest
 
-from serving.batching import Batcher
 from serving.client import Client
-from serving.loaded_model import Spec
-from serving.request_error import Code, RequestError
-from serving.server_settings import BatchingSettings
+from serving.engine.batching import Batcher
+from serving.engine.loaded_model import Spec
+from serving.protocol.errors import Code, RequestError
+from serving.server.config_files import BatchingSettings
 from tests.serving import served
 
 

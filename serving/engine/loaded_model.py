@@ -12,8 +12,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving import tensors
-from serving.request_error import Code, RequestError
+from serving.protocol import tensors
+from serving.protocol.errors import Code, RequestError
 
 WARMUP_REQUESTS = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 MAX_WARMUP_REQUESTS = 1000  # TensorFlow Serving's

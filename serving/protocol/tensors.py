@@ -1,4 +1,4 @@
-"""TensorProto to NumPy and back. Works with TensorFlow's class and with that of `serving.protos`, and needs neither.
+"""TensorProto to NumPy and back. Works with TensorFlow's class and with that of `protos`, and needs neither.
 
 Strings are object arrays of bytes.
 """
@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 
-from serving.protos import DATA_TYPES
-from serving.request_error import Code, RequestError
+from serving.protocol.errors import Code, RequestError
+from serving.protocol.protos import DATA_TYPES
 
 _NAMES = {number: name for name, number in DATA_TYPES.items()}
 _VALUES = {

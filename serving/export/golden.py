@@ -1,4 +1,4 @@
-"""Answers an exported model's golden requests in a process of its own: `python -I serving/golden.py FOLDER`.
+"""Answers an exported model's golden requests in a process of its own: `python -I serving/export/golden.py FOLDER`.
 
 Imports only TensorFlow and tf.text, as a stranger would who got the folder alone, and prints one line of JSON:
 `load_seconds`, `first_answer_seconds`, and `outputs`: for each output of each request its `signature_name`, `output`,

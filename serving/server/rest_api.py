@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 import orjson
 from google.protobuf import json_format
 
-from serving import rest_json
-from serving.grpc_api import METADATA_FIELD, no_examples, signature_def_map
-from serving.inference import Inference
-from serving.loaded_model import LoadedModel
-from serving.metrics import CONTENT_TYPE, Metrics
-from serving.request_error import Code, RequestError
+from serving.engine.inference import Inference
+from serving.engine.loaded_model import LoadedModel
+from serving.protocol.errors import Code, RequestError
+from serving.server import rest_json
+from serving.server.grpc_api import METADATA_FIELD, no_examples, signature_def_map
+from serving.server.metrics import CONTENT_TYPE, Metrics
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from serving.loaded_model import MAX_WARMUP_REQUESTS, WARMUP_REQUESTS
+from serving.engine.loaded_model import MAX_WARMUP_REQUESTS, WARMUP_REQUESTS
 from serving.signatures.base import Signature, TextEncoder
 
 

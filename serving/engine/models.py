@@ -16,10 +16,10 @@ import logging
 import pathlib
 from collections.abc import Callable
 
-from serving import versions
-from serving.loaded_model import LoadedModel
-from serving.request_error import Code, RequestError
-from serving.server_settings import ModelSettings
+from serving.engine import versions
+from serving.engine.loaded_model import LoadedModel
+from serving.protocol.errors import Code, RequestError
+from serving.server.config_files import ModelSettings
 
 log = logging.getLogger(__name__)
 

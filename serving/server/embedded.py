@@ -27,8 +27,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from preprocessing.errors import InputError
-from serving import server_settings, versions
-from serving.server_settings import ModelSettings, ServerSettings
+from serving.engine import versions
+from serving.server import config_files
+from serving.server.config_files import ModelSettings, ServerSettings
 
 log = logging.getLogger(__name__)
 
@@ -92,13 +93,13 @@ async def run(
 async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_port):
     import tensorflow as tf
 
-    from serving import grpc_api
-    from serving.batching import Batcher
-    from serving.inference import Inference
-    from serving.metrics import Metrics
-    from serving.models import Models
-    from serving.request_error import Code, RequestError
-    from serving.rest_api import RestApi
+    from serving.engine.batching import Batcher
+    from serving.engine.inference import Inference
+    from serving.engine.models import Models
+    from serving.protocol.errors import Code, RequestError
+    from serving.server import grpc_api
+    from serving.server.metrics import Metrics
+    from serving.server.rest_api import RestApi
 
     with contextlib.suppress(RuntimeError):  # already running, as in tests
         tf.config.threading.set_intra_op_parallelism_threads(_intra_op_threads(settings))
@@ -120,7 +121,7 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
 
     async def reload(config) -> None:
         try:
-            asked = server_settings.models_of(config)
+            asked = config_files.models_of(config)
         except InputError as error:
             raise RequestError(Code.INVALID_ARGUMENT, str(error)) from None
         for model in asked:
@@ -252,7 +253,7 @@ def _check_loaded(settings, models):
 async def _follow_health(models, health):
     """SERVING once every model answers that has a version, and from then on as long as any does: a model that is added
     takes nothing from the others."""
-    from serving import grpc_api
+    from serving.server import grpc_api
 
     shown = None
     while True:
@@ -269,7 +270,7 @@ async def _follow_config(settings, models, known_paths, report):
     while True:
         await asyncio.sleep(settings.model_config_file_poll_wait_seconds)
         try:
-            found = server_settings.read_models(settings.model_config_file)
+            found = config_files.read_models(settings.model_config_file)
             if found != taken:
                 known_paths.update(model.base_path for model in found)
                 await models.reload(found)

@@ -19,10 +19,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving import tensors
-from serving.inference import Inference
-from serving.metrics import Metrics
-from serving.request_error import Code, RequestError
+from serving.engine.inference import Inference
+from serving.protocol import tensors
+from serving.protocol.errors import Code, RequestError
+from serving.server.metrics import Metrics
 
 # These fail half-way under protobuf's C implementation, after the service's description has been registered, which is
 # all that reflection needs; ModelService's handlers are therefore named by hand below.

@@ -11,12 +11,21 @@ from model.encoder.heads import ALL_HEADS
 from preprocessing.errors import InputError
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 from preprocessing.tokenizer import BertTokenizer
-from serving import packing
-from serving.forward import forward
 from serving.settings import ExportSettings
-from serving.signatures import ALL, ATTENTION, EMBEDDING, EVALUATE, FEATURES, FILL_MASK, NEXT_SENTENCE, TOKENIZE
+from serving.signatures import (
+    ALL,
+    ATTENTION,
+    EMBEDDING,
+    EVALUATE,
+    FEATURES,
+    FILL_MASK,
+    NEXT_SENTENCE,
+    TOKENIZE,
+    packing,
+)
 from serving.signatures.base import TextEncoder
 from serving.signatures.fill_mask import sequences
+from serving.signatures.forward import forward
 from serving.signatures.hidden_states import CHOICES
 from tests.serving import small_model
 from tests.serving.small_model import VOCAB

@@ -10,8 +10,8 @@ import pytest
 
 from preprocessing.errors import InputError
 from serving.client import Client
-from serving.request_error import RequestError
-from serving.server_settings import TLSSettings, read_tls
+from serving.protocol.errors import RequestError
+from serving.server.config_files import TLSSettings, read_tls
 from tests.serving import served
 
 

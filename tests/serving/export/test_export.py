@@ -18,8 +18,8 @@ from model import checkpoints
 from model.encoder import BertEncoder
 from preprocessing.errors import InputError
 from preprocessing.tokenizer import BertTokenizer
-from serving import export, golden, serving_ops
-from serving.loaded_model import WARMUP_REQUESTS
+from serving.engine.loaded_model import WARMUP_REQUESTS
+from serving.export import exporting, golden, serving_ops
 from serving.signatures import EMBEDDING, FILL_MASK, NEXT_SENTENCE
 from serving.signatures.base import TextEncoder
 from tests.data import ROOT
@@ -44,7 +44,7 @@ def loaded(exported):
 @pytest.fixture
 def here(monkeypatch):
     """Answers golden requests in this process: a fresh one takes seconds."""
-    monkeypatch.setattr(export, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
+    monkeypatch.setattr(exporting, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
 
 
 MEGABYTE = {
@@ -70,7 +70,7 @@ def test_a_megabyte_of_text_is_cut(loaded, text):
 
 def test_the_report_says_what_there_is(exported):
     folder, report = exported
-    assert json.loads((folder / export.REPORT).read_text()) == json.loads(json.dumps(report))
+    assert json.loads((folder / exporting.REPORT).read_text()) == json.loads(json.dumps(report))
     assert report["signatures"]["fill_mask"]["outputs"]["tokens"] == ["string", [None, None, 3]]
     assert report["signatures"]["features"]["inputs"] == {"text": ["string", [None]], "second": ["string", [None]]}
     assert report["left_out"] == {}
@@ -128,7 +128,7 @@ def test_the_embedded_server_needs_no_keras_to_answer(exported):
 import gc, pathlib, sys
 from pipeline.commands import serve
 serve._start_quickly()
-from serving.loaded_model import LoadedModel
+from serving.engine.loaded_model import LoadedModel
 folder = pathlib.Path({str(exported[0])!r})
 print(LoadedModel("bert", 1, folder).warm_up(folder), sys.modules["keras"], gc.isenabled())
 """
@@ -148,8 +148,8 @@ def rounded(vocab, tmp_path_factory):
     """An export of which one answer is served in bfloat16."""
     folder = tmp_path_factory.mktemp("rounded") / "model"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
-        export.export(small_model.encoder(), vocab, folder, ROUNDED, signatures=FEW)
+        patch.setattr(exporting, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
+        exporting.export(small_model.encoder(), vocab, folder, ROUNDED, signatures=FEW)
     return folder
 
 
@@ -195,7 +195,7 @@ def by_the_pooler(request, outputs):
 )
 def test_a_wrong_answer_is_not_taken_for_rounding(rounded, tmp_path, here, plant, name, output):
     folder = shutil.copytree(rounded, tmp_path / "copy")
-    export.verify(folder)
+    exporting.verify(folder)
     requests = json.loads((folder / golden.REQUESTS).read_text())
     for request in requests:
         if request["signature_name"] == name:
@@ -203,7 +203,7 @@ def test_a_wrong_answer_is_not_taken_for_rounding(rounded, tmp_path, here, plant
             request["outputs"] |= {output: planted[output]}
     (folder / golden.REQUESTS).write_text(json.dumps(requests))
     with pytest.raises(InputError, match=rf"{name} must answer .* within 0\.\d+\. Received: .* in {output}"):
-        export.verify(folder)
+        exporting.verify(folder)
 
 
 def test_the_bounds_of_each_output_stand_beside_the_answers(rounded, exported):
@@ -221,10 +221,10 @@ def test_a_folder_without_bounds_is_held_to_the_one_for_all(exported, tmp_path, 
     for request in requests:
         del request["bounds"]
     (folder / golden.REQUESTS).write_text(json.dumps(requests))
-    assert export.verify(folder)["largest_difference"] < 1e-5
+    assert exporting.verify(folder)["largest_difference"] < 1e-5
     change_expected(folder, 0.001)
     with pytest.raises(InputError, match="within 1e-05"):
-        export.verify(folder)
+        exporting.verify(folder)
 
 
 def test_vectors_are_measured_by_their_length():
@@ -238,14 +238,14 @@ def test_vectors_are_measured_by_their_length():
 
 def test_two_signatures_of_one_name_are_refused(vocab, tmp_path):
     with pytest.raises(InputError, match="signatures must have names of their own"):
-        export.export(small_model.encoder(), vocab, tmp_path / "model", SETTINGS, signatures=(EMBEDDING, EMBEDDING))
+        exporting.export(small_model.encoder(), vocab, tmp_path / "model", SETTINGS, signatures=(EMBEDDING, EMBEDDING))
 
 
 def test_another_answer_than_the_python_paths_is_refused_with_its_size(exported, tmp_path, here):
     folder = shutil.copytree(exported[0], tmp_path / "copy")
     change_expected(folder, 0.25)
     with pytest.raises(InputError, match=r"serving_default must .* within 1e-05\. Received: .* 0\.2\d* in embedding"):
-        export.verify(folder)
+        exporting.verify(folder)
 
 
 def test_a_changed_weight_is_refused(exported, tmp_path, here):
@@ -253,19 +253,19 @@ def test_a_changed_weight_is_refused(exported, tmp_path, here):
     data = folder / "variables/variables.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[::-1])
     with pytest.raises(Exception, match=r"difference|corrupt|checksum|Checksum"):
-        export.verify(folder)
+        exporting.verify(folder)
 
 
 def test_a_model_that_does_not_load_is_refused(exported, tmp_path):
     folder = shutil.copytree(exported[0], tmp_path / "copy")
     shutil.rmtree(folder / "variables")
     with pytest.raises(InputError, match="does not load and answer in a fresh process"):
-        export.verify(folder)
+        exporting.verify(folder)
 
 
 def test_what_is_no_export_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"not an exported model, it has no saved_model\.pb"):
-        export.verify(tmp_path)
+        exporting.verify(tmp_path)
 
 
 def test_a_refused_export_leaves_nothing(vocab, tmp_path, monkeypatch):
@@ -273,16 +273,16 @@ def test_a_refused_export_leaves_nothing(vocab, tmp_path, monkeypatch):
         assert folder.parent == tmp_path
         raise InputError("refused")
 
-    monkeypatch.setattr(export, "verify", refuse)
+    monkeypatch.setattr(exporting, "verify", refuse)
     with pytest.raises(InputError, match="refused"):
-        export.export(small_model.encoder(), vocab, tmp_path / "model", SETTINGS, signatures=FEW)
+        exporting.export(small_model.encoder(), vocab, tmp_path / "model", SETTINGS, signatures=FEW)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_taken_folder_is_left_alone(vocab, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="must not exist yet"):
-        export.export(small_model.encoder(), vocab, tmp_path, SETTINGS)
+        exporting.export(small_model.encoder(), vocab, tmp_path, SETTINGS)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -291,12 +291,12 @@ def test_versions_count_on(vocab, tmp_path, here):
     (tmp_path / "base/bert/7").mkdir(parents=True)
     (tmp_path / "base/bert/note.txt").write_text("no version")
     lines = []
-    version = export.export_version(
+    version = exporting.export_version(
         tmp_path / "checkpoint", tmp_path / "base", settings=ROUNDED, report=lines.append, signatures=FEW
     )
     assert version == tmp_path / "base/bert/8"
     assert sorted(path.name for path in version.parent.iterdir()) == ["7", "8", "note.txt"]
-    report = json.loads((version / export.REPORT).read_text())
+    report = json.loads((version / exporting.REPORT).read_text())
     assert report["left_out"] == dict.fromkeys(["next_sentence", "follows"], "the checkpoint has no next-sentence head")
     assert report["lower_case"] is True
     assert lines
@@ -305,4 +305,4 @@ def test_versions_count_on(vocab, tmp_path, here):
 def test_a_checkpoint_without_vocabulary_needs_one(tmp_path):
     checkpoints.save(small_model.encoder(), tmp_path / "checkpoint")
     with pytest.raises(InputError, match="no vocabulary beside the checkpoint"):
-        export.export_version(tmp_path / "checkpoint", tmp_path / "base")
+        exporting.export_version(tmp_path / "checkpoint", tmp_path / "base")
