@@ -28,6 +28,16 @@ _MODULES: dict[Format, Any] = {
     "ours": formats_ours,
 }
 FORMATS = tuple(_MODULES)
+# Files of weights in forms that are not read: what they are, and the way out.
+_FROM = (
+    "load it with transformers 4, and save it: BertForPreTraining.from_pretrained(FOLDER, {}=True).save_pretrained(OUT)"
+)
+_OTHERS = {
+    "tf_model.h5": f"Hugging Face's weights for TensorFlow; {_FROM.format('from_tf')}",
+    "flax_model.msgpack": f"Hugging Face's weights for Flax; {_FROM.format('from_flax')}",
+    "model.onnx": "an ONNX graph, made to be run only; take the checkpoint that it was made of",
+    "saved_model.pb": "a SavedModel, made to be served; take the checkpoint that it was made of",
+}
 PathLike = str | os.PathLike
 Vocab = PathLike | Sequence[str] | None
 
@@ -56,6 +66,9 @@ def _locate(path: pathlib.Path) -> tuple[Format, pathlib.Path]:
         return _locate(path.parent)
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint")
+    for name, what in _OTHERS.items():
+        if (path / name).exists():
+            raise InputError(f"{path / name}: {what}")
     raise InputError(
         f"{path}: not a checkpoint: no *.index (google), no config.json with model.safetensors or pytorch_model.bin "
         "(Hugging Face, ours) or model.weights.h5 (keras-hub)"

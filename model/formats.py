@@ -4,6 +4,7 @@ The common names and layouts are those of google-research/bert's checkpoints (20
 dense kernels are [in, out], query, key and value are apart, `cls/seq_relationship/output_weights` is [2, H].
 """
 
+import contextlib
 import dataclasses
 import fnmatch
 import json
@@ -11,7 +12,7 @@ import os
 import pathlib
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 
 ENCODER, POOLER = "encoder", "pooler"
 VOCAB = "vocab.txt"
+Value = TypeVar("Value")
 
 # Our setting -> the name that google's bert_config.json and Hugging Face's config.json share.
 CONFIG_NAMES = {
@@ -144,7 +146,7 @@ def assign(encoder: BertEncoder, arrays: Mapping[str, np.ndarray]) -> None:
             variable.assign(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1))
 
 
-def without(arrays: Mapping[str, np.ndarray], ignore: Sequence[str]) -> dict[str, np.ndarray]:
+def without(arrays: Mapping[str, Value], ignore: Sequence[str]) -> dict[str, Value]:
     """The arrays whose names no pattern matches."""
     return {n: array for n, array in arrays.items() if not any(fnmatch.fnmatchcase(n, p) for p in ignore)}
 
@@ -168,7 +170,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 
 def read_json(path: pathlib.Path) -> dict:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
@@ -195,7 +197,7 @@ def settings_from(path: pathlib.Path, config: Mapping, activation: str) -> Encod
         if value is None and ours in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size"):
             raise InputError(f"{path}: {theirs} is missing")
         if value is not None:
-            values[ours] = value
+            values[ours] = _number(value)
     return _settings(path, values, CONFIG_NAMES)
 
 
@@ -217,6 +219,15 @@ def _settings(path: pathlib.Path, values: object, names: Mapping[str, str]) -> E
         return EncoderSettings(**values)
     except (TypeError, InputError) as error:
         raise InputError(f"{path}: {error}".replace("EncoderSettings.__init__() ", "")) from error
+
+
+def _number(value: object) -> object:
+    """The number in a string, as some writers of JSON leave it: `1e-12` is one to YAML."""
+    if isinstance(value, str):
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(value)
+    return value
 
 
 def config_of(settings: EncoderSettings) -> dict:

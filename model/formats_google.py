@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from model import array_names, heads
 from model.encoder import BertEncoder
 from model.formats import (
     Checkpoint,
@@ -29,8 +30,8 @@ from preprocessing.errors import InputError
 CONFIG = "bert_config.json"
 PREFIX = "bert_model.ckpt"
 DEFAULT_EPSILON = 1e-12
-# State of training, not of the model: Adam's and LAMB's moments, the step, mixed precision's loss scale.
-TRAINING_STATE = re.compile(r"(.*/(adam_[mv]|lamb_[mv]|m|v)|global_step|loss_scale|good_steps|bad_steps|beta\d_power)$")
+LANDMARK = "bert/embeddings/word_embeddings"
+OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def find_prefix(path: pathlib.Path) -> pathlib.Path | None:
@@ -71,11 +72,21 @@ def read(prefix: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
     settings = settings_from(config_path, config, "gelu" if config.get("exact_gelu") else "gelu_tanh")
     try:
         reader = tf.train.load_checkpoint(str(prefix))
-        names = [name for name in reader.get_variable_to_shape_map() if not TRAINING_STATE.match(name)]
-        arrays = {name: reader.get_tensor(name) for name in names}
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        stored = reader.get_variable_to_shape_map()
+        known = shapes(settings, heads.ALL_HEADS)
+        names, told = array_names.weights_among(prefix, without(stored, ignore), known)
+        arrays = {name: reader.get_tensor(name) for name in names if OBJECTS not in stored}
+    except (tf.errors.OpError, RuntimeError) as error:
         raise InputError(f"{prefix}: not a readable TensorFlow checkpoint: {error}") from error
-    return Checkpoint(prefix, settings, without(arrays, ignore))
+    if OBJECTS in stored:
+        raise InputError(
+            f"{prefix}: an object checkpoint of TensorFlow 2, as Model Garden writes it; its arrays have no names but "
+            "places in the objects of the code that wrote it. Restore it there, and save the model as a TF1 checkpoint "
+            "or for Hugging Face"
+        )
+    wrapper = array_names.prefix_of(prefix, names.values(), LANDMARK)
+    weights = {names[name].removeprefix(wrapper): array for name, array in arrays.items()}
+    return Checkpoint(prefix, settings, without(weights, ignore), [*told, *array_names.told_prefix(prefix, wrapper)])
 
 
 def vocab_file(prefix: pathlib.Path) -> pathlib.Path | None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from model import heads, tensor_files
+from model import array_names, heads, tensor_files
 from model.encoder import BertEncoder
 from model.formats import (
     Checkpoint,
@@ -34,6 +34,7 @@ from preprocessing.errors import InputError, require
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
+LANDMARK = "embeddings.word_embeddings.weight"
 READERS = {SAFETENSORS: tensor_files.read_safetensors, PICKLE: tensor_files.read_torch_pickle}
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -80,7 +81,9 @@ def _transposed(google_name: str) -> bool:
 def read(folder: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
     config = read_json(folder / CONFIG)
     settings = _settings(folder / CONFIG, config)
-    tensors = {modern_name(name): array for name, array in without(_tensors(folder), ignore).items()}
+    tensors = without(_tensors(folder), ignore)
+    prefix = array_names.prefix_of(folder, tensors, LANDMARK, "bert.")
+    tensors = {modern_name(name.removeprefix(prefix)): array for name, array in tensors.items()}
     tensors = {name: array for name, array in tensors.items() if not name.endswith(".position_ids")}
     _drop_aliases(folder, tensors)
     google_names = _google_names(settings, config.get("architectures"))
@@ -88,7 +91,8 @@ def read(folder: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
     for name, array in tensors.items():
         google_name = google_names.get(name, name)  # an unknown one keeps its name, to be refused by it
         arrays[google_name] = array.T if _transposed(google_name) else array
-    return Checkpoint(folder, settings, without(arrays, ignore), _dropped(folder, config))
+    told = [*array_names.told_prefix(folder, prefix), *_dropped(folder, config)]
+    return Checkpoint(folder, settings, without(arrays, ignore), told)
 
 
 def _google_names(settings: EncoderSettings, architectures: object) -> dict[str, str]:
