@@ -1,9 +1,9 @@
-"""The encoder's elementwise parts, written for few passes over memory.
+"""The encoder's elementwise parts and the cross-entropy over a vocabulary, written for few passes over memory.
 
 On a CPU these parts, as much as the matmuls, decide the speed of small models.
 Everything is stateless and made of core TensorFlow ops: it runs eagerly, in graphs, under XLA and in a SavedModel.
 
-Shapes: N rows (batch * length), H features.
+Shapes: N rows (batch * length), H features, M rows with a label, V vocabulary.
 """
 
 import math
@@ -142,3 +142,44 @@ def _dropped(x, rate, seed):
         words = tf.bitwise.bitwise_xor(words, tf.bitwise.right_shift(words, tf.constant(16, tf.uint32))) + addend
     kept = words >= tf.constant(round(rate * 2**32), tf.uint32)
     return tf.where(kept, x * tf.cast(1 / (1 - rate), x.dtype), tf.zeros([], x.dtype))
+
+
+def cross_entropy(
+    x_MH: tf.Tensor, table_VH: tf.Tensor, bias_V: tf.Tensor, labels_M: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """(negative log likelihoods, 1 where the label's logit is the greatest, of equal ones the first), both float32 [M],
+    of the logits `x @ table.T + bias`.
+
+    On a CPU the passes over [M, V] cost as much as the matmuls. So the softmax, which the gradient needs anyway, gives
+    the loss as well (its greatest value is `1 / sum(exp(logits - greatest logit))`), and is neither scaled by the
+    gradient of the loss nor relieved of the labels: both are done to its small products.
+    """
+
+    @tf.custom_gradient
+    def compute(x_MH, table_VH, bias_V):
+        dtype = x_MH.dtype
+        table_VH = tf.cast(table_VH, dtype)
+        logits_MV = tf.nn.bias_add(tf.cast(tf.matmul(x_MH, table_VH, transpose_b=True), tf.float32), bias_V)
+        shares_MV = tf.nn.softmax(logits_MV)
+        best_M = tf.argmax(logits_MV, axis=-1, output_type=labels_M.dtype)
+        greatest_M, share_M, label_M = (
+            tf.gather(values_MV, at_M, batch_dims=1)
+            for values_MV, at_M in ((logits_MV, best_M), (shares_MV, best_M), (logits_MV, labels_M))
+        )
+        nll_M = greatest_M - tf.math.log(share_M) - label_M
+        right_M = tf.cast(best_M == labels_M, tf.float32)
+
+        def gradient(d_nll_M, _):
+            d_M1, shares = d_nll_M[:, None], tf.cast(shares_MV, dtype)
+            d_bias_V = tf.matmul(d_M1, shares_MV, transpose_a=True)[0]
+            d_bias_V = tf.tensor_scatter_nd_sub(d_bias_V, labels_M[:, None], d_nll_M)
+            at_label_MH = tf.gather(table_VH, labels_M)
+            d_x_MH = tf.cast(d_M1, dtype) * (tf.matmul(shares, table_VH) - at_label_MH)
+            scaled_MH = tf.cast(d_M1, dtype) * x_MH
+            d_table_VH = tf.cast(tf.matmul(shares, scaled_MH, transpose_a=True), tf.float32)
+            d_table_VH = tf.tensor_scatter_nd_sub(d_table_VH, labels_M[:, None], tf.cast(scaled_MH, tf.float32))
+            return d_x_MH, d_table_VH, d_bias_V
+
+        return (nll_M, right_M), gradient
+
+    return compute(x_MH, table_VH, bias_V)

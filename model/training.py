@@ -1,7 +1,7 @@
-"""Pretraining: examples in, a trained encoder out. One function, `train`, that can be called again after a crash.
+"""Training: examples in, an encoder trained for a task out. One function, `train`, to be called again after a crash.
 
 The loop is our own and not Keras's `fit`, which with several devices cannot run several steps a call, accumulate
-gradients, or weigh the masked tokens of the whole batch alike.
+gradients, or divide by what the whole batch holds.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ from model.encoder import BertEncoder
 from model.evaluation import Evaluation
 from model.optimizer import Optimizer
 from model.settings import EncoderSettings
+from model.tasks.task import Task
 from model.training_loop import Loop, Meter
 from model.training_records import Records, read_vocabulary
 from model.training_settings import Phase, TrainingSettings
@@ -43,6 +44,7 @@ def train(
     encoder_settings: EncoderSettings,
     training_settings: TrainingSettings,
     *,
+    task: Task,
     train_files: Sequence[str],
     eval_files: Sequence[str] = (),
     output: str,
@@ -58,13 +60,14 @@ def train(
     A resumed run ends with the same weights, bit for bit on the same CPU machine, as one that was not interrupted.
 
     Args:
+        task: what the encoder is trained for.
         train_files: with phases, each phase takes those of its length.
         eval_files: held-out examples; without them there are no held-out figures.
-        output: folder; gets `model/` (the result), `best/` (the model with the lowest held-out loss), `checkpoints/`,
-            `logs/` (TensorBoard), `history.jsonl`, `curves.png`, `run.json`; `before_failure/` where a loss was not
-            finite.
-        vocab_path, lower_case: stored with the model; the vocabulary makes samples of filled masks readable, and is
-            compared with that of `init`.
+        output: folder; gets `model/` (the result), `best/` (the best model by the held-out figure that the task
+            watches), `checkpoints/`, `logs/` (TensorBoard), `history.jsonl`, `curves.png`, `run.json`;
+            `before_failure/` where a loss was not finite.
+        vocab_path, lower_case: stored with the model; the vocabulary makes the task's samples readable, and is compared
+            with that of `init`.
         init: a checkpoint to begin with, in any format that `checkpoints.load` takes.
         transform: see `batches.Transform`; for masking at training time.
         masking: what `transform` does, in a word; a resumed run must do the same.
@@ -77,22 +80,22 @@ def train(
     settings = training_settings
     strategy = devices.strategy(settings.gpus)
     tokens = read_vocabulary(vocab_path, encoder_settings.vocab_size) if vocab_path else None
-    train_groups, held_out_groups = batches.by_length(train_files), batches.by_length(eval_files)
+    train_groups, held_out_groups = (batches.by_length(files, task.spec) for files in (train_files, eval_files))
     stretches = _stretches(settings, train_groups, encoder_settings, strategy.num_replicas_in_sync)
     last_length = stretches[-1].length
     vocab_size = encoder_settings.vocab_size
     examples = {
-        length: batches.open_examples(files, vocab_size=vocab_size)
+        length: batches.open_examples(files, task.spec, vocab_size=vocab_size)
         for length, files in train_groups.items()
         if length in {stretch.length for stretch in stretches}
     }
     held_out = {
-        length: batches.open_examples(files, vocab_size=vocab_size)
+        length: batches.open_examples(files, task.spec, vocab_size=vocab_size)
         for length, files in held_out_groups.items()
         if length in examples
     }
     for opened in (*examples.values(), *held_out.values()):
-        _check_predictions(opened, transform)
+        task.check(settings, opened, transform)
     if eval_files and last_length not in held_out:
         raise InputError(
             f"{eval_files[0]}: held-out examples must have the length of the last training examples ({last_length}). "
@@ -103,6 +106,7 @@ def train(
             output,
             encoder=encoder_settings,
             training=settings,
+            task=dict(task.description),
             init=init,
             train_files=_names_and_sizes(train_files),
             eval_files=_names_and_sizes(eval_files),
@@ -113,7 +117,7 @@ def train(
 
     keras.utils.set_random_seed(settings.seed)
     with strategy.scope():
-        encoder = BertEncoder(encoder_settings, dtype=settings.dtype_policy)
+        encoder = BertEncoder(encoder_settings, heads=task.heads, dtype=settings.dtype_policy)
         optimizer = Optimizer(settings, encoder.trainable_variables, encoder_settings.num_layers)
     state = State(os.path.join(output, "checkpoints"), encoder, optimizer, settings.keep_checkpoints)
     step = state.restore()
@@ -121,14 +125,14 @@ def train(
         start_from(encoder, init, tokens)
 
     evaluations = {
-        length: Evaluation(encoder, opened, settings.batch_size, transform) for length, opened in held_out.items()
+        length: Evaluation(task, encoder, opened, settings.batch_size, transform) for length, opened in held_out.items()
     }
     keep = functools.partial(_keep, encoder, output, vocab_path, lower_case)
-    loop = Loop(settings, strategy, encoder, optimizer, state.loss_scale)
+    loop = Loop(settings, task, strategy, encoder, optimizer, state.loss_scale)
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     checkpoint_every = settings.checkpoint_every or max(1, settings.steps // 10)
     with Records(output if devices.is_chief() else None, step) as records:
-        meter = Meter(settings, step)
+        meter = Meter(settings, task)
         for stretch in stretches:
             if step >= stretch.end:
                 continue
@@ -156,10 +160,11 @@ def train(
                 if evaluation and step % evaluate_every == 0 and not last:
                     found = evaluation(settings.evaluation_examples)
                     records.write(step, "held_out", found)
-                    if state.is_best(found["masked_lm_loss"]):
+                    if state.is_best(found[task.watched], task.lower_is_better):
                         keep("best")
                     if tokens:
-                        records.write_text(step, "filled_masks", evaluation.samples(tokens))
+                        for title, text in evaluation.samples(tokens).items():
+                            records.write_text(step, title, text)
                 if step % checkpoint_every == 0 or last:
                     state.save(step)
                 meter.pause()
@@ -167,11 +172,11 @@ def train(
         if eval_files:
             found = evaluations[last_length]()
             records.write(step, "held_out", found)
-            if state.is_best(found["masked_lm_loss"]):
+            if state.is_best(found[task.watched], task.lower_is_better):
                 keep("best")
         keep("model")
         if devices.is_chief():
-            records.plot(os.path.join(output, "curves.png"))
+            records.plot(os.path.join(output, "curves.png"), task.curves)
     return TrainingResult(encoder, found)
 
 
@@ -229,14 +234,6 @@ def _check_words(path: str, tokens: Sequence[str] | None) -> None:
                 f"words; begin without one, or train with {known}. Received: line {line} is {theirs!r} there, "
                 f"{ours!r} here"
             )
-
-
-def _check_predictions(examples: batches.Examples, transform) -> None:
-    if transform is None and not examples.predictions:
-        raise InputError(
-            f"{examples.files[0]}: the examples must have masked tokens to predict. Received: none; they were written "
-            "with masking none, which is for masking at training time"
-        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,24 +1,24 @@
 """Many steps in one call, on whatever devices there are, and what they come to."""
 
+import collections
 import dataclasses
 import time
 
-import numpy as np
 import tensorflow as tf
 
-from model import metrics
 from model.optimizer import learning_rate
+from model.tasks.task import Task
 from model.training_settings import TrainingSettings
-from model.training_step import EXTRA, LossScale, TrainingStep
+from model.training_step import LossScale, TrainingStep
 from preprocessing import batches
 
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """Steps that were run: their summed results (`metrics.SUMS`, `training_step.EXTRA`; skipped ones left out), seconds
+    """Steps that were run: their sums by name (the task's and `training_step.EXTRA`; skipped steps left out), seconds
     spent waiting for input, and the step whose loss was not finite, where that ended them."""
 
-    sums: np.ndarray
+    sums: dict[str, float]
     steps: int
     waited: float
     bad_step: int | None = None
@@ -27,13 +27,13 @@ class Done:
 
 
 class Loop:
-    """Runs steps of one encoder and optimizer under a strategy."""
+    """Runs steps of one task, encoder and optimizer under a strategy."""
 
-    def __init__(self, settings: TrainingSettings, strategy, encoder, optimizer, loss_scale: LossScale):
-        self._settings, self._strategy, self._loss_scale = settings, strategy, loss_scale
+    def __init__(self, settings: TrainingSettings, task: Task, strategy, encoder, optimizer, loss_scale: LossScale):
+        self._settings, self._task, self._strategy, self._loss_scale = settings, task, strategy, loss_scale
         one_gpu = strategy.num_replicas_in_sync == 1 and bool(tf.config.list_logical_devices("GPU"))
         xla = one_gpu and settings.gpus != 0 if settings.xla is None else settings.xla
-        self._step = TrainingStep(settings, encoder, optimizer, strategy.num_replicas_in_sync, xla)
+        self._step = TrainingStep(settings, task, encoder, optimizer, strategy.num_replicas_in_sync, xla)
         self._run = tf.function(self._steps)
 
     def iterator(self, examples: batches.Examples, batch_size: int, start: int, transform=None):
@@ -66,17 +66,17 @@ class Loop:
         reached, sums, last, waited, ended = self._run(
             iterator, tf.constant(step, tf.int64), tf.constant(stop, tf.int64)
         )
-        last = dict(zip((*metrics.SUMS, *EXTRA), last.numpy().tolist(), strict=True))
+        sums, last = (dict(zip(self._step.names, vector.numpy().tolist(), strict=True)) for vector in (sums, last))
         reached = int(reached)
-        done = Done(sums.numpy(), reached - step, float(waited))
+        done = Done(sums, reached - step, float(waited))
         if not ended:
             return done
-        loss = last["masked_nll"] / max(last["masked_weight"], 1.0) + last["next_nll"] / max(last["examples"], 1.0)
+        loss = loss_of(self._task, last)
         return dataclasses.replace(done, bad_step=reached - 1, bad_loss=loss, bad_norm=last["gradient_norm"])
 
     def _steps(self, iterator, step, stop):
         one_device = self._strategy.num_replicas_in_sync == 1
-        width = len(metrics.SUMS) + len(EXTRA)
+        width = len(self._step.names)
         sums, result = tf.zeros([width]), tf.ones([width])
         waited = tf.constant(0.0, tf.float64)
         ended = tf.constant(False)
@@ -102,21 +102,28 @@ class Loop:
         return step, sums, result, waited, ended
 
 
+def loss_of(task: Task, sums: dict[str, float]) -> float:
+    """The task's loss of whole batches, from their sums."""
+    tensors = {name: tf.constant(value, tf.float64) for name, value in sums.items()}
+    return float(task.loss(tensors, tensors))
+
+
 class Meter:
     """Figures since the last report: means of losses, rates a second of pure training time."""
 
-    def __init__(self, settings: TrainingSettings, step: int):
-        self._settings = settings
-        self._reset(step)
+    def __init__(self, settings: TrainingSettings, task: Task):
+        self._settings, self._task = settings, task
+        self._reset()
 
-    def _reset(self, step):
+    def _reset(self):
         self._seconds = self._waited = 0.0
         self._steps = 0
-        self._sums = np.zeros(len(metrics.SUMS) + len(EXTRA))
+        self._sums: dict[str, float] = collections.defaultdict(float)
         self.pause()
 
     def add(self, done: Done) -> None:
-        self._sums += done.sums
+        for name, value in done.sums.items():
+            self._sums[name] += value
         self._steps += done.steps
         self._waited += done.waited
         self._seconds += time.monotonic() - self._started
@@ -127,14 +134,12 @@ class Meter:
 
     def figures(self, step: int) -> dict[str, float]:
         """To be told at `step`, and begins anew."""
-        settings = self._settings
-        sums = dict(zip((*metrics.SUMS, *EXTRA), self._sums.tolist(), strict=True))
-        told = metrics.figures(self._sums[: len(metrics.SUMS)], settings.next_sentence)
+        sums = dict(self._sums)
         good = max(sums["good"], 1.0)
         figures = {
-            "loss": told["masked_lm_loss"] + told.get("next_sentence_loss", 0.0),
-            **told,
-            "learning_rate": float(learning_rate(settings, tf.constant(step - 1))),
+            "loss": loss_of(self._task, sums),
+            **self._task.figures(sums),
+            "learning_rate": float(learning_rate(self._settings, tf.constant(step - 1))),
             "gradient_norm": sums["gradient_norm"] / good,
             "examples_per_second": sums["examples"] / self._seconds,
             "tokens_per_second": sums["tokens"] / self._seconds,
@@ -142,5 +147,5 @@ class Meter:
         }
         if self._steps > sums["good"]:
             figures["skipped_steps"] = self._steps - sums["good"]
-        self._reset(step)
+        self._reset()
         return figures

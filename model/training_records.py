@@ -1,15 +1,15 @@
-"""What a run leaves for people: `history.jsonl`, TensorBoard logs, a plot of the curves, filled-in masks."""
+"""What a run leaves for people: `history.jsonl`, TensorBoard logs, a plot of the curves."""
 
-import itertools
 import json
+import math
 import os
 import pathlib
+from collections.abc import Sequence
 
-import numpy as np
 import tensorflow as tf
 
 from model import formats
-from preprocessing import features
+from model.tasks.task import Curve
 from preprocessing.errors import InputError
 
 
@@ -62,8 +62,8 @@ class Records:
         with self._writer.as_default(step=step):
             tf.summary.text(name, text)
 
-    def plot(self, path: str) -> None:
-        plot(self._history, path)
+    def plot(self, path: str, curves: Sequence[Curve]) -> None:
+        plot(self._history, path, curves)
 
 
 def read_history(output: str) -> list[dict]:
@@ -80,29 +80,29 @@ def read_history(output: str) -> list[dict]:
     return rows
 
 
-def plot(history: list[dict], path: str) -> None:
-    """Loss and accuracy by step as a PNG, with what needs no model as dotted lines."""
+def plot(history: list[dict], path: str, curves: Sequence[Curve]) -> None:
+    """The curves and the learning rate by step as a PNG, two panels in a row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [
-        ("Masked-token loss (nats)", "masked_lm_loss", "unigram_loss", "unigram distribution"),
-        ("Masked-token accuracy", "masked_lm_accuracy", "commonest_token_accuracy", "commonest token"),
-        ("Next-sentence accuracy", "next_sentence_accuracy", None, None),
-        ("Learning rate", "learning_rate", None, None),
-    ]
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    panels = [*curves, Curve("Learning rate", "learning_rate")]
+    height = math.ceil(len(panels) / 2)
+    figure = Figure(figsize=(11, 3.5 * height), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, name, baseline, label) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+    for panel, curve in enumerate(panels, 1):
+        axes = figure.add_subplot(height, 2, panel)
         for kind, style in (("training", {"alpha": 0.6}), ("held_out", {"marker": "o", "markersize": 3})):
-            rows = [row for row in history if row["kind"] == kind and name in row]
+            rows = [row for row in history if row["kind"] == kind and curve.figure in row]
             if rows:
                 axes.plot(
-                    [row["step"] for row in rows], [row[name] for row in rows], label=kind.replace("_", " "), **style
+                    [row["step"] for row in rows],
+                    [row[curve.figure] for row in rows],
+                    label=kind.replace("_", " "),
+                    **style,
                 )
-                if baseline and baseline in rows[-1]:
-                    axes.axhline(rows[-1][baseline], linestyle=":", color="gray", label=label)
-        axes.set_title(title)
+                if curve.baseline in rows[-1]:
+                    axes.axhline(rows[-1][curve.baseline], linestyle=":", color="gray", label=curve.label)
+        axes.set_title(curve.title)
         axes.set_xlabel("step")
         if axes.lines:
             axes.legend()
@@ -119,21 +119,3 @@ def read_vocabulary(path: str, vocab_size: int) -> list[str]:
             f"{path}: the vocabulary must have as many tokens as the model ({vocab_size}). Received: {len(tokens)}"
         )
     return tokens
-
-
-def filled_masks(batch: dict[str, np.ndarray], predicted: np.ndarray, tokens: list[str], examples: int = 4) -> str:
-    """Markdown of a few examples [B, L] with each masked token's prediction [B, P] beside the right one."""
-    lines = []
-    for row in range(min(examples, len(predicted))):
-        shown = [tokens[i] for i in batch[features.INPUT_IDS][row]]
-        count = int((batch[features.MASKED_LM_WEIGHTS][row] > 0).sum())
-        for position, right, answer in zip(
-            batch[features.MASKED_LM_POSITIONS][row][:count],
-            batch[features.MASKED_LM_IDS][row][:count],
-            predicted[row][:count],
-            strict=True,
-        ):
-            shown[position] = f"**{tokens[answer]}**" if answer == right else f"**{tokens[answer]}**({tokens[right]})"
-        real = itertools.compress(shown, batch[features.INPUT_MASK][row])
-        lines.append(" ".join(real).replace(" ##", ""))
-    return "\n\n".join(lines)

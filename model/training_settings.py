@@ -39,7 +39,7 @@ class TrainingSettings:
         Phase, ...
     ] = ()  # in order, `steps` in all; each takes the example files of its length. (): one phase
     buckets: tuple[int, ...] = ()  # lengths to which batches are cut; examples of like length then stand together
-    next_sentence: bool = True  # whether the next-sentence loss counts
+    next_sentence: bool = True  # of pretraining: whether its next-sentence loss counts; other tasks do not ask
 
     optimizer: OptimizerName = "adamw"
     learning_rate: float = 1e-4

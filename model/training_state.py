@@ -74,8 +74,9 @@ class State:
             self._newest.save(checkpoint_number=step)
             self._stored = step
 
-    def is_best(self, loss: float) -> bool:
-        """Whether the held-out loss is the lowest so far, which it then becomes."""
+    def is_best(self, figure: float, lower_is_better: bool) -> bool:
+        """Whether the held-out figure is the best so far, which it then becomes; nan never is."""
+        loss = figure if lower_is_better else -figure
         best = loss < float(self.best_loss.numpy())
         if best:
             self.best_loss.assign(loss)

@@ -6,14 +6,15 @@ over devices then gives the gradient of the whole batch, which is clipped and ap
 
 import tensorflow as tf
 
-from model import losses, metrics
 from model.encoder import BertEncoder
 from model.optimizer import Optimizer
+from model.tasks.task import Task
 from model.training_settings import TrainingSettings
 from preprocessing import features
+from preprocessing.errors import require
 
-# What a step tells beside the sums of `metrics`.
-EXTRA = ("gradient_norm", "good")
+# What a step tells beside the task's sums, in this order.
+EXTRA = ("examples", "tokens", "gradient_norm", "good")
 
 
 class LossScale(tf.Module):
@@ -42,29 +43,38 @@ class LossScale(tf.Module):
 
 
 class TrainingStep:
-    """A callable `(batch, step, loss scale) -> [len(metrics.SUMS) + len(EXTRA)] float32` that updates the encoder.
+    """A callable `(batch, step, loss scale) -> [len(names)] float32` that updates the encoder.
 
     To be called in the strategy's replica context with this replica's part of the batch. A step whose loss or gradients
-    are not finite changes nothing; `good` is then 0.
+    are not finite changes nothing; `good` is then 0. What it returns is the sums `names`, the task's and EXTRA, as one
+    vector: devices and accumulated parts then add up one tensor.
 
     xla: compiles forward and backward pass; sums over devices and the update stay outside, where they are safe.
     """
 
     def __init__(
-        self, settings: TrainingSettings, encoder: BertEncoder, optimizer: Optimizer, replicas: int, xla: bool = False
+        self,
+        settings: TrainingSettings,
+        task: Task,
+        encoder: BertEncoder,
+        optimizer: Optimizer,
+        replicas: int,
+        xla: bool = False,
     ):
-        self.settings, self.encoder, self.optimizer, self.replicas = settings, encoder, optimizer, replicas
+        self.settings, self.task, self.encoder = settings, task, encoder
+        self.optimizer, self.replicas = optimizer, replicas
+        self.names = (*task.sum_names, *EXTRA)
+        require(len(set(self.names)) == len(self.names), "each sum must have a name of its own", self.names)
         self._compute = tf.function(self._gradients, jit_compile=True) if xla else self._gradients
         self._variables = [variable.value for variable in encoder.trainable_variables]
         self._word = [variable.path for variable in encoder.trainable_variables].index(encoder.embeddings.word.path)
 
     def __call__(self, batch, step: tf.Tensor, loss_scale: tf.Tensor) -> tf.Tensor:
         settings, context = self.settings, tf.distribute.get_replica_context()
-        totals = tf.stack(
-            [tf.reduce_sum(batch[features.MASKED_LM_WEIGHTS]), tf.reduce_sum(losses.real_examples(batch))]
-        )
+        totals = self.task.totals(batch)
         if self.replicas > 1:
-            totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
+            vector = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack(list(totals.values())))
+            totals = dict(zip(totals, tf.unstack(vector), strict=True))
         replica = context.replica_id_in_sync_group if self.replicas > 1 else 0
         seed = tf.random.experimental.stateless_fold_in(tf.constant([settings.seed, 0], tf.int32), step)
         seed = tf.random.experimental.stateless_fold_in(seed, replica)
@@ -84,8 +94,8 @@ class TrainingStep:
     def _accumulated(self, batch, totals, seed, loss_scale):
         """The same as `_gradients`, over parts of the batch one after the other."""
         parts = self.settings.accumulate
-        batch = {name: tf.reshape(value, [parts, -1, *value.shape[1:]]) for name, value in batch.items()}
-        sums = tf.zeros([len(metrics.SUMS)])
+        batch = {name: _cut(value, parts) for name, value in batch.items()}
+        sums = tf.zeros([len(self.names) - 2])
         gradients = [tf.zeros_like(variable) for variable in self._variables]
         for part in tf.range(parts):
             part_seed = tf.random.experimental.stateless_fold_in(seed, part)
@@ -97,25 +107,26 @@ class TrainingStep:
         return sums, gradients
 
     def _gradients(self, batch, totals, seed, loss_scale):
-        """(sums of `metrics`, dense gradients of the scaled loss) of a part of the batch whose `totals` are
-        [predictions, examples]."""
-        encoder = self.encoder
-        ids = batch[features.INPUT_IDS]
+        """(sums, all but the last two of `names`; dense gradients of the scaled loss) of a part of the batch whose
+        `totals` are given."""
+        encoder, task = self.encoder, self.task
+        ids, mask = batch[features.INPUT_IDS], batch[features.INPUT_MASK]
         # The word embedding is used twice. Its gradient from the logits is dense, that from the lookup touches a row
         # for each token: taking the two apart saves a dense gradient of zeros and a sum over the whole table.
         words = encoder.embeddings.lookup(ids)
         with tf.GradientTape() as tape:
             tape.watch(words)
-            outputs = losses.encoder_outputs(
-                encoder, batch, training=True, seed=seed, words=words, recompute=self.settings.recompute
-            )
-            sums = metrics.batch_sums(encoder, outputs, batch)
-            loss = sums[0] / (totals[0] + losses.NO_PREDICTIONS)
-            if self.settings.next_sentence and encoder.next_sentence is not None:
-                loss += sums[3] / tf.maximum(totals[1], 1.0)
-            loss *= loss_scale
+            sums = task.sums(encoder, batch, training=True, seed=seed, words=words, recompute=self.settings.recompute)
+            loss = task.loss(sums, totals) * loss_scale
         *gradients, lookup = tape.gradient(
             loss, [*self._variables, words], unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         gradients[self._word] = tf.tensor_scatter_nd_add(gradients[self._word], ids[..., None], lookup)
-        return sums, gradients
+        counts = [tf.cast(tf.reduce_sum(values), tf.float32) for values in (mask[:, 0], mask)]
+        return tf.stack([*(sums[name] for name in task.sum_names), *counts]), gradients
+
+
+def _cut(values, parts):
+    """[B, ...] -> [parts, B / parts, ...], where sizes may be known only when it runs (buckets)."""
+    batch, *rest = (tf.shape(values)[axis] if size is None else size for axis, size in enumerate(values.shape))
+    return tf.reshape(values, [parts, batch // parts, *rest])

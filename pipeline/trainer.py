@@ -9,6 +9,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
 
 from model import training
+from model.tasks.pretraining import Pretraining
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
 from pipeline.components.vocabulary import FILE
@@ -33,8 +34,10 @@ def run_fn(fn_args: FnArgs) -> None:
         result = training.train(
             encoder_settings,
             run.training,
-            train_files=fileio.glob(os.path.join(examples, "Split-train", "*")),
-            eval_files=fileio.glob(os.path.join(examples, "Split-eval", "*")),
+            task=Pretraining(next_sentence=run.training.next_sentence),
+            # Sorted: which example stands where in the stream depends on the order of the files.
+            train_files=sorted(fileio.glob(os.path.join(examples, "Split-train", "*"))),
+            eval_files=sorted(fileio.glob(os.path.join(examples, "Split-eval", "*"))),
             output=str(work),
             vocab_path=vocab_path,
             lower_case=run.vocabulary.lower_case,

@@ -1,14 +1,14 @@
-"""Masked examples on disk -> batches of tensors: `tf.data` over the shards that `bert examples` writes.
+"""Examples on disk -> batches of tensors: `tf.data` over files of any `features.Spec`.
 
 Which example stands where in the stream is a pure function of (files, seed, position): nothing is drawn from a
 generator's state, so that a run can go on at any step and see what an uninterrupted run would have seen.
 
-Legend: B batch, L max_seq_length, P max_predictions.
+Legend: B batch, L length of the sequence.
 """
 
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -26,24 +26,17 @@ MEMORY_LIMIT = 2 << 30
 SHUFFLE_BUFFER = 100_000  # examples; about 180 MB serialized at L = 128
 FILES_AT_ONCE = 16
 
-# How the resident copy is stored: masks and segments as bytes, the rest as it goes into the model.
-_STORED = dict.fromkeys(features.ALL_FEATURES, np.int32) | {
-    features.INPUT_MASK: np.int8,
-    features.SEGMENT_IDS: np.int8,
-    features.MASKED_LM_WEIGHTS: np.float32,
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
     """Checked example files: how many examples there are and, when they fit, the examples themselves."""
 
     files: tuple[str, ...]
+    spec: features.Spec
+    axes: Mapping[str, int]  # length of each axis of the spec
     count: int
-    max_seq_length: int
-    max_predictions: int
-    predictions: int  # masked tokens in all examples; none when they are to be masked at training time
-    arrays: dict[str, np.ndarray]  # name -> [count, length]; empty when they do not fit in memory
+    sums: Mapping[str, float]  # of all values of each feature that is no integer: weights, say
+    arrays: Mapping[str, np.ndarray]  # name -> [count, length]; empty when they do not fit in memory
 
     def batches(
         self,
@@ -64,15 +57,16 @@ class Examples:
             seed, shuffle: the order of epoch e is a function of (seed, e); unshuffled, it is that of the files.
             repeat: without end (by default when shuffling); batches then run across the ends of epochs, so that all
                 have the same size. Otherwise one pass, whose last batch is filled up with examples of zeros: no token,
-                no prediction, no weight.
+                no label, no weight.
             start: number of the first batch, so that a run resumes where it stopped.
-            buckets: ascending lengths. Examples of like length stand together in a batch, which is cut to the first
-                of these that holds all its tokens (to L otherwise): [B, <= L]. Needs examples in memory, shuffled.
-            transform: applied to every batch, before it is cut; apart to the rows of each epoch where it holds two.
+            buckets: ascending lengths. Examples of like length stand together in a batch, whose features along the
+                sequence are cut to the first of these that holds all its tokens (to L otherwise): [B, <= L]. A batch
+                across the end of an epoch holds two such groups. Needs examples in memory, shuffled.
+            transform: applied to every batch, before it is cut; apart to the rows of each epoch where it holds several.
             shards, shard: every batch is cut into `shards` equal parts, of which this gives one (several workers).
         """
         repeat = shuffle if repeat is None else repeat
-        if buckets and (not self.arrays or not shuffle):
+        if buckets and not (self.arrays and shuffle and repeat):
             raise InputError("buckets need shuffled examples that fit in memory; leave them out, or raise the limit")
         if self.arrays:
             batches = self._resident(batch_size, seed, shuffle, repeat, start, bool(buckets))
@@ -86,19 +80,19 @@ class Examples:
             part = slice(batch_size // shards * shard, batch_size // shards * (shard + 1))
             batches = batches.map(lambda batch: {name: values[part] for name, values in batch.items()})
         if transform is not None:
-            per_epoch = self.count // batch_size * batch_size if buckets else self.count
             rows = np.arange(batch_size)[batch_size // shards * shard : batch_size // shards * (shard + 1)]
             epochs = tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(
-                lambda number: (number * batch_size + rows) // per_epoch
+                lambda number: (number * batch_size + rows) // self.count
             )
             batches = tf.data.Dataset.zip((batches, epochs)).map(
                 lambda batch, epochs: _transformed(transform, batch, epochs), num_parallel_calls=2, deterministic=True
             )
-        lengths = features.lengths(self.max_seq_length, self.max_predictions)
+        lengths = self.spec.lengths(self.axes)
         size = batch_size // shards
         batches = batches.map(lambda batch: {k: tf.ensure_shape(v, [size, lengths[k]]) for k, v in batch.items()})
         if buckets:
-            batches = batches.map(lambda batch: _cut(batch, buckets))
+            along = [name for name, feature in self.spec.features.items() if feature.size == features.LENGTH]
+            batches = batches.map(lambda batch: _cut(batch, buckets, along))
         return batches.prefetch(8)
 
     def _resident(self, batch_size, seed, shuffle, repeat, start, by_length):
@@ -160,7 +154,7 @@ class Examples:
         # Skipping and batching serialized records, then parsing a batch at once, is many times cheaper than the
         # other way round.
         records = epochs.flat_map(epoch_records).skip(skip).batch(batch_size, drop_remainder=repeat)
-        spec = example_files.feature_spec(self.max_seq_length, self.max_predictions)
+        spec = example_files.parsing(self.spec, self.axes)
         return records.map(
             lambda serialized: {
                 name: _as_model_input(value) for name, value in tf.io.parse_example(serialized, spec).items()
@@ -171,105 +165,110 @@ class Examples:
 
 
 def open_examples(
-    files: Sequence[str],
-    *,
-    max_seq_length: int | None = None,
-    max_predictions: int | None = None,
-    vocab_size: int | None = None,
-    memory_limit: int = MEMORY_LIMIT,
+    files: Sequence[str], spec: features.Spec, *, vocab_size: int | None = None, memory_limit: int = MEMORY_LIMIT
 ) -> Examples:
     """Reads every example once, checks it, and keeps all of them in memory when they fit `memory_limit` bytes.
 
     Raises:
-        InputError: no file, no example, a truncated shard, lengths other than asked for, ids outside the vocabulary,
-            positions outside the sequence, masks or labels other than 0 and 1. Names the file and, where one example is
-            at fault, its number (from 0).
+        InputError: no file, no example, a truncated shard, features that are missing or not as long in one example as
+            in another, ids outside the vocabulary, whatever else breaks a rule of the spec. Names the file and, where
+            one example is at fault, its number (from 0).
     """
     if not files:
         raise InputError("training needs at least one file of examples. Received: none")
-    lengths = _lengths(files)
-    files = tuple(file for file in files if file in lengths)
-    first_length, first_predictions = lengths[files[0]]
-    wanted = (max_seq_length or first_length, max_predictions or first_predictions)
-    for file, (length, predictions) in lengths.items():
-        if (length, predictions) != wanted:
-            raise InputError(
-                f"{file}: examples must have max_seq_length {wanted[0]} and max_predictions {wanted[1]}. "
-                f"Received: {length} and {predictions}; write them anew with `bert examples`, or change the settings"
-            )
-    length, predictions = wanted
-    spec = example_files.feature_spec(length, predictions)
-    kept: list[dict[str, np.ndarray]] | None = []
-    count = size = masked = 0
+    found = _axes(files, spec)
+    files = tuple(file for file in files if file in found)
+    axes = found[files[0]]
     for file in files:
-        for first, chunk in example_files.chunks(file, spec):
-            example_files.check(file, first, chunk, vocab_size)
+        wanted, received = (spec.lengths(sizes) for sizes in (axes, found[file]))
+        if differing := [name for name in wanted if wanted[name] != received[name]]:
+            raise InputError(
+                f"{file}: examples must be as long as those of {files[0]} "
+                f"({', '.join(f'{name} {wanted[name]}' for name in differing)}). "
+                f"Received: {', '.join(f'{name} {received[name]}' for name in differing)}; write them anew with "
+                f"{spec.written_by}, or leave them out"
+            )
+    bounds = dict(axes) if vocab_size is None else {**axes, features.VOCABULARY: vocab_size}
+    kept: list[dict[str, np.ndarray]] | None = []
+    count = size = 0
+    sums = {name: 0.0 for name, feature in spec.features.items() if feature.stored == "float32"}
+    for file in files:
+        for first, chunk in example_files.chunks(file, spec, axes):
+            example_files.check(file, first, chunk, spec, bounds)
             count += len(chunk[features.INPUT_IDS])
-            masked += int((chunk[features.MASKED_LM_WEIGHTS] > 0).sum())
+            sums = {name: total + float(chunk[name].sum()) for name, total in sums.items()}
             if kept is not None:
-                stored = {name: array.astype(_STORED[name]) for name, array in chunk.items()}
+                stored = {name: array.astype(spec.features[name].stored) for name, array in chunk.items()}
                 size += sum(array.nbytes for array in stored.values())
                 kept.append(stored)
                 if size > memory_limit:
                     kept = None
     arrays: dict[str, np.ndarray] = {}
     if kept is not None:
-        arrays = {name: np.concatenate([chunk[name] for chunk in kept]) for name in features.ALL_FEATURES}
-    return Examples(files, count, length, predictions, masked, arrays)
+        arrays = {name: np.concatenate([chunk[name] for chunk in kept]) for name in spec.features}
+    return Examples(files, spec, axes, count, sums, arrays)
 
 
-def by_length(files: Sequence[str]) -> dict[int, list[str]]:
-    """Files by the max_seq_length of their first examples. InputError as `open_examples`."""
+def by_length(files: Sequence[str], spec: features.Spec) -> dict[int, list[str]]:
+    """Files by the length of the sequence in their first examples. InputError as `open_examples`."""
     groups: dict[int, list[str]] = {}
-    lengths = _lengths(files)
+    axes = _axes(files, spec)
     for file in files:
-        if file in lengths:
-            groups.setdefault(lengths[file][0], []).append(file)
+        if file in axes:
+            groups.setdefault(axes[file][features.LENGTH], []).append(file)
     return groups
 
 
-def _lengths(files: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """(max_seq_length, max_predictions) of the files, the empty ones left out. InputError where all are empty."""
-    lengths = {}
+def _axes(files: Sequence[str], spec: features.Spec) -> dict[str, dict[str, int]]:
+    """The axes' lengths in each of the files, the empty ones left out. InputError where all are empty."""
+    axes = {}
     for file in files:
         if not tf.io.gfile.exists(file):
             raise InputError(f"{file}: no such file of examples")
-        if found := example_files.lengths(file):
-            lengths[file] = found
-    if files and not lengths:
+        if found := example_files.axes(file, spec):
+            axes[file] = found
+    if files and not axes:
         raise InputError(f"{files[0]}: one file of examples must hold at least one. Received: {len(files)} empty")
-    return lengths
+    return axes
 
 
 class _LengthPlan:
     """Number of a batch -> indices [B] of examples of like length, a function of (seed, number).
 
-    In each epoch examples are shuffled, sorted by length in steps of a sixteenth of the longest, cut into batches, and
-    the batches shuffled. What does not fill a batch is left out, others in each epoch.
+    Each epoch holds every example once. Its examples are shuffled and sorted by length in steps of a sixteenth of the
+    longest; what stands in a row there is cut into batches and, at the ends of the epoch, the parts of the batches that
+    it shares with its neighbours; the batches are then shuffled.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
-        if len(lengths) < batch_size:
-            raise InputError(f"buckets need at least batch_size ({batch_size}) examples. Received: {len(lengths)}")
         self._classes = lengths * 16 // (lengths.max() + 1)
         self._batch_size, self._seed = batch_size, seed
-        self._epoch, self._plan = -1, np.empty((0, 0), np.int64)
+        self._orders: dict[int, np.ndarray] = {}  # of the newest epochs
         self._lock = threading.Lock()  # tf.data asks for several batches at once
 
     def __call__(self, number: int) -> np.ndarray:
-        number = int(number)
-        batches = len(self._classes) // self._batch_size
+        epochs, places = np.divmod(int(number) * self._batch_size + np.arange(self._batch_size), len(self._classes))
         with self._lock:
-            if number // batches != self._epoch:
-                self._epoch = number // batches
-                self._plan = self._of_epoch(self._epoch, batches)
-            return self._plan[number % batches]
+            return np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
 
-    def _of_epoch(self, epoch, batches):
+    def _order(self, epoch):
+        if epoch not in self._orders:
+            if len(self._orders) > 2:  # two batches at once, each across the end of one
+                del self._orders[min(self._orders)]
+            self._orders[epoch] = self._of_epoch(epoch)
+        return self._orders[epoch]
+
+    def _of_epoch(self, epoch):
+        count, batch_size = len(self._classes), self._batch_size
         random = np.random.Generator(np.random.Philox([self._seed, epoch]))
-        order = random.permutation(len(self._classes))[: batches * self._batch_size]
+        order = random.permutation(count)
         order = order[np.argsort(self._classes[order], kind="stable")]
-        return random.permutation(order.reshape(batches, self._batch_size))
+        head = min(-epoch * count % batch_size, count)  # belongs to a batch of the epoch before
+        whole, tail = divmod(count - head, batch_size)
+        sizes = np.array([head, *[batch_size] * whole, tail])
+        drawn = random.permutation(len(sizes))  # which part each run of the sorted order becomes
+        runs = np.split(order, np.cumsum(sizes[drawn])[:-1])
+        return np.concatenate([runs[run] for run in np.argsort(drawn)])
 
 
 def _transformed(transform, batch, epochs):
@@ -288,12 +287,12 @@ def _transformed(transform, batch, epochs):
     return dict(zip(names, values, strict=True))
 
 
-def _cut(batch, buckets):
+def _cut(batch, buckets, names):
     longest = tf.reduce_max(tf.reduce_sum(batch[features.INPUT_MASK], axis=1))
     length = tf.shape(batch[features.INPUT_MASK])[1]
     for bucket in reversed(buckets):
         length = tf.where(longest <= bucket, tf.minimum(bucket, length), length)
-    return batch | {name: batch[name][:, :length] for name in features.SEQUENCE_FEATURES}
+    return batch | {name: batch[name][:, :length] for name in names}
 
 
 def _as_model_input(values):

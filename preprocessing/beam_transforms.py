@@ -1,10 +1,12 @@
 """Beam transforms from documents to word counts and to masked examples.
 
 How a corpus becomes examples without being held: workers tokenize documents and write the tokens to temporary files,
-cut into slots by a hash of the document's id; Beam groups only references (`spilling`). A plan then deals the slots
-into pools, anew for each copy (`planning`), and each pool is read back by whoever makes its examples: random next
-sentences come from other documents of the pool. Slots, pools and every random number depend on the documents alone, so
-the set of examples is byte-identical for any workers, order, sharding and runner.
+cut into slots by a hash of the document's id; Beam groups only references (`spilling`), and some 30 bytes of each
+document. A plan then deals the slots into pools, anew for each copy (`planning`), where there are many files they are
+written anew by groups of slots (`examples.regrouping`), and each pool is read back by whoever makes its examples:
+random next sentences come from other documents of the pool. Slots, pools and every random number depend on the
+documents alone, so the set of examples is byte-identical for any workers, order, sharding and runner. A worker holds a
+pool or two, some 100 MB; slots are split for up to 64 * 1024 pools (524 G tokens), and more are refused.
 """
 
 import atexit

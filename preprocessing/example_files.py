@@ -1,13 +1,13 @@
-"""Files of masked examples: finding, reading and checking them. Every fault names the file and the example."""
+"""Files of examples of any spec: finding, reading and checking them. Every fault names the file and the example."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from preprocessing import features
 from preprocessing.errors import InputError
+from preprocessing.features import VOCABULARY, Spec
 
 CHUNK = 2048  # examples read and parsed at once
 
@@ -25,16 +25,16 @@ def find_files(pattern: str) -> list[str]:
     return found
 
 
-def feature_spec(max_seq_length: int, max_predictions: int) -> dict[str, tf.io.FixedLenFeature]:
+def parsing(spec: Spec, axes: Mapping[str, int]) -> dict[str, tf.io.FixedLenFeature]:
     """What `tf.io.parse_example` needs to read an example."""
     return {
-        name: tf.io.FixedLenFeature([length], tf.float32 if name == features.MASKED_LM_WEIGHTS else tf.int64)
-        for name, length in features.lengths(max_seq_length, max_predictions).items()
+        name: tf.io.FixedLenFeature([length], tf.float32 if spec.features[name].stored == "float32" else tf.int64)
+        for name, length in spec.lengths(axes).items()
     }
 
 
-def lengths(file: str) -> tuple[int, int] | None:
-    """(max_seq_length, max_predictions) of the first example of a file, None when there is none."""
+def axes(file: str, spec: Spec) -> dict[str, int] | None:
+    """How long each axis of the spec is in the first example of a file; None when there is none."""
     record = next(_records(file), None)
     if record is None:
         return None
@@ -42,10 +42,22 @@ def lengths(file: str) -> tuple[int, int] | None:
         example = tf.train.Example.FromString(record).features.feature
     except Exception as error:  # protobuf's DecodeError differs between its implementations
         raise InputError(f"{file}: not a file of tf.Example records. Received: {error}") from error
-    missing = [name for name in features.ALL_FEATURES if name not in example]
+    missing = [name for name in spec.features if name not in example]
     if missing:
-        raise InputError(f"{file}: an example must have the features of `bert examples`. Missing: {', '.join(missing)}")
-    return len(example[features.INPUT_IDS].int64_list.value), len(example[features.MASKED_LM_IDS].int64_list.value)
+        raise InputError(
+            f"{file}: an example must have the features of {spec.written_by}. Missing: {', '.join(missing)}"
+        )
+    found: dict[str, tuple[str, int]] = {}
+    for name, feature in spec.features.items():
+        if isinstance(feature.size, str):
+            values = example[name].float_list if feature.stored == "float32" else example[name].int64_list
+            first, length = found.setdefault(feature.size, (name, len(values.value)))
+            if not length or len(values.value) != length:
+                raise InputError(
+                    f"{file}: {name} must have as many values as {first} ({length}), at least one. "
+                    f"Received: {len(values.value)}; write it anew with {spec.written_by}"
+                )
+    return {axis: length for axis, (_, length) in found.items()}
 
 
 def compression(file: str) -> str:
@@ -65,62 +77,62 @@ def _records(file: str) -> Iterator[bytes]:
         raise _broken(file, number, error) from error
 
 
-def chunks(file: str, spec) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def chunks(file: str, spec: Spec, axes: Mapping[str, int]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(number of the first example, arrays of up to CHUNK examples) through a file."""
-    number = 0
+    number, parsed_as = 0, parsing(spec, axes)
     # A record that breaks off must not hide the ones before it, so parsing errors and reading errors are told apart.
     batches = tf.data.TFRecordDataset(file, compression(file)).batch(CHUNK).prefetch(1)
     try:
         for serialized in batches:
             try:
-                parsed = tf.io.parse_example(serialized, spec)
+                parsed = tf.io.parse_example(serialized, parsed_as)
             except tf.errors.InvalidArgumentError as error:
-                length, predictions = spec[features.INPUT_IDS].shape[0], spec[features.MASKED_LM_IDS].shape[0]
+                lengths = ", ".join(f"{name} {length}" for name, length in spec.lengths(axes).items())
                 raise InputError(
-                    f"{file}: between examples {number} and {number + len(serialized) - 1} one does not have {length} "
-                    f"tokens and {predictions} predictions, as the first one does. "
-                    f"Received: {error.message.splitlines()[0]}"
+                    f"{file}: between examples {number} and {number + len(serialized) - 1} one does not have as many "
+                    f"values as the first one does ({lengths}). Received: {error.message.splitlines()[0]}"
                 ) from error
             yield number, {name: value.numpy() for name, value in parsed.items()}
             number += len(serialized)
     except tf.errors.OpError as error:
-        raise _broken(file, number, error) from error
+        raise _broken(file, number, error, spec.written_by) from error
 
 
-def _broken(file, number, error) -> InputError:
+def _broken(file, number, error, written_by="the command that wrote it") -> InputError:
     return InputError(
         f"{file}: cannot be read after example {number}, the shard is truncated or damaged; write it anew with "
-        f"`bert examples`. Received: {error.message.splitlines()[0]}"
+        f"{written_by}. Received: {error.message.splitlines()[0]}"
     )
 
 
-def check(file: str, first: int, chunk: dict[str, np.ndarray], vocab_size: int | None) -> None:
-    """Raises InputError where a value of the chunk (arrays by feature name) is out of its range."""
-    length = chunk[features.INPUT_IDS].shape[1]
-    rules = [
-        (features.INPUT_IDS, vocab_size, "a token id must lie inside the model's vocabulary"),
-        (features.MASKED_LM_IDS, vocab_size, "a token id must lie inside the model's vocabulary"),
-        (features.MASKED_LM_POSITIONS, length, "a position must lie inside the sequence"),
-        (features.INPUT_MASK, 2, "the mask must be 0 or 1"),
-        (features.SEGMENT_IDS, 2, "a segment must be 0 or 1"),
-        (features.NEXT_SENTENCE_LABELS, 2, "the label must be 0 or 1"),
-    ]
-    for name, bound, rule in rules:
-        values = chunk[name]
-        bad = values < 0 if bound is None else (values < 0) | (values >= bound)
+def check(file: str, first: int, chunk: dict[str, np.ndarray], spec: Spec, bounds: Mapping[str, int]) -> None:
+    """Raises InputError where a value of the chunk (arrays by feature name) breaks a rule of the spec.
+
+    `bounds`: the axes' lengths and, where there is a vocabulary, `features.VOCABULARY`, its number of tokens."""
+    for name, feature in spec.features.items():
+        values, least = chunk[name], feature.least
+        below = bounds.get(feature.below) if isinstance(feature.below, str) else feature.below
+        if feature.stored == "float32":
+            bad = ~np.isfinite(values)
+        else:  # nor may it change when it is stored
+            limits = np.iinfo(feature.stored)
+            least = limits.min if least is None else least
+            below = limits.max + 1 if below is None else below
+            bad = np.zeros(values.shape, bool)
+        if least is not None:
+            bad |= values < least
+        if below is not None:
+            bad |= values >= below
         if bad.any():
             row, column = np.argwhere(bad)[0]
-            allowed = "0 or more" if bound is None else f"0 to {bound - 1}"
+            allowed = f"{least} or more" if below is None else f"{least} to {below - 1}"
+            of_vocabulary = feature.below == VOCABULARY
+            source = "come from the model's own vocabulary" if of_vocabulary else f"be those of {spec.written_by}"
             raise InputError(
-                f"{file}: example {first + row}: {rule}, {name} {allowed}. Received: {values[row, column]}; "
-                "the examples must come from the model's own vocabulary"
+                f"{file}: example {first + row}: {feature.rule}"
+                f"{'' if least is None else f', {name} {allowed}'}. Received: {values[row, column]}; "
+                f"the examples must {source}"
             )
-    weights = chunk[features.MASKED_LM_WEIGHTS]
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
-        row = np.argwhere(~(np.isfinite(weights) & (weights >= 0)))[0][0]
-        raise InputError(f"{file}: example {first + row}: weights must be 0 or more. Received: {weights[row].tolist()}")
-    real = np.take_along_axis(chunk[features.INPUT_MASK], chunk[features.MASKED_LM_POSITIONS].astype(np.int64), 1)
-    if (beyond := (weights > 0) & (real == 0)).any():
-        row, column = np.argwhere(beyond)[0]
-        received = chunk[features.MASKED_LM_POSITIONS][row, column]
-        raise InputError(f"{file}: example {first + row}: a masked position must be a token's. Received: {received}")
+    if fault := spec.check(chunk):
+        row, rule = fault
+        raise InputError(f"{file}: example {first + row}: {rule}")

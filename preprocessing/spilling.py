@@ -3,11 +3,9 @@
 Only references leave this step, with a row of figures for each document, so that no runner has to hold the tokens.
 """
 
-import atexit
 import functools
-import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -17,15 +15,16 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.window import GlobalWindows
 
 from preprocessing import corpus, counter_random, readers, token_store
+from preprocessing.beam import worker_exit
 from preprocessing.corpus import Document
 from preprocessing.progress import WorkerProgress
 from preprocessing.settings import CorpusSettings, ExampleSettings
-from preprocessing.token_store import ID_TYPE, Pool, TokenizedDocuments
+from preprocessing.token_store import ID_TYPE, TokenizedDocuments
 
 SLOTS = 1024  # fixed, since they decide which documents meet in a pool
 
 # These only decide how the work is cut.
-_BUCKETS = 16  # of slots, that are looked at together
+_BUCKETS = 64  # of slots, that are looked at together
 _TEXT_BATCH_BYTES = 2_000_000
 _SPILL_TOKENS = 8_000_000
 
@@ -62,13 +61,10 @@ class Spill(beam.PTransform):
 
 @functools.lru_cache(maxsize=2)
 def load_tokenizer(path: str, lower_case: bool):
-    # Imported here: TensorFlow takes seconds, which the launching process need not spend. Taking it apart at the end
-    # takes two more, and Beam waits for one worker process after the other: let those end at once.
+    # Imported here: TensorFlow takes seconds, which the launching process need not spend.
     from preprocessing.tokenizer import BertTokenizer
 
-    if "CONTROL_API_SERVICE_DESCRIPTOR" in os.environ:
-        atexit.register(os._exit, 0)
-
+    worker_exit.end_at_once()
     return BertTokenizer.from_vocab(path, lower_case=lower_case)
 
 
@@ -167,35 +163,33 @@ class _SpillFiles(_SpillDocuments):
             yield REPORTS, report
 
 
-def slot_of(ids) -> np.ndarray:
-    """Slot of each document id, [D]."""
-    return (counter_random.document_keys(ids, 0, 0, "slot") % np.uint64(SLOTS)).astype(np.int64)
+def slot_of(ids, splits: int = 1) -> np.ndarray:
+    """Slot of each document id, [D]; among SLOTS * splits finer ones, which divide each slot."""
+    keys = counter_random.document_keys(ids, 0, 0, "slot")
+    slots, rest = (keys % np.uint64(SLOTS)).astype(np.int64), keys // np.uint64(SLOTS)
+    return slots * splits + (rest % np.uint64(splits)).astype(np.int64)
 
 
-def write_slots(handle, documents: TokenizedDocuments, slots) -> None:
-    """Documents sorted by `slots` [D]: the offsets of the slots, [SLOTS + 1], then each slot's documents."""
-    sizes = np.zeros(SLOTS, _OFFSETS)
+def write_slots(handle, documents: TokenizedDocuments, slots, count: int = SLOTS) -> None:
+    """Documents sorted by `slots` [D]: the offsets of the `count` slots, [count + 1], then each slot's documents."""
+    sizes = np.zeros(count, _OFFSETS)
     parts = []
     for slot, part in documents.runs(slots):
         parts.append(part.to_bytes())
         sizes[slot] = len(parts[-1])
-    offsets = (SLOTS + 1) * _OFFSETS.itemsize + np.concatenate([[0], np.cumsum(sizes)])
+    offsets = (count + 1) * _OFFSETS.itemsize + np.concatenate([[0], np.cumsum(sizes)])
     handle.write(offsets.astype(_OFFSETS).tobytes())
     for data in parts:
         handle.write(data)
 
 
-def read_slots(paths: Iterable[str], slots) -> Pool:
-    """The documents of the slots (ascending) in the files. Neighbouring slots of a file are read at once."""
+def read_slots(path: str, slots, count: int = SLOTS) -> Iterator[TokenizedDocuments]:
+    """The documents of the slots (ascending) in a file of `count` slots. Neighbouring slots are read at once."""
     slots = np.asarray(slots)
-    breaks = np.flatnonzero(np.diff(slots) != 1) + 1
-    parts: list[TokenizedDocuments] = []
-    for path in paths:
-        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as handle:
-            offsets = np.frombuffer(handle.read((SLOTS + 1) * _OFFSETS.itemsize), _OFFSETS)
-            for run in np.split(slots, breaks):
-                start, end = int(offsets[run[0]]), int(offsets[run[-1] + 1])
-                if end > start:
-                    handle.seek(start)
-                    parts.extend(token_store.from_bytes(handle.read(end - start)))
-    return Pool(token_store.concatenate(parts))
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as handle:
+        offsets = np.frombuffer(handle.read((count + 1) * _OFFSETS.itemsize), _OFFSETS)
+        for run in np.split(slots, np.flatnonzero(np.diff(slots) != 1) + 1):
+            start, end = int(offsets[run[0]]), int(offsets[run[-1] + 1])
+            if end > start:
+                handle.seek(start)
+                yield from token_store.from_bytes(handle.read(end - start))

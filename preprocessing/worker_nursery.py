@@ -5,6 +5,7 @@ the same. The nursery is started before that and imports at the same time, on an
 or TensorFlow itself, so that forking it is safe.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -19,13 +20,13 @@ import tempfile
 SOCKET = "BERT_WORKER_NURSERY"  # the environment variable with the path of the nursery's socket
 
 # What Beam takes for its worker: hands its environment, which says where to connect to, to the nursery, and ends when
-# the worker does.
+# the worker does, with its status; one that is killed has none.
 _CLIENT = f"""
 import json, os, socket
 with socket.socket(socket.AF_UNIX) as nursery:
     nursery.connect(os.environ["{SOCKET}"])
     nursery.sendall(json.dumps(dict(os.environ)).encode() + b"\\n")
-    nursery.recv(1)
+    raise SystemExit((nursery.recv(1) or b"\\1")[0])
 """
 
 
@@ -60,6 +61,8 @@ def command() -> str | None:
 def _serve(listener: socket.socket) -> None:
     from apache_beam.runners.worker import sdk_worker_main
 
+    from preprocessing.beam import worker_exit
+
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no worker stays behind as a zombie
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         connection, _ = listener.accept()
@@ -69,10 +72,15 @@ def _serve(listener: socket.socket) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with connection, connection.makefile() as request:
             os.environ.update(json.loads(request.readline()))
+            worker_exit.watch()
+            code = 1
             try:
                 sdk_worker_main.main([])
+                code = worker_exit.status()
             finally:
-                os._exit(0)
+                with contextlib.suppress(OSError):  # nobody waits any more
+                    connection.sendall(bytes([code]))
+                os._exit(code)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,21 @@
 Only a folder needs TensorFlow; the other two import in a fraction of a second.
 """
 
+import contextlib
 import dataclasses
 import http.client
+import io
 import json
 import os
 import pathlib
 import random
 import re
+import socket
 import ssl
 import threading
 import time
 import urllib.parse
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -33,6 +37,7 @@ Texts = Sequence[str | bytes]
 _CODES = {405: Code.INVALID_ARGUMENT, 413: Code.INVALID_ARGUMENT}  # that have no gRPC code of their own
 # Worth another try: nothing was answered, and Predict changes nothing.
 _PASSING = (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)
+_CLOSED = "the client has been closed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Client:
         root_certificates: PEM bytes that the server's certificate is checked against; makes gRPC speak TLS.
 
     Calls raise RequestError, whose `code` is gRPC's, whatever the protocol; over REST, where several are status 400,
-    INVALID_ARGUMENT stands for them.
+    INVALID_ARGUMENT stands for them. What still waits for a server at `close`, or asks it afterwards, is CANCELLED.
     """
 
     def __init__(
@@ -96,7 +101,7 @@ class Client:
         """All outputs of a signature, by name. Inputs are lists of texts (or bytes), or arrays; strings come back as
         object arrays of bytes."""
         arrays = {name: _array(values) for name, values in inputs.items()}
-        return self._retried(lambda seconds: self._transport.predict(signature, arrays, seconds))
+        return self._retried(lambda end: self._transport.predict(signature, arrays, end))
 
     def embed(self, texts: Texts) -> np.ndarray:
         """float32 [texts, hidden]."""
@@ -133,12 +138,12 @@ class Client:
 
     def _retried(self, call: Callable[[float], object]):
         """Tries a call until its time is up, waiting longer each time, by chance, so that clients do not come back all
-        at once."""
+        at once. The call is told when that is, in monotonic seconds: whatever it does, it has no more."""
         end = time.monotonic() + self._timeout
         wait = 0.05
         for left in reversed(range(self._tries)):
             try:
-                return call(end - time.monotonic())
+                return call(end)
             except RequestError as error:
                 pause = wait * (0.5 + random.random())
                 if error.code not in _PASSING or not left or time.monotonic() + pause >= end:
@@ -165,17 +170,17 @@ class _Grpc:
         self._predict = self._method(protos.PREDICT, protos.PredictResponse)
         self._status = self._method(protos.GET_MODEL_STATUS, protos.GetModelStatusResponse)
 
-    def predict(self, signature, inputs: Mapping[str, np.ndarray], seconds) -> Arrays:
+    def predict(self, signature, inputs: Mapping[str, np.ndarray], end) -> Arrays:
         request = self._protos.PredictRequest(model_spec={**self._spec, "signature_name": signature})
         for name, array in inputs.items():
             self._tensors.to_proto(array, request.inputs[name])
-        response = self._called(self._predict, request, seconds)
+        response = self._called(self._predict, request, end)
         return {name: self._tensors.from_proto(proto) for name, proto in response.outputs.items()}
 
-    def versions(self, seconds) -> dict[int, str]:
+    def versions(self, end) -> dict[int, str]:
         names = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
         request = self._protos.GetModelStatusRequest(model_spec=self._spec)
-        response = self._called(self._status, request, seconds)
+        response = self._called(self._status, request, end)
         return {status.version: names[status.state] for status in response.model_version_status}
 
     def close(self):
@@ -188,9 +193,11 @@ class _Grpc:
             response_deserializer=response.FromString,
         )
 
-    def _called(self, method, request, seconds):
+    def _called(self, method, request, end):
         try:
-            return method(request, timeout=max(seconds, 0.001))
+            return method(request, timeout=_left(end))
+        except ValueError:  # of a closed channel
+            raise RequestError(Code.CANCELLED, _CLOSED) from None
         except self._grpc.RpcError as error:
             known = error.code().name in Code.__members__
             code = Code[error.code().name] if known else Code.UNKNOWN
@@ -214,38 +221,50 @@ class _Rest:
         elif label is not None:
             self._path += f"/labels/{urllib.parse.quote(label)}"
         self._mine = threading.local()  # a connection per thread, kept open
+        self._all: weakref.WeakSet[http.client.HTTPConnection] = weakref.WeakSet()  # those of a thread end with it
+        self._closed = False
+        self._lock = threading.Lock()
 
-    def predict(self, signature, inputs: Mapping[str, np.ndarray], seconds) -> Arrays:
+    def predict(self, signature, inputs: Mapping[str, np.ndarray], end) -> Arrays:
         body = {
             "signature_name": signature,
             "inputs": {name: golden.encoded(array.tolist()) for name, array in inputs.items()},
         }
-        outputs = self._asked("POST", f"{self._path}:predict", json.dumps(body).encode(), seconds)["outputs"]
+        outputs = self._asked("POST", f"{self._path}:predict", json.dumps(body).encode(), end)["outputs"]
         if not isinstance(outputs, dict):  # a single output has no name in JSON: ask for it
-            definitions = self._asked("GET", f"{self._path}/metadata", None, seconds)["metadata"]["signature_def"]
+            definitions = self._asked("GET", f"{self._path}/metadata", None, end)["metadata"]["signature_def"]
             outputs = {next(iter(definitions["signature_def"][signature]["outputs"])): outputs}
         return {name: _from_json(values) for name, values in outputs.items()}
 
-    def versions(self, seconds) -> dict[int, str]:
-        statuses = self._asked("GET", self._path, None, seconds)["model_version_status"]
+    def versions(self, end) -> dict[int, str]:
+        statuses = self._asked("GET", self._path, None, end)["model_version_status"]
         return {int(status["version"]): status["state"] for status in statuses}
 
     def close(self):
-        if connection := getattr(self._mine, "connection", None):
-            connection.close()
-            self._mine.connection = None
+        with self._lock:
+            self._closed = True
+            for connection in self._all:
+                if connection.sock is not None:
+                    with contextlib.suppress(OSError):
+                        connection.sock.shutdown(socket.SHUT_RDWR)  # whoever waits for an answer is told
+                connection.close()
 
-    def _asked(self, method, path, body, seconds):
+    def _asked(self, method, path, body, end):
         reused = getattr(self._mine, "connection", None) is not None
         try:
-            status, content = self._exchange(method, path, body, seconds)
-        except TimeoutError:
-            self.close()
-            raise RequestError(Code.DEADLINE_EXCEEDED, f"no answer from {self._host} in time") from None
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
+            status, content = self._exchange(method, path, body, end)
+        except Exception as error:
+            if connection := getattr(self._mine, "connection", None):
+                connection.close()
+                self._mine.connection = None
+            if self._closed:  # under the call's feet: anything may have failed
+                raise RequestError(Code.CANCELLED, _CLOSED) from None
+            if isinstance(error, TimeoutError):
+                raise RequestError(Code.DEADLINE_EXCEEDED, f"no answer from {self._host} in time") from None
+            if not isinstance(error, OSError | http.client.HTTPException):
+                raise
             if reused:  # the server closes connections that were idle for long
-                return self._asked(method, path, body, seconds)
+                return self._asked(method, path, body, end)
             said = error if isinstance(error, OSError) else f"did not answer in HTTP ({type(error).__name__})"
             raise RequestError(Code.UNAVAILABLE, f"{self._host}:{self._port}: {said}") from None
         try:
@@ -259,20 +278,50 @@ class _Rest:
             raise RequestError(code, answer.get("error", content[:200].decode("utf-8", "replace")))
         return answer
 
-    def _exchange(self, method, path, body, seconds):
+    def _exchange(self, method, path, body, end):
         connection = getattr(self._mine, "connection", None)
         if connection is None:
             if self._tls:
                 connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls)
             else:
                 connection = http.client.HTTPConnection(self._host, self._port)
-            self._mine.connection = connection
-        connection.timeout = max(seconds, 0.001)
-        if connection.sock:
-            connection.sock.settimeout(connection.timeout)
+            with self._lock:
+                if self._closed:
+                    raise OSError
+                self._mine.connection = connection
+                self._all.add(connection)
+        connection.response_class = lambda sock, **options: http.client.HTTPResponse(
+            _Until(end, sock),  # type: ignore[arg-type]  # all that it wants of a socket is `makefile`
+            **options,
+        )
+        connection.timeout = _left(end)
+        if connection.sock is None:
+            connection.connect()
+        connection.sock.settimeout(_left(end))
         connection.request(method, path, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         return response.status, response.read()
+
+
+class _Until(io.RawIOBase):
+    """What comes from a socket until a deadline. A socket's own timeout begins anew with every byte."""
+
+    def __init__(self, end, sock):
+        self._end, self._sock, self._file = end, sock, sock.makefile("rb", buffering=0)
+
+    def makefile(self, mode):
+        return io.BufferedReader(self)
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self._sock.settimeout(_left(self._end))
+        return self._file.readinto(buffer)
+
+    def close(self):
+        self._file.close()
+        super().close()
 
 
 class _Folder:
@@ -300,16 +349,24 @@ class _Folder:
         except Exception as error:  # TensorFlow raises many kinds
             raise InputError(f"{path}: cannot be loaded: {(str(error).splitlines() or ['?'])[0]}") from None
 
-    def predict(self, signature, inputs, seconds) -> Arrays:
+    def predict(self, signature, inputs, end) -> Arrays:
         found = self._model.signature(signature)
         found.checked(inputs)
         return found(inputs)
 
-    def versions(self, seconds) -> dict[int, str]:
+    def versions(self, end) -> dict[int, str]:
         return {self._number: "AVAILABLE"}
 
     def close(self):
         pass
+
+
+def _left(end: float) -> float:
+    """Seconds until a deadline. Raises RequestError when it is over."""
+    seconds = end - time.monotonic()
+    if seconds <= 0:
+        raise RequestError(Code.DEADLINE_EXCEEDED, "no answer in time")
+    return seconds
 
 
 def _array(values) -> np.ndarray:

@@ -134,8 +134,12 @@ class Models:
         ]
 
     def all_answer(self) -> bool:
-        """Whether every model has a version that answers."""
-        return all(model.available() for model in self._models.values())
+        """Whether every model that has a version answers. One that is still to get its first is not waited for."""
+        return self.some_answer() and all(model.available() or not model.versions for model in self._models.values())
+
+    def some_answer(self) -> bool:
+        """Whether at least one model answers."""
+        return any(model.available() for model in self._models.values())
 
     def _named(self, name: str) -> _Model:
         if name not in self._models:

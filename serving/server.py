@@ -3,10 +3,12 @@
 One event loop reads requests, batches them and writes answers; TensorFlow runs in a few threads beside it.
 """
 
+import array
 import asyncio
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import gc
 import logging
 import os
@@ -16,7 +18,8 @@ import socket
 import ssl
 import sys
 import tempfile
-from collections.abc import Callable
+import termios
+from collections.abc import Callable, Sequence
 
 import grpc
 import h11
@@ -32,6 +35,7 @@ log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 
 HEAD_SECONDS = 10.0  # until a request's head has come
+SEND_SECONDS = 30.0  # in which a client must have taken something of its answer
 OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 MAX_CONNECTIONS = (OPEN_FILES if OPEN_FILES > 0 else 1 << 20) // 2  # over REST; the rest is for all else
 
@@ -52,7 +56,8 @@ def serve(settings: ServerSettings, *, report: Report = log.info, ready: Callabl
         report: called with a line whenever a version comes, goes or is refused.
         ready: called once, when the first models answer.
 
-    Raises: InputError if a folder is missing, a port is taken, or none of the only model's versions loads.
+    Raises: InputError if a folder is missing, a port is taken, none of the only model's versions loads, or a part of
+        the server ends by itself.
     """
 
     async def main():
@@ -151,13 +156,19 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
                 rest_socket.listen(2048)
             except OSError as error:  # another server was started at the same time
                 raise InputError(_taken(settings.host, settings.rest_api_port, error.strerror, error.errno)) from None
-            tasks.append(asyncio.create_task(rest_server.serve(sockets=[rest_socket])))
-            while not rest_server.started and not tasks[0].done():
+            rest = asyncio.create_task(rest_server.serve(sockets=[rest_socket]), name="the REST API")
+            tasks.append(rest)
+            while not rest_server.started and not rest.done():
                 await asyncio.sleep(0.001)
-        tasks.append(asyncio.create_task(models.watch(settings.file_system_poll_wait_seconds)))
-        tasks.append(asyncio.create_task(_follow_health(models, health)))
+            if rest.done():
+                raise InputError(_ended(rest))
+        watch = models.watch(settings.file_system_poll_wait_seconds)
+        tasks.append(asyncio.create_task(watch, name="the watch over new versions"))
+        if health is not None:
+            tasks.append(asyncio.create_task(_follow_health(models, health), name="the health service"))
         if settings.model_config_file and settings.model_config_file_poll_wait_seconds > 0:
-            tasks.append(asyncio.create_task(_follow_config(settings, models, known_paths, report)))
+            follow = _follow_config(settings, models, known_paths, report)
+            tasks.append(asyncio.create_task(follow, name="the watch over the model configuration"))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         scheme = "https" if settings.tls else "http"
         ready(
@@ -166,14 +177,16 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
                 rest=f"{scheme}://{host}:{rest_socket.getsockname()[1]}" if rest_socket else None,
             )
         )
-        await stop.wait()
+        ended = await _first_to_end(stop, tasks)
         if health is not None:
             await grpc_api.set_health(health, False)
         drained = [grpc_server.stop(settings.drain_seconds)] if grpc_server is not None else []
-        if rest_server is not None:
+        if rest_server is not None and not rest.done():
             rest_server.should_exit = True
-            drained.append(tasks[0])
+            drained.append(rest)
         await asyncio.gather(*drained)
+        if ended is not None:
+            raise InputError(_ended(ended))
     finally:
         for task in tasks:
             task.cancel()
@@ -192,14 +205,27 @@ async def _first_look(models):
 
 async def _unless(stop: asyncio.Event, coroutine) -> bool:
     """Whether it came to its end before `stop` was set."""
-    stopped, task = asyncio.create_task(stop.wait()), asyncio.create_task(coroutine)
-    await asyncio.wait({stopped, task}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if not task.done():
+    task = asyncio.create_task(coroutine)
+    if await _first_to_end(stop, [task]) is None:
         task.cancel()
         return False
     task.result()
     return True
+
+
+async def _first_to_end(stop: asyncio.Event, tasks: Sequence[asyncio.Task]) -> asyncio.Task | None:
+    """A task that has ended before `stop` was set, or None."""
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    return next((task for task in tasks if task.done()), None)
+
+
+def _ended(task: asyncio.Task) -> str:
+    """None of the server's parts ends before the server does, so that one is missing is never passed over."""
+    error = task.exception()
+    why = f" ({type(error).__name__}: {error})" if error else ""
+    return f"{task.get_name()} has ended by itself{why}, and the server with it: start it again"
 
 
 def check_folder(model: ModelSettings) -> None:
@@ -224,12 +250,13 @@ def _check_loaded(settings, models):
 
 
 async def _follow_health(models, health):
-    """SERVING once every model has a version that answers."""
+    """SERVING once every model answers that has a version, and from then on as long as any does: a model that is added
+    takes nothing from the others."""
     from serving import grpc_api
 
     shown = None
-    while health is not None:
-        serving = models.all_answer()
+    while True:
+        serving = models.some_answer() if shown else models.all_answer()
         if serving != shown:
             await grpc_api.set_health(health, serving)
             shown = serving
@@ -261,13 +288,15 @@ def _intra_op_threads(settings) -> int:
 
 
 class _Protocol(H11Protocol):
-    """Closes a connection on which no whole request head comes, and those beyond the bound: uvicorn waits for ever, and
-    at the limit of open files nobody else could connect."""
+    """Closes a connection on which no whole request head comes, one whose client does not take its answer, and those
+    beyond the bound: uvicorn waits for ever, and at the limit of open files nobody else could connect."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _send_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport):
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # writing pauses as soon as the client is behind
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
@@ -281,7 +310,32 @@ class _Protocol(H11Protocol):
 
     def connection_lost(self, exc):
         self._stop_timer()
+        self._stop_send_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self):
+        super().pause_writing()
+        self._await_progress()
+
+    def resume_writing(self):
+        self._stop_send_timer()
+        super().resume_writing()
+
+    def _await_progress(self):
+        self._send_timer = self.loop.call_later(SEND_SECONDS, self._send_is_late, self._untaken())
+
+    def _untaken(self):
+        """Bytes that the client has not acknowledged: ours, and the system's, which may be megabytes."""
+        theirs = array.array("i", [0])
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, theirs)
+        return self.transport.get_write_buffer_size() + theirs[0]
+
+    def _send_is_late(self, left):
+        if self._untaken() < left:
+            self._await_progress()
+        else:
+            self.transport.abort()  # `close` would wait for what is left to be taken
 
     def _head_is_late(self):
         self._head_timer = None
@@ -292,6 +346,11 @@ class _Protocol(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_send_timer(self):
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
 
 
 class _RestServer(uvicorn.Server):

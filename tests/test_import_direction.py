@@ -40,3 +40,10 @@ def test_imports_go_forward_only(path):
     assert "tests" not in roots
     if folder == "model":
         assert {module for module in modules if module.startswith("preprocessing")} <= MODEL_MAY_IMPORT
+
+
+def test_training_names_no_task():
+    """It is handed one: model/tasks/task.py says what that is."""
+    for path in (*(ROOT / "model").glob("training*.py"), ROOT / "model" / "evaluation.py"):
+        tasks = {module for module in imported_modules(path) if module.startswith("model.tasks")}
+        assert tasks <= {"model.tasks.task"}, path

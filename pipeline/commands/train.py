@@ -41,6 +41,12 @@ from preprocessing.errors import InputError
     "--masking", type=click.Choice(["token", "whole-word", "ngram"]), help="Mask anew in each epoch; unmasked examples."
 )
 @click.option(
+    "--next-sentence/--no-next-sentence",
+    default=True,
+    show_default=True,
+    help="Whether that loss counts; not for examples written with --pairs none.",
+)
+@click.option(
     "--lower-case/--cased", default=None, help="Kind of vocabulary, for the model's configuration; else left open."
 )
 @click.option("--gpus", type=int, help="By default all there are.")
@@ -50,6 +56,7 @@ from preprocessing.errors import InputError
 def command(examples, vocab, config, steps, output, held_out, init, phases, masking, lower_case, **options):
     """Pretrains an encoder. The same command in the same folder goes on with an interrupted run."""
     from model import training
+    from model.tasks.pretraining import Pretraining
     from model.training_settings import TrainingSettings
     from preprocessing import example_files
 
@@ -63,6 +70,7 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
         result = training.train(
             encoder_settings,
             settings,
+            task=Pretraining(next_sentence=settings.next_sentence),
             train_files=train_files,
             eval_files=eval_files,
             output=output,

@@ -6,14 +6,14 @@ import itertools
 import json
 import os
 import uuid
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from pipeline import terminal
 from preprocessing import worker_nursery
 from preprocessing.errors import InputError
-from preprocessing.settings import CorpusSettings, VocabularySettings
+from preprocessing.settings import CorpusSettings, Format, VocabularySettings
 
 
 @click.command("vocab")
@@ -22,7 +22,12 @@ from preprocessing.settings import CorpusSettings, VocabularySettings
 @click.option("--output", required=True, metavar="FILE", help="The vocabulary; its report is written beside it.")
 @click.option("--cased", is_flag=True, help="Keep capitals and accents.")
 @click.option(
-    "--format", "format_", default="auto", show_default=True, help="auto, sentences, paragraphs, document ..."
+    "--format",
+    "format_",
+    type=click.Choice(get_args(Format)),
+    default="auto",
+    show_default=True,
+    help="auto: by ending.",
 )
 @click.option(
     "--text-field", default="text", show_default=True, help="JSONL field, Parquet column, tf.Example feature."

@@ -108,3 +108,47 @@ def test_masks_of_different_seeds_and_neighbours_are_unrelated():
 def test_rate_zero_is_the_identity():
     x = tf.ones([2, 2])
     assert operations.dropout(x, 0.0, None) is x
+
+
+def negative_log_likelihood(logits, labels):
+    """Negative log likelihood in float64, straight from its definition."""
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_shares = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return -np.take_along_axis(log_shares, labels[:, None], axis=-1)[:, 0], np.exp(log_shares)
+
+
+@pytest.mark.parametrize("spread", [1.0, 10.0])
+def test_cross_entropy_and_its_gradients(spread):
+    random = np.random.default_rng(0)
+    x, table, bias = (random.normal(size=size).astype(np.float32) for size in ((7, 5), (11, 5), (11,)))
+    x *= spread
+    labels, weights = random.integers(0, 11, 7), random.random(7).astype(np.float32)
+    labels[1] = labels[0]  # their gradients must add up
+    variables = [tf.constant(value) for value in (x, table, bias)]
+    with tf.GradientTape() as tape:
+        tape.watch(variables)
+        nll, right = operations.cross_entropy(*variables, tf.constant(labels, tf.int32))
+        loss = tf.reduce_sum(nll * weights)
+    logits = x.astype(np.float64) @ table.T + bias
+    expected, shares = negative_log_likelihood(logits, labels)
+    np.testing.assert_allclose(nll, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(right, logits.argmax(-1) == labels)
+    d_logits = (shares - np.eye(11)[labels]) * weights[:, None]
+    for found, expected in zip(
+        tape.gradient(loss, variables), (d_logits @ table, d_logits.T @ x, d_logits.sum(0)), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_of_equal_logits_only_one_is_right():
+    """In bfloat16 many are equal."""
+    _, right = operations.cross_entropy(tf.ones([4, 1]), tf.ones([4, 1]), tf.zeros(4), tf.range(4))
+    np.testing.assert_array_equal(right, [1, 0, 0, 0])
+
+
+def test_cross_entropy_of_a_hopeless_label_is_finite():
+    nll, _ = operations.cross_entropy(
+        tf.constant([[500.0]]), tf.constant([[1.0], [0.0]]), tf.zeros(2), tf.constant([1])
+    )
+    assert float(nll[0]) == 500.0

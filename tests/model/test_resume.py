@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from model import training
+from model.tasks.pretraining import Pretraining
 from model.training_settings import TrainingSettings
 from preprocessing.errors import InputError
 from tests.model import small_examples
@@ -25,12 +26,13 @@ SETTINGS = TrainingSettings(
 RUN = """
 import sys, time
 from model import training
+from model.tasks.pretraining import Pretraining
 from tests.model import small_examples, test_resume
 def report(step, total, figures):
     print(step, flush=True)
     time.sleep(float(sys.argv[3]))
-training.train(small_examples.encoder_settings(), test_resume.SETTINGS, train_files=[sys.argv[1]],
-               eval_files=[sys.argv[1]], output=sys.argv[2], report=report)
+training.train(small_examples.encoder_settings(), test_resume.SETTINGS, task=Pretraining(),
+               train_files=[sys.argv[1]], eval_files=[sys.argv[1]], output=sys.argv[2], report=report)
 """
 
 
@@ -49,6 +51,7 @@ def train(examples, output, **options):
     return training.train(
         small_examples.encoder_settings(),
         SETTINGS,
+        task=Pretraining(),
         train_files=[examples],
         eval_files=[examples],
         output=str(output),
@@ -96,12 +99,16 @@ def test_killed_and_run_again(examples, uninterrupted, tmp_path):
 
 @pytest.mark.long
 def test_killed_at_random_moments(examples, uninterrupted, tmp_path):
-    random = np.random.default_rng(0)
-    for _ in range(6):
-        process = start(examples, tmp_path, pause=0.0)
-        time.sleep(random.uniform(4, 12))
+    """Each kill falls into the middle: some time after a step was told, before two pauses more are over."""
+    random, pause = np.random.default_rng(0), 0.4
+    for told in (10, 10, 20, 30, 40, 50):
+        process = start(examples, tmp_path, pause)
+        step = next(step for step in map(int, process.stdout) if step >= told)
+        assert step == told, "it did not go on from its newest checkpoint, or further than it was let"
+        time.sleep(random.uniform(0, 1.9 * pause))
         process.kill()
-        process.communicate()
+        assert process.wait() == -signal.SIGKILL, "it had ended before"
+        process.stdout.close()
     assert_same(train(examples, tmp_path), uninterrupted[1])
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from model import checkpoints, devices, training
 from model.encoder import BertEncoder
-from model.training_records import filled_masks, read_vocabulary
+from model.tasks.pretraining import Pretraining
+from model.training_records import read_vocabulary
 from model.training_settings import Phase, TrainingSettings
 from model.training_state import claim
 from preprocessing import features, outputs
@@ -33,7 +34,10 @@ SETTINGS = TrainingSettings(
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("examples")
+    return write_files(tmp_path_factory.mktemp("examples"))
+
+
+def write_files(folder):
     return {
         "train_files": [small_examples.write(folder / "train.tfrecord.gz", small_examples.examples(400))],
         "eval_files": [small_examples.write(folder / "eval.tfrecord", small_examples.examples(70, seed=1))],
@@ -50,7 +54,7 @@ def train(files, output, training_settings=SETTINGS, encoder_settings=None, **op
         encoder_settings or small_examples.encoder_settings(),
         training_settings,
         output=str(output),
-        **(files | options),
+        **({"task": Pretraining(next_sentence=training_settings.next_sentence)} | files | options),
     )
 
 
@@ -68,13 +72,14 @@ def test_it_learns(run):
     assert found["masked_lm_accuracy"] > 2 * found["commonest_token_accuracy"]
 
 
+def curve(reported):
+    return [figures["loss"] for _, _, figures in reported]
+
+
 def test_the_curve_is_the_stored_one(run):
-    """A change in numbers must be meant: then remove the file, run this test, and look at the difference."""
-    curve = [figures["loss"] for _, _, figures in run[2]]
-    if not GOLDEN.exists():
-        GOLDEN.write_text(json.dumps({"loss": [round(value, 5) for value in curve]}) + "\n")
+    """A change in numbers must be meant: `python -m tests.golden.make_training_curve`, and look at the difference."""
     stored = json.loads(GOLDEN.read_text())["loss"]
-    np.testing.assert_allclose(curve, stored, rtol=0.01)
+    np.testing.assert_allclose(curve(run[2]), stored, rtol=0.01)
 
 
 def test_it_reports(run):
@@ -174,7 +179,8 @@ def test_precisions_learn(files, tmp_path, precision):
     assert found["masked_lm_loss"] < 0.9 * found["unigram_loss"]
 
 
-def test_phases_buckets_lamb_and_xla(files, tmp_path):
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_phases_buckets_lamb_and_xla(files, tmp_path, accumulate):
     """What does not change the loop's shape, together: two lengths, buckets, another optimizer, compiled."""
     longer = small_examples.write(tmp_path / "longer.tfrecord", small_examples.examples(100, length=24))
     result = train(
@@ -187,6 +193,7 @@ def test_phases_buckets_lamb_and_xla(files, tmp_path):
             optimizer="lamb",
             xla=True,
             buckets=(8,),
+            accumulate=accumulate,
             layer_decay=0.9,
         ),
         small_examples.encoder_settings(max_positions=24),
@@ -274,6 +281,10 @@ class TestBadInput:
             with pytest.raises(InputError, match=r"a\.tfrecord: .*must have masked tokens to predict"):
                 train(files | {part: [path]}, tmp_path / "run")
 
+    def test_a_task_other_than_the_settings_say(self, files, tmp_path):
+        with pytest.raises(InputError, match=r"next_sentence must be the training settings' \(True\). Received: False"):
+            train(files, tmp_path, task=Pretraining(next_sentence=False))
+
     def test_a_phase_without_examples(self, files, tmp_path):
         with pytest.raises(
             InputError, match=r"a phase's max_seq_length must be that of examples \(16\). Received: 512"
@@ -345,15 +356,6 @@ def test_a_malformed_tf_config(monkeypatch, text):
         devices.is_chief()
 
 
-def test_a_masked_position_beyond_the_mask_is_shown_as_nothing():
-    batch = small_examples.examples(1)
-    batch[features.MASKED_LM_POSITIONS][0, 0] = small_examples.LENGTH - 1
-    batch[features.INPUT_MASK][0, -1] = 0
-    tokens = [f"t{i}" for i in range(small_examples.VOCAB)]
-    shown = filled_masks(batch, np.zeros([1, small_examples.PREDICTIONS], int), tokens)
-    assert len(shown.split()) == batch[features.INPUT_MASK].sum()
-
-
 TWO_DEVICES = """
 import sys
 import tensorflow as tf
@@ -370,6 +372,7 @@ def train_few_steps(examples, folder, **values):
         result = training.train(
             small_examples.encoder_settings(dropout=0.0, attention_dropout=0.0),
             settings(steps=6, batch_size=8, optimizer=name, warmup_steps=0, accumulate=2, **values),
+            task=Pretraining(),
             train_files=[examples],
             output=f"{folder}/{name}",
         )

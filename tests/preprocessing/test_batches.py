@@ -1,12 +1,20 @@
+import collections
+import dataclasses
 import gzip
 import itertools
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from preprocessing import batches, example_files, features, masking
 from preprocessing.errors import InputError
 from tests.model import small_examples
+
+
+def open_pairs(files, **options):
+    return batches.open_examples(files, features.MASKED_PAIRS, **options)
 
 
 def numbered(count, first=0, length=small_examples.LENGTH):
@@ -27,7 +35,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(params=["in memory", "from disk"])
 def examples(request, files):
-    return batches.open_examples(files, memory_limit=10 if request.param == "from disk" else 1 << 20)
+    return open_pairs(files, memory_limit=10 if request.param == "from disk" else 1 << 20)
 
 
 def ids(dataset, count=None):
@@ -35,8 +43,9 @@ def ids(dataset, count=None):
 
 
 def test_opening_counts_and_measures(examples):
-    assert (examples.count, examples.max_seq_length, examples.max_predictions) == (87, 16, 3)
-    assert examples.predictions > 0
+    assert (examples.count, examples.axes) == (87, {"L": 16, "P": 3})
+    weights = [numbered(count)[features.MASKED_LM_WEIGHTS].sum() for count in (50, 37)]
+    assert examples.sums == {features.MASKED_LM_WEIGHTS: sum(weights)}
 
 
 def test_each_epoch_holds_each_example_once_in_another_order(examples):
@@ -91,7 +100,7 @@ def test_buckets_put_examples_of_like_length_together(tmp_path):
     lengths = np.arange(64) % 2 * 8 + 8  # 8 or 16
     arrays[features.INPUT_MASK] = (np.arange(16) < lengths[:, None]).astype(np.int64)
     arrays[features.MASKED_LM_POSITIONS] %= 8
-    examples = batches.open_examples([small_examples.write(tmp_path / "a.tfrecord", arrays)])
+    examples = open_pairs([small_examples.write(tmp_path / "a.tfrecord", arrays)])
     found = list(itertools.islice(iter(examples.batches(8, seed=3, buckets=(4, 8))), 20))
     for batch in found:
         longest = batch[features.INPUT_MASK].numpy().sum(axis=1)
@@ -101,6 +110,100 @@ def test_buckets_put_examples_of_like_length_together(tmp_path):
     again = list(itertools.islice(iter(examples.batches(8, seed=3, start=9, buckets=(4, 8))), 11))
     for first, second in zip(found[9:], again, strict=True):
         np.testing.assert_array_equal(first[features.INPUT_IDS], second[features.INPUT_IDS])
+
+
+@pytest.fixture(scope="module")
+def of_all_lengths(tmp_path_factory):
+    """93 examples of 1 to 16 tokens that tell them apart."""
+    arrays = numbered(93)
+    lengths = np.random.default_rng(0).integers(1, 17, 93)
+    arrays[features.INPUT_MASK] = (np.arange(16) < lengths[:, None]).astype(np.int64)
+    arrays[features.MASKED_LM_WEIGHTS][:] = 0
+    arrays[features.INPUT_IDS][:, 0] = np.arange(93)
+    path = small_examples.write(tmp_path_factory.mktemp("lengths") / "a.tfrecord", arrays)
+    return open_pairs([path])
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    count=st.integers(1, 93),
+    batch_size=st.integers(1, 40),
+    seed=st.integers(0, 9),
+    epochs=st.integers(1, 4),
+    start=st.integers(0, 9),
+)
+def test_buckets_lose_no_example_and_go_on_at_any_batch(of_all_lengths, count, batch_size, seed, epochs, start):
+    kept = {name: array[:count] for name, array in of_all_lengths.arrays.items()}
+    examples = dataclasses.replace(of_all_lengths, count=count, arrays=kept)
+    number = max(-(-epochs * count // batch_size), start + 2)
+    dataset = examples.batches(batch_size, seed=seed, buckets=(4, 8, 16))
+    found = [batch[features.INPUT_IDS].numpy() for batch in itertools.islice(iter(dataset), number)]
+    stream = np.concatenate([rows[:, 0] for rows in found])
+    for epoch in range(epochs):
+        np.testing.assert_array_equal(np.sort(stream[epoch * count : (epoch + 1) * count]), np.arange(count))
+    # Within an epoch the rows of a batch are neighbours by length: at most one batch has those of both sides of each
+    # boundary between classes.
+    classes = kept[features.INPUT_MASK].sum(1)
+    whole = [rows[:, 0] for rows in found[: count // batch_size]]
+    spread = sum(int(classes[rows].max() - classes[rows].min()) for rows in whole)
+    assert spread <= classes.max() - classes.min()
+    again = examples.batches(batch_size, seed=seed, buckets=(4, 8, 16), start=start)
+    for rows, expected in zip(itertools.islice(iter(again), 2), found[start:], strict=False):
+        np.testing.assert_array_equal(rows[features.INPUT_IDS].numpy(), expected)
+
+
+def test_examples_of_any_spec(tmp_path):
+    """Those of a task that is not ours: along the sequence, along an axis of their own, single numbers of any sign."""
+    count = 20
+    pairs = small_examples.examples(count)
+    pairs[features.INPUT_MASK][:] = np.arange(16) < np.where(np.arange(count) % 2, 16, 6)[:, None]
+    arrays = {name: pairs[name] for name in features.SEQUENCE_FEATURES} | {
+        "labels": np.arange(count * 16).reshape(count, 16) % 5,
+        "word_starts": np.tile([1, 3, 5, 7], (count, 1)),
+        "score": np.linspace(-2, 2, count, dtype=np.float32)[:, None],
+        "offset": np.full((count, 1), -128),
+    }
+    spec = features.Spec(
+        features.SEQUENCE
+        | {
+            "labels": features.Feature(features.LENGTH, "a label must be one of 5", below=5, stored="int8"),
+            "word_starts": features.Feature("W", "a word must begin inside the sequence", below=features.LENGTH),
+            "score": features.Feature(1, "a score must be a number", least=None, stored="float32"),
+            "offset": features.Feature(1, "an offset must fit its type", least=None, stored="int8"),
+        },
+        "`make scores`",
+        lambda arrays: (2, "no third one. Received: one") if (arrays["score"] == 9).any() else None,
+    )
+    path = small_examples.write(tmp_path / "a.tfrecord", arrays)
+    for memory_limit in (10, 1 << 20):
+        examples = batches.open_examples([path], spec, memory_limit=memory_limit)
+        assert examples.axes == {"L": 16, "W": 4}
+        batch = next(iter(examples.batches(count, shuffle=False)))
+        for name, values in arrays.items():
+            np.testing.assert_array_equal(batch[name], values)
+    assert examples.arrays["labels"].dtype == np.int8
+    shapes = collections.Counter(
+        tuple(batch[name].shape[1] for name in ("input_ids", "labels", "word_starts", "score"))
+        for batch in itertools.islice(iter(examples.batches(10, seed=1, buckets=(8,))), 6)
+    )
+    assert shapes == {(8, 8, 4, 1): 3, (16, 16, 4, 1): 3}
+
+    def refused(name, row, value, message):
+        changed = {other: values.copy() for other, values in arrays.items()}
+        changed[name][row, -1] = value
+        with pytest.raises(InputError, match=message):
+            batches.open_examples([small_examples.write(tmp_path / "b.tfrecord", changed)], spec)
+
+    refused(
+        "labels", 4, 5, r"b\.tfrecord: example 4: a label must be one of 5, labels 0 to 4\. Received: 5; .*make scores"
+    )
+    refused("word_starts", 0, 16, "example 0: a word must begin inside the sequence, word_starts 0 to 15")
+    refused("offset", 5, 128, "example 5: an offset must fit its type, offset -128 to 127")
+    refused("score", 3, np.inf, r"example 3: a score must be a number\. Received: inf")
+    refused("score", 3, 9, r"example 2: no third one\. Received: one")
+    shorter = small_examples.write(tmp_path / "a.tfrecord", arrays | {"labels": arrays["labels"][:, :9]})
+    with pytest.raises(InputError, match=r"a\.tfrecord: labels must have as many values as input_ids \(16\)"):
+        batches.open_examples([shorter], spec)
 
 
 def test_masking_at_training_time(tmp_path):
@@ -113,8 +216,8 @@ def test_masking_at_training_time(tmp_path):
     )
     for name in features.PREDICTION_FEATURES:
         arrays[name] = np.zeros_like(arrays[name])
-    examples = batches.open_examples([small_examples.write(tmp_path / "a.tfrecord", arrays)])
-    assert examples.predictions == 0
+    examples = open_pairs([small_examples.write(tmp_path / "a.tfrecord", arrays)])
+    assert examples.sums[features.MASKED_LM_WEIGHTS] == 0
     vocabulary = masking.MaskingVocabulary(4, (2, 3, 0), np.arange(5, 40), np.zeros(40, bool))
 
     def transform(batch, epoch):
@@ -144,7 +247,7 @@ def test_each_row_is_transformed_in_its_own_epoch(examples):
     assert epochs() == expected.tolist()
     assert epochs(shards=2, shard=1) == expected[:, 4:].tolist()
     if examples.arrays:
-        assert epochs(buckets=(16,)) == [[0] * 8] * 10 + [[1] * 8] * 2
+        assert epochs(buckets=(16,)) == expected.tolist()
 
 
 def test_find_files(tmp_path):
@@ -160,22 +263,22 @@ def test_find_files(tmp_path):
 class TestBadInput:
     def test_nothing_there(self, tmp_path):
         with pytest.raises(InputError, match="at least one file"):
-            batches.open_examples([])
+            open_pairs([])
         with pytest.raises(InputError, match="no such file"):
-            batches.open_examples([str(tmp_path / "absent.tfrecord")])
+            open_pairs([str(tmp_path / "absent.tfrecord")])
 
     def test_empty_file(self, tmp_path):
         (tmp_path / "a.tfrecord").touch()
         with pytest.raises(InputError, match=r"a\.tfrecord: one file of examples must hold at least one"):
-            batches.open_examples([str(tmp_path / "a.tfrecord")])
+            open_pairs([str(tmp_path / "a.tfrecord")])
         files = [str(tmp_path / "a.tfrecord"), small_examples.write(tmp_path / "b.tfrecord", numbered(4))]
-        assert batches.by_length(files) == {16: files[1:]}
-        assert batches.open_examples(files).files == (files[1],)
+        assert batches.by_length(files, features.MASKED_PAIRS) == {16: files[1:]}
+        assert open_pairs(files).files == (files[1],)
 
     def test_not_examples(self, tmp_path):
         (tmp_path / "a.tfrecord").write_bytes(b"just text, not records" * 10)
         with pytest.raises(InputError, match=r"a\.tfrecord: cannot be read"):
-            batches.open_examples([str(tmp_path / "a.tfrecord")])
+            open_pairs([str(tmp_path / "a.tfrecord")])
 
     @pytest.mark.parametrize("name", ["a.tfrecord", "a.tfrecord.gz"])
     def test_truncated(self, tmp_path, name):
@@ -183,7 +286,7 @@ class TestBadInput:
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) * 2 // 3])
         with pytest.raises(InputError, match=r"a\.tfrecord.*truncated or damaged"):
-            batches.open_examples([path])
+            open_pairs([path])
 
     def test_damaged(self, tmp_path):
         small_examples.write(tmp_path / "a.tfrecord", numbered(50))
@@ -191,16 +294,18 @@ class TestBadInput:
         content[len(content) // 2] ^= 255
         (tmp_path / "a.tfrecord").write_bytes(bytes(content))
         with pytest.raises(InputError, match=r"a\.tfrecord.*truncated or damaged"):
-            batches.open_examples([str(tmp_path / "a.tfrecord")])
+            open_pairs([str(tmp_path / "a.tfrecord")])
 
     def test_lengths_that_differ(self, tmp_path):
         files = [
             small_examples.write(tmp_path / "a.tfrecord", numbered(4)),
             small_examples.write(tmp_path / "b.tfrecord", numbered(4, length=20)),
         ]
-        with pytest.raises(InputError, match=r"b\.tfrecord: examples must have max_seq_length 16"):
-            batches.open_examples(files)
-        assert sorted(batches.by_length(files)) == [16, 20]
+        with pytest.raises(
+            InputError, match=r"b\.tfrecord: examples must be as long as .*input_ids 16.*Received: input_ids 20"
+        ):
+            open_pairs(files)
+        assert sorted(batches.by_length(files, features.MASKED_PAIRS)) == [16, 20]
 
     def test_lengths_that_differ_within_a_file(self, tmp_path):
         short, long = numbered(1), numbered(1, length=20)
@@ -211,14 +316,14 @@ class TestBadInput:
             if small_examples.write(tmp_path / name, arrays)
         )
         path.write_bytes(both)
-        with pytest.raises(InputError, match="does not have 16 tokens"):
-            batches.open_examples([str(path)])
+        with pytest.raises(InputError, match=r"does not have as many values as the first one does \(input_ids 16"):
+            open_pairs([str(path)])
 
     def test_missing_feature(self, tmp_path):
         arrays = numbered(4)
         del arrays[features.SEGMENT_IDS]
         with pytest.raises(InputError, match="Missing: segment_ids"):
-            batches.open_examples([small_examples.write(tmp_path / "a.tfrecord", arrays)])
+            open_pairs([small_examples.write(tmp_path / "a.tfrecord", arrays)])
 
     @pytest.mark.parametrize(
         ("name", "value", "message"),
@@ -228,7 +333,12 @@ class TestBadInput:
             (features.MASKED_LM_POSITIONS, 16, "example 3: a position must lie inside the sequence"),
             (features.INPUT_MASK, 2, "example 3: the mask must be 0 or 1"),
             (features.NEXT_SENTENCE_LABELS, 2, "example 3: the label must be 0 or 1"),
-            (features.MASKED_LM_WEIGHTS, np.nan, "example 3: weights must be 0 or more"),
+            (features.MASKED_LM_WEIGHTS, -1.0, "example 3: a weight must be a finite number"),
+            (
+                features.MASKED_LM_WEIGHTS,
+                np.nan,
+                "example 3: a weight must be a finite number, masked_lm_weights 0 or more",
+            ),
         ],
     )
     def test_values_out_of_range(self, tmp_path, name, value, message):
@@ -236,11 +346,11 @@ class TestBadInput:
         arrays[name][3, 0] = value
         path = small_examples.write(tmp_path / "a.tfrecord", arrays)
         with pytest.raises(InputError, match=message):
-            batches.open_examples([path], vocab_size=40)
+            open_pairs([path], vocab_size=40)
 
     def test_a_prediction_in_the_padding(self, tmp_path):
         arrays = small_examples.examples(8)
         arrays[features.INPUT_MASK][3, arrays[features.MASKED_LM_POSITIONS][3, 0]] = 0
         path = small_examples.write(tmp_path / "a.tfrecord", arrays)
         with pytest.raises(InputError, match=r"example 3: a masked position must be a token's\. Received:"):
-            batches.open_examples([path])
+            open_pairs([path])

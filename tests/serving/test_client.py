@@ -1,7 +1,10 @@
 """The client gives the same answers over gRPC, over REST and from a folder, keeps its deadline, and is light."""
 
+import contextlib
+import gc
 import http.server
 import pathlib
+import socket
 import subprocess
 import sys
 import threading
@@ -90,7 +93,7 @@ def test_deadline(kind, toy_server):
     with Client(getattr(toy_server, kind), model="toy", timeout=0.2) as client:
         start = time.monotonic()
         with pytest.raises(RequestError) as error:
-            client.predict("slow", text=["2000"])
+            client.predict("slow", text=["6000"])
         assert error.value.code is Code.DEADLINE_EXCEEDED
         assert time.monotonic() - start < 3
 
@@ -130,6 +133,96 @@ def test_tries_again_while_the_server_is_overloaded():
                 client.predict("any", text=["x"])
             assert len(answers) == 1  # a bad request is bad the second time too
         fake.shutdown()
+
+
+@contextlib.contextmanager
+def listening(answer):
+    """The address of a server that calls `answer(connection, n)` with its nth connection, in a thread of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept = []  # else the peer would see them closed
+
+        def accept():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    kept.append(connection)
+                    threading.Thread(target=answer, args=(connection, len(kept)), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        for connection in kept:
+            connection.close()
+
+
+def test_one_deadline_over_all_tries():
+    """A connection that was kept open and is dead is tried anew, with what is left of the time."""
+
+    def answer(connection, n):
+        connection.recv(65536)
+        if n == 1:
+            body = b'{"outputs": {"n": [1]}}'
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            connection.recv(65536)
+            time.sleep(0.5)
+            connection.shutdown(socket.SHUT_RDWR)
+
+    with listening(answer) as address, Client(address, timeout=1) as client:
+        assert client.predict("any", text=["x"])["n"].tolist() == [1]
+        start = time.monotonic()
+        with pytest.raises(RequestError) as error:
+            client.predict("any", text=["x"])
+        assert error.value.code is Code.DEADLINE_EXCEEDED
+        assert time.monotonic() - start < 1.4
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"], ids=["head", "body"])
+def test_an_answer_that_trickles_has_no_more_time(begin):
+    def answer(connection, n):
+        with contextlib.suppress(OSError):
+            connection.sendall(begin or b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                connection.sendall(b" ")
+                time.sleep(0.05)
+
+    with listening(answer) as address, Client(address, timeout=0.5) as client:
+        start = time.monotonic()
+        with pytest.raises(RequestError) as error:
+            client.predict("any", text=["x"])
+        assert error.value.code is Code.DEADLINE_EXCEEDED
+        assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_close_is_for_all_threads(kind, toy_server):
+    client = Client(getattr(toy_server, kind), model="toy", timeout=60)
+    ended = []
+
+    def ask():
+        try:
+            client.predict("slow", text=["20000"])
+        except RequestError as error:
+            ended.append(error.code)
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    time.sleep(0.5)
+    client.close()
+    for thread in asking:
+        thread.join(5)
+    assert ended == [Code.CANCELLED, Code.CANCELLED]
+    with pytest.raises(RequestError, match="has been closed"):
+        client.predict("single", text=["x"])
+
+
+def test_connections_of_threads_that_have_ended_are_closed(toy_server):
+    with Client(toy_server.rest, model="toy") as client:
+        for _ in range(3):
+            thread = threading.Thread(target=client.predict, args=("single",), kwargs={"text": ["x"]})
+            thread.start()
+            thread.join()
+        gc.collect()
+        assert not client._transport._all
 
 
 def test_targets(tmp_path):

@@ -14,6 +14,7 @@ import urllib.request
 import grpc
 import pytest
 import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_management_pb2, prediction_log_pb2
 
 from preprocessing.errors import InputError
@@ -268,6 +269,73 @@ def test_a_server_that_is_stopped_while_it_starts_is_never_ready(tmp_path, monke
 
     asyncio.run(body())
     assert told == []
+
+
+def health(running):
+    with grpc.insecure_channel(running.grpc) as channel:
+        return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status
+
+
+def test_a_model_without_a_version_takes_nothing_from_the_others(tmp_path):
+    a, b, c = (tmp_path / name for name in "abc")
+    for folder in (a, b, c):
+        folder.mkdir()
+    served.save(a, 1)
+    config = tmp_path / "models.config"
+
+    def written(*folders):
+        entries = "".join(f'config {{ name: "{folder.name}" base_path: "{folder}" }}' for folder in folders)
+        config.write_text(f"model_config_list {{ {entries} }}")
+
+    written(a)
+    followed = {"model_config_file": str(config), "model_config_file_poll_wait_seconds": 0.1}
+    both = (ModelSettings("a", str(a)), ModelSettings("b", str(b)))
+    serving = health_pb2.HealthCheckResponse.SERVING
+    with served.running(served.settings(a, models=both, **followed)) as running:
+        eventually(lambda: health(running) == serving)  # `b` has none from the start
+        (c / "1").mkdir()
+        (c / "1" / "saved_model.pb").write_bytes(b"nonsense")
+        written(a, b, c)
+        eventually(lambda: any("c: version 1 refused" in line for line in running.lines))
+        time.sleep(0.5)
+        assert health(running) == serving
+        assert version_of(running, "a") == 1
+
+
+def test_a_server_whose_models_do_not_load_is_not_healthy(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    for folder in (a, b):
+        folder.mkdir()
+    served.save(a, 1)
+    (b / "1").mkdir()
+    (b / "1" / "saved_model.pb").write_bytes(b"nonsense")
+    both = (ModelSettings("a", str(a)), ModelSettings("b", str(b)))
+    with served.running(served.settings(a, models=both)) as running:
+        time.sleep(0.5)
+        assert health(running) == health_pb2.HealthCheckResponse.NOT_SERVING
+        shutil.rmtree(b / "1")
+        eventually(lambda: health(running) == health_pb2.HealthCheckResponse.SERVING)
+
+
+@pytest.mark.parametrize("part", ["startup", "main_loop"])
+def test_a_rest_api_that_ends_by_itself_ends_the_server(tmp_path, monkeypatch, part):
+    served.save(tmp_path, 1)
+    told = []
+
+    async def fails(*_, **__):
+        if part == "main_loop":
+            await asyncio.sleep(0.3)
+        raise OSError("no more files")
+
+    monkeypatch.setattr(server._RestServer, part, fails)
+
+    async def body():
+        settings = served.settings(tmp_path, port=0, rest_api_port=0, drain_seconds=1)
+        await asyncio.wait_for(server.run(settings, asyncio.Event(), report=lambda line: None, ready=told.append), 30)
+
+    with pytest.raises(InputError, match=r"the REST API has ended by itself \(OSError: no more files\)"):
+        asyncio.run(body())
+    assert len(told) == (part == "main_loop")  # never ready without it
 
 
 def test_start_up_errors(tmp_path):

@@ -218,6 +218,42 @@ def test_who_says_nothing_is_not_waited_for(toy_server, monkeypatch, begin):
             pass
 
 
+def test_who_does_not_take_the_answer_is_not_waited_for(toy_folder, monkeypatch):
+    monkeypatch.setattr(server, "SEND_SECONDS", 0.5)
+    body = json.dumps({"signature_name": "free", "instances": ["ab" * 700_000]}).encode()
+    head = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with served.running(served.settings(toy_folder)) as running:
+        host, port = running.rest.removeprefix("http://").split(":")
+
+        def asked():
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+            connection.settimeout(20)
+            connection.connect((host, int(port)))
+            connection.sendall(head + body)
+            return connection
+
+        with asked() as connection:
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+            end = time.monotonic() + 10
+            left = b""
+            with contextlib.suppress(ConnectionError):
+                time.sleep(1.5)
+                while part := connection.recv(65536):
+                    left += part
+                    assert time.monotonic() < end
+            assert len(left) < 5_600_000  # what the system held for it, and no more
+        with asked() as connection:  # slowly, but surely
+            taken = b""
+            while not taken.endswith(b"]}\r\n0\r\n\r\n"):
+                if len(taken) < 20 * 65536:
+                    time.sleep(0.1)
+                part = connection.recv(65536)
+                assert part
+                taken += part
+            assert len(taken) > 5_600_000
+
+
 def test_connections_are_bounded(toy_server, monkeypatch):
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 0)
     with pytest.raises(OSError, match=r"reset|closed|aborted"):
@@ -289,7 +325,7 @@ def test_who_has_gone_is_not_answered(toy_folder):
                 lines = response.read().decode().splitlines()
             return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
-        slow = sent({"signature_name": "slow", "instances": ["2000"]})
+        slow = sent({"signature_name": "slow", "instances": ["6000"]})
         time.sleep(0.2)
         for _ in range(5):
             sent({"signature_name": "picky", "instances": ["x"]}).close()
