@@ -4,6 +4,7 @@ encoder = load("uncased_L-12_H-768_A-12")              # google's, Hugging Face'
 save_huggingface(encoder, "out", vocab="uncased_L-12_H-768_A-12/vocab.txt", lower_case=True)
 """
 
+import dataclasses
 import logging
 import os
 import pathlib
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from model import formats, formats_google, formats_huggingface, formats_keras_hub, formats_ours
+from model.checkpoint_tokenizer import CheckpointTokenizer
 from model.encoder import BertEncoder
 from model.formats import ENCODER, POOLER, Checkpoint
 from model.heads import Head, chosen
@@ -20,7 +22,7 @@ from preprocessing.errors import InputError
 from preprocessing.features import INPUT_IDS
 
 Format = Literal["google", "huggingface", "keras-hub", "ours"]
-# Each has `read`, `write`, `vocab_file` and `lower_case`.
+# Each has `read`, `write`, `vocab_file` and `tokenizer`.
 _MODULES: dict[Format, Any] = {
     "google": formats_google,
     "huggingface": formats_huggingface,
@@ -39,7 +41,7 @@ _OTHERS = {
     "saved_model.pb": "a SavedModel, made to be served; take the checkpoint that it was made of",
 }
 PathLike = str | os.PathLike
-Vocab = PathLike | Sequence[str] | None
+Vocab = PathLike | Sequence[str] | CheckpointTokenizer | None
 
 log = logging.getLogger(__name__)
 
@@ -157,22 +159,27 @@ def _some(items: Sequence[str], count: int = 5) -> str:
 
 
 def vocab_file(path: PathLike) -> pathlib.Path | None:
-    """The vocabulary of the checkpoint at `path`, or None."""
+    """The vocab.txt of the checkpoint at `path`, or None."""
     kind, place = _locate(pathlib.Path(path))
     return _MODULES[kind].vocab_file(place)
 
 
+def tokenizer(path: PathLike) -> CheckpointTokenizer:
+    """What the checkpoint says of its tokenizer. Raises InputError for files that cannot be read."""
+    kind, place = _locate(pathlib.Path(path))
+    return _MODULES[kind].tokenizer(place)
+
+
 def lower_case(path: PathLike) -> bool | None:
     """Whether the checkpoint's text is lower-cased: as its configuration says, else by its vocabulary, else None."""
-    kind, place = _locate(pathlib.Path(path))
-    return _MODULES[kind].lower_case(place)
+    return tokenizer(path).lower_case
 
 
 def save(encoder: BertEncoder, folder: PathLike, vocab: Vocab = None, lower_case: bool | None = None) -> None:
     """Writes our format.
 
     Args:
-        vocab: the vocabulary to put beside it: a file, or the tokens.
+        vocab: the vocabulary to put beside it: a file, or the tokens; or all that `tokenizer` found.
         lower_case: whether its text is lower-cased; a reader goes by the vocabulary if None.
     """
     save_as("ours", encoder, folder, vocab, lower_case)
@@ -187,8 +194,7 @@ def save_huggingface(
 
 def save_google(encoder: BertEncoder, prefix: PathLike, vocab: Vocab = None, lower_case: bool | None = None) -> None:
     """Writes google's TF1 checkpoint `prefix.*` and, beside it, bert_config.json and vocab.txt."""
-    tokens = formats.tokens_of(vocab, encoder.settings.vocab_size)
-    formats_google.write(encoder, pathlib.Path(prefix), tokens, lower_case)
+    formats_google.write(encoder, pathlib.Path(prefix), _tokenizer(encoder, vocab, lower_case))
 
 
 def save_as(
@@ -196,8 +202,13 @@ def save_as(
 ) -> None:
     """Writes a checkpoint of the given format into `folder`."""
     place = pathlib.Path(folder) / formats_google.PREFIX if kind == "google" else pathlib.Path(folder)
-    tokens = formats.tokens_of(vocab, encoder.settings.vocab_size)
-    _MODULES[kind].write(encoder, place, tokens, lower_case)
+    _MODULES[kind].write(encoder, place, _tokenizer(encoder, vocab, lower_case))
+
+
+def _tokenizer(encoder: BertEncoder, vocab: Vocab, lower_case: bool | None) -> CheckpointTokenizer:
+    found = vocab if isinstance(vocab, CheckpointTokenizer) else CheckpointTokenizer(None, lower_case)
+    tokens = found.tokens if isinstance(vocab, CheckpointTokenizer) else vocab
+    return dataclasses.replace(found, tokens=formats.tokens_of(tokens, encoder.settings.vocab_size))
 
 
 def largest_difference(first: BertEncoder, second: BertEncoder) -> float:

@@ -10,7 +10,6 @@ import fnmatch
 import json
 import os
 import pathlib
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ import keras
 import numpy as np
 
 from model import heads
+from model.checkpoint_tokenizer import CheckpointTokenizer, infer_lower_case, with_usual_names
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError, require
@@ -244,23 +244,12 @@ def read_vocab(path: pathlib.Path) -> list[str]:
     return text.rstrip("\r\n").replace("\r\n", "\n").split("\n")
 
 
-def infer_lower_case(tokens: Sequence[str] | None) -> bool | None:
-    """Whether a vocabulary is of lower-cased text: no ordinary token has a capital or an accent. None without one."""
-    if tokens is None:
-        return None
-    ordinary = (token for token in tokens if token[:1] + token[-1:] not in ("[]", "<>"))  # google's Chinese has <S>
-    return not any(token != token.lower() or _has_accent(token) for token in ordinary)
-
-
-def _has_accent(token: str) -> bool:
-    return any(unicodedata.category(letter) == "Mn" for letter in unicodedata.normalize("NFD", token))
-
-
 def tokens_of(vocab: str | os.PathLike | Sequence[str] | None, vocab_size: int) -> list[str] | None:
     """The tokens of a vocabulary given as a file or as tokens, none more than the model has embeddings."""
     if vocab is None:
         return None
     tokens = read_vocab(pathlib.Path(vocab)) if isinstance(vocab, str | os.PathLike) else list(vocab)
+    tokens = with_usual_names(tokens, {})
     if len(tokens) > vocab_size:
         rule = f"the vocabulary must not have more tokens than the model has embeddings ({vocab_size})"
         raise InputError(f"{rule}. Received: {len(tokens)}")
@@ -278,8 +267,8 @@ def vocab_in(folder: pathlib.Path) -> pathlib.Path | None:
     return path if path.is_file() else None
 
 
-def stated_or_inferred(lower_case: object, vocab_file: pathlib.Path | None) -> bool | None:
-    """`lower_case` where a configuration states it, else what the vocabulary tells."""
-    if isinstance(lower_case, bool):
-        return lower_case
-    return infer_lower_case(read_vocab(vocab_file)) if vocab_file else None
+def tokenizer_of(vocab_file: pathlib.Path | None, lower_case: object, config: Mapping) -> CheckpointTokenizer:
+    """Of a vocabulary file, with `lower_case` where a configuration states it, else as the vocabulary tells."""
+    tokens = with_usual_names(read_vocab(vocab_file), {}) if vocab_file else None
+    lower_case = lower_case if isinstance(lower_case, bool) else infer_lower_case(tokens)
+    return CheckpointTokenizer(tokens, lower_case).with_stated(config)

@@ -1,7 +1,7 @@
 """google-research/bert's TF1 checkpoints: `bert_model.ckpt.{index,data-*}`, `bert_config.json`, `vocab.txt`.
 
-`bert_config.json` gets three keys that google's code ignores, each only where it says something: `exact_gelu` (google
-knows the tanh approximation only), `layer_norm_eps`, `do_lower_case`.
+`bert_config.json` gets keys that google's code ignores, each only where it says something: `exact_gelu` (google knows
+the tanh approximation only), `layer_norm_eps`, `do_lower_case`, and what else there is to say of the tokenizer.
 """
 
 import pathlib
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from model import array_names, heads
+from model.checkpoint_tokenizer import CheckpointTokenizer
 from model.encoder import BertEncoder
 from model.formats import (
     Checkpoint,
@@ -19,7 +20,7 @@ from model.formats import (
     read_json,
     settings_from,
     shapes,
-    stated_or_inferred,
+    tokenizer_of,
     vocab_in,
     without,
     write_json,
@@ -93,14 +94,13 @@ def vocab_file(prefix: pathlib.Path) -> pathlib.Path | None:
     return vocab_in(prefix.parent)
 
 
-def lower_case(prefix: pathlib.Path) -> bool | None:
-    config = prefix.parent / CONFIG
-    return stated_or_inferred(read_json(config).get("do_lower_case") if config.is_file() else None, vocab_file(prefix))
+def tokenizer(prefix: pathlib.Path) -> CheckpointTokenizer:
+    path = prefix.parent / CONFIG
+    config = read_json(path) if path.is_file() else {}
+    return tokenizer_of(vocab_file(prefix), config.get("do_lower_case"), config)
 
 
-def write(
-    encoder: BertEncoder, prefix: pathlib.Path, vocab: Sequence[str] | None = None, lower_case: bool | None = None
-) -> None:
+def write(encoder: BertEncoder, prefix: pathlib.Path, tokenizer: CheckpointTokenizer) -> None:
     """Writes `prefix.*` and bert_config.json beside it. The files are what TF1's Saver writes (format V2)."""
     settings = encoder.settings
     prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,8 @@ def write(
         config["exact_gelu"] = True
     if settings.layer_norm_epsilon == DEFAULT_EPSILON:
         del config["layer_norm_eps"]
-    if lower_case is not None:
-        config["do_lower_case"] = lower_case
-    write_vocab(prefix.parent, vocab)
+    if tokenizer.lower_case is not None:
+        config["do_lower_case"] = tokenizer.lower_case
+    config |= tokenizer.stated()
+    write_vocab(prefix.parent, tokenizer.tokens)
     write_json(prefix.parent / CONFIG, config)

@@ -11,17 +11,17 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
+from model.checkpoint_tokenizer import CheckpointTokenizer, infer_lower_case
 from model.encoder import BertEncoder
 from model.formats import (
     VOCAB,
     Checkpoint,
     arrays_of,
     difference,
-    infer_lower_case,
     random_inputs,
     read_json,
     settings_in,
-    stated_or_inferred,
+    tokenizer_of,
     without,
     write_json,
 )
@@ -114,16 +114,19 @@ def vocab_file(path: pathlib.Path) -> pathlib.Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def lower_case(path: pathlib.Path) -> bool | None:
-    tokenizer = path / TOKENIZER
-    config = read_json(tokenizer).get("config") if tokenizer.is_file() else None
-    return stated_or_inferred(config.get("lowercase") if isinstance(config, dict) else None, vocab_file(path))
+def tokenizer(path: pathlib.Path) -> CheckpointTokenizer:
+    config = read_json(path / TOKENIZER).get("config") if (path / TOKENIZER).is_file() else None
+    return tokenizer_of(vocab_file(path), config.get("lowercase") if isinstance(config, dict) else None, {})
 
 
-def write(
-    encoder: BertEncoder, folder: pathlib.Path, vocab: Sequence[str] | None = None, lower_case: bool | None = None
-) -> None:
+def write(encoder: BertEncoder, folder: pathlib.Path, tokenizer: CheckpointTokenizer) -> None:
     """Writes a preset folder; with a vocabulary, also keras-hub's BertTokenizer."""
+    vocab = tokenizer.tokens
+    if vocab is not None and len(set(vocab)) < len(vocab):
+        twice = next(token for token in vocab if vocab.count(token) > 1)
+        raise InputError(f"keras-hub's tokenizer takes no token twice. Received: {twice!r}; convert to another format")
+    if vocab is not None and tokenizer.added:
+        raise InputError(f"keras-hub's tokenizer has no added tokens. Received: {', '.join(tokenizer.added)}")
     if vocab is not None and not set(SPECIAL_TOKENS) <= set(vocab):
         missing = ", ".join(token for token in SPECIAL_TOKENS if token not in vocab)
         raise InputError(f"keras-hub's tokenizer needs all special tokens; the vocabulary has no {missing}")
@@ -147,7 +150,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     backbone.save_to_preset(str(folder))
     if vocab is not None:
-        lowercase = infer_lower_case(vocab) if lower_case is None else lower_case
+        lowercase = infer_lower_case(vocab) if tokenizer.lower_case is None else tokenizer.lower_case
         keras_nlp.models.BertTokenizer(list(vocab), lowercase=lowercase).save_to_preset(str(folder))
     heads = {name: arrays[name] for head in encoder.described_heads for name in head.shapes(settings)}
     if heads:
