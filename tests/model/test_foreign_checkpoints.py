@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import checkpoints
+from model import checkpoints, formats, formats_keras_hub
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
+from preprocessing.features import SPECIAL_TOKENS
 from tests.model.test_checkpoints import VOCAB, assert_same, randomised, rewrite
 
 SETTINGS = EncoderSettings(
@@ -167,6 +168,52 @@ class TestOtherForms:
         (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
         with pytest.raises(InputError, match=r"only points at the file itself, which Git LFS keeps; run git lfs pull"):
             checkpoints.load(folder)
+
+
+class TestModelsOfKerasHub:
+    """Presets with a head, as its own code saves them."""
+
+    @pytest.fixture
+    def parts(self, encoder, tmp_path):
+        """(keras-hub's models, a backbone, a tokenizer)."""
+        import keras_nlp
+
+        checkpoints.save_as("keras-hub", encoder, tmp_path / "backbone")
+        tokenizer = keras_nlp.models.BertTokenizer([*SPECIAL_TOKENS, "ein"])
+        return keras_nlp.models, formats_keras_hub.load_backbone(tmp_path / "backbone"), tokenizer
+
+    def test_masked_lm(self, parts, tmp_path):
+        models, backbone, tokenizer = parts
+        model = models.BertMaskedLM(backbone, models.BertMaskedLMPreprocessor(tokenizer, sequence_length=8))
+        random = np.random.default_rng(0)
+        for weight in model.weights:
+            weight.assign(random.normal(size=weight.shape))
+        model.save_to_preset(str(tmp_path))
+        told = []
+        loaded = checkpoints.load(tmp_path, report=told.append)
+        assert loaded.heads == ("masked_lm",)
+        assert "its head computes GELU exactly" in told[0]
+        inputs, positions = formats.random_inputs(SETTINGS), np.array([[0, 3], [1, 2]], np.int32)
+        theirs = model(
+            {
+                "token_ids": inputs["input_ids"],
+                "padding_mask": inputs["input_mask"],
+                "segment_ids": inputs["segment_ids"],
+                "mask_positions": positions,
+            }
+        )
+        ours = loaded.masked_lm(loaded(inputs)["sequence_output"], positions)
+        np.testing.assert_allclose(ours, theirs, atol=0.05)
+
+    def test_a_classifier(self, parts, tmp_path):
+        models, backbone, tokenizer = parts
+        preprocessor = models.BertTextClassifierPreprocessor(tokenizer, sequence_length=8)
+        models.BertTextClassifier(backbone, 3, preprocessor).save_to_preset(str(tmp_path))
+        told = []
+        assert checkpoints.load(tmp_path, report=told.append).heads == ()
+        assert told == [
+            f"{tmp_path / 'task.json'}: a BertTextClassifier, of which the backbone is read, and not its head"
+        ]
 
 
 class TestConfigurations:
