@@ -6,12 +6,12 @@ export BERT_HOME ?= $(CURDIR)/.bert
 export BERT_CORPUS := $(or $(CORPUS),$(BERT_CORPUS))
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
-BEAM_VERSION = $(shell sed -n '/^name = "apache-beam"/{n;s/version = "\(.*\)"/\1/p;}' uv.lock)
+BEAM_VERSION = $(shell $(BIN)/python -c 'from importlib.metadata import version; print(version("apache-beam"))')
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-setup: ## install what is missing: uv, Python 3.10, the locked packages
+setup: ## install what is missing: uv, a Python from 3.10 to 3.13, the locked packages
 	@.ci/setup
 
 run: setup ## the main job: text -> trained, evaluated, pushed model, which then answers (CORPUS='files or globs' for your own text)

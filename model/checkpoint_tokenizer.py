@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
-import unicodedata
+import re
 from collections.abc import Mapping, Sequence
 
+from preprocessing.characters import is_uncased
 from preprocessing.features import SPECIAL_TOKENS
 
 GOOGLES_LONGEST_WORD = 200
@@ -65,14 +66,7 @@ def infer_lower_case(tokens: Sequence[str] | None) -> bool | None:
     if tokens is None:
         return None
     ordinary = (token for token in tokens if token[:1] + token[-1:] not in ("[]", "<>"))  # google's Chinese has <S>
-    return not any(token != token.lower() or _is_composed(token) for token in ordinary)
-
-
-def _is_composed(token: str) -> bool:
-    decomposed = unicodedata.normalize("NFD", token)
-    return any(unicodedata.category(letter) == "Mn" for letter in decomposed) or any(
-        "\uac00" <= letter <= "\ud7a3" for letter in token
-    )
+    return all(is_uncased(token) and not re.search("[\uac00-\ud7a3]", token) for token in ordinary)
 
 
 def unlike_rule(place: object, key: str, value: object) -> str:

@@ -196,7 +196,7 @@ def start_from(encoder: BertEncoder, path: str, tokens: Sequence[str] | None = N
     """Takes over the weights of a checkpoint. Heads that it lacks keep their fresh weights; positions beyond its own
     begin as copies of its positions, from the first on. InputError where weights would mean something else here, or
     ids, by the run's `tokens` and the checkpoint's."""
-    _check_words(path, tokens)
+    check_words(path, tokens)
     source = checkpoints.load(path)
     names = ("num_layers", "num_heads", "activation", "layer_norm_epsilon")
     wanted, received = ({name: getattr(s, name) for name in names} for s in (encoder.settings, source.settings))
@@ -222,7 +222,7 @@ def start_from(encoder: BertEncoder, path: str, tokens: Sequence[str] | None = N
         weight.assign(found)
 
 
-def _check_words(path: str, tokens: Sequence[str] | None) -> None:
+def check_words(path: str, tokens: Sequence[str] | None) -> None:
     """Each id must be the same word to a checkpoint and to the run; one that the checkpoint left unused may be any."""
     known = checkpoints.tokenizer(path).tokens
     if tokens is None or known is None:

@@ -9,12 +9,15 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
 
 from model import training
+from model.settings import EncoderSettings
 from model.tasks.pretraining import Pretraining
-from pipeline import settings as pipeline_settings
-from pipeline import terminal
+from model.training_settings import TrainingSettings
+from pipeline import terminal, values
 from pipeline.components.vocabulary import FILE
 from preprocessing import vocabulary
+from preprocessing.settings import VocabularySettings
 from serving import export
+from serving.settings import ExportSettings
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -24,7 +27,14 @@ def run_fn(fn_args: FnArgs) -> None:
     where it stopped, although TFX gives it another output folder. Log, curves and final checkpoint are then moved to
     `fn_args.model_run_dir`.
     """
-    run = pipeline_settings.from_json(fn_args.custom_config["settings"])
+    run = values.read(
+        fn_args.custom_config["settings"],
+        encoder=EncoderSettings,
+        training=TrainingSettings,
+        vocabulary=VocabularySettings,
+        export=ExportSettings,
+        init=str | None,
+    )
     examples = _examples_folder(fn_args.train_files)
     vocab_path = os.path.join(examples, FILE)
     tokens = vocabulary.load(vocab_path)

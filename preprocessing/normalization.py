@@ -15,11 +15,13 @@ Shapes: N strings, C code points of all of them, U different ones among them.
 """
 
 import functools
-import unicodedata
 from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_text as text
+
+from preprocessing import unicode_table
+from preprocessing.characters import numbers, ranges
 
 MAX_WORD_CHARACTERS = 200
 # Characters that Unicode has not assigned, so that no vocabulary knows a word with one of them. The first two stand for
@@ -36,7 +38,7 @@ CHINESE = (  # google's list: CJK ideographs, without kana and Hangul
     (0x2F800, 0x2FA1F),
 )
 ASCII_PUNCTUATION = ((33, 47), (58, 64), (91, 96), (123, 126))
-# Of Unicode 13, which Python 3.10 has, the C++ ops (Unicode 12) lack these.
+# Of Unicode 13, the version of all here, the C++ ops (Unicode 12) lack these.
 _PUNCTUATION_UNKNOWN_TO_OPS = "\u2e52\U00010ead\U0001145a\U00011944\U00011945\U00011946"
 _COMPOSED_UNKNOWN_TO_OPS, _ITS_DECOMPOSITION = "\U00011938", "\U00011935\U00011930"
 _PLANES = range(0x10000, 0x110000, 0x10000)
@@ -52,29 +54,9 @@ class Aligned(NamedTuple):
     ends: tf.Tensor  # int64 [bytes of all strings], the byte after it and after combining marks dropped behind it
 
 
-@functools.lru_cache(maxsize=1)
-def _categories() -> tuple[str, ...]:
-    return tuple(unicodedata.category(chr(code)) for code in range(0x110000))
-
-
-def _ranges(codes) -> list[tuple[int, int]]:
-    """Ascending code points as inclusive ranges."""
-    ranges: list[tuple[int, int]] = []
-    for code in codes:
-        if ranges and ranges[-1][1] == code - 1:
-            ranges[-1] = (ranges[-1][0], code)
-        else:
-            ranges.append((code, code))
-    return ranges
-
-
-def _class(ranges, negated=False) -> str:
-    """RE2 character class."""
-    return ("[^" if negated else "[") + "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in ranges) + "]"
-
-
-def _category_ranges(*categories: str) -> list[tuple[int, int]]:
-    return _ranges(code for code, category in enumerate(_categories()) if category in categories)
+def _class(characters, negated=False) -> str:
+    """RE2 character class of ranges."""
+    return ("[^" if negated else "[") + "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in characters) + "]"
 
 
 def _codes(string: str) -> list[tuple[int, int]]:
@@ -83,23 +65,23 @@ def _codes(string: str) -> list[tuple[int, int]]:
 
 @functools.lru_cache(maxsize=1)
 def _dropped() -> list[tuple[int, int]]:
-    return [r for r in _category_ranges("Cc", "Cf") if r[0] > 31] + [(0, 8), (11, 12), (14, 31), (0xFFFD, 0xFFFD)]
+    return [r for r in ranges(unicode_table.DROPPED) if r[0] > 31] + [(0, 8), (11, 12), (14, 31), (0xFFFD, 0xFFFD)]
 
 
 @functools.lru_cache(maxsize=1)
 def _marks() -> str:
-    return _class(_category_ranges("Mn"))
+    return _class(ranges(unicode_table.MARKS))
 
 
 @functools.lru_cache(maxsize=1)
 def _spaces() -> str:
-    return _class(_ranges(code for code in range(0x110000) if chr(code).isspace()))
+    return _class(ranges(unicode_table.SPACES))
 
 
 @functools.lru_cache(maxsize=1)
 def _separators() -> str:
     """Characters that are words of their own: punctuation and Chinese characters."""
-    return _class([*_category_ranges("Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po"), *ASCII_PUNCTUATION, *CHINESE])
+    return _class([*ranges(unicode_table.PUNCTUATION), *ASCII_PUNCTUATION, *CHINESE])
 
 
 def _bounded_words(words: str, breaks: str, bound: int) -> str:
@@ -276,9 +258,8 @@ def _extend_over_marks(code_C, row_C, end_C):
 @functools.lru_cache(maxsize=1)
 def _lower_table() -> tuple[list[int], list[int]]:
     """Characters with a lower case, ascending, without capital sigma; and their lower cases."""
-    cased = [code for code, category in enumerate(_categories()) if category[0] in "LNS" and code != 0x3A3]
-    cased = [code for code in cased if chr(code).lower() != chr(code) and len(chr(code).lower()) == 1]
-    return cased, [ord(chr(code).lower()) for code in cased]
+    lower = {code: code + distance for code, distance in numbers(unicode_table.LOWER).items() if code != 0x3A3}
+    return list(lower), list(lower.values())
 
 
 def _lower(code_C):
@@ -294,8 +275,7 @@ def _look_up(code_C, keys: list[int], values: list[int], default):
 @functools.lru_cache(maxsize=1)
 def _combining_classes() -> tuple[list[int], list[int]]:
     """Characters of a canonical combining class other than 0, ascending, and these classes."""
-    codes = [code for code in range(0x110000) if unicodedata.combining(chr(code))]
-    return codes, [unicodedata.combining(chr(code)) for code in codes]
+    return list(numbers(unicode_table.COMBINING)), list(numbers(unicode_table.COMBINING).values())
 
 
 def _reorder(code_C, is_kept_C, row_C):

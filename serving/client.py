@@ -23,7 +23,7 @@ import threading
 import time
 import urllib.parse
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from serving import golden
 from serving.request_error import Code, RequestError
 
 Arrays = dict[str, np.ndarray]
+_Signatures = dict[str, tuple[Collection[str], Collection[str]]]  # names of inputs and outputs
 Texts = Sequence[str | bytes]
 
 _CODES = {405: Code.INVALID_ARGUMENT, 413: Code.INVALID_ARGUMENT}  # that have no gRPC code of their own
@@ -132,6 +133,15 @@ class Client:
             for tokens, length in zip(outputs["tokens"], outputs["length"], strict=True)
         ]
 
+    def signatures(self) -> dict[str, tuple[list[str], list[str]]]:
+        """Names of the inputs and of the outputs, in the order of the alphabet, by signature."""
+        found = self._retried(self._transport.signatures)
+        return {
+            name: (sorted(inputs), sorted(outputs))
+            for name, (inputs, outputs) in sorted(found.items())
+            if not name.startswith("__saved_model")  # what TensorFlow itself runs
+        }
+
     def versions(self) -> dict[int, str]:
         """State by version: `AVAILABLE`, `LOADING`, `END` (refused) and so on."""
         return self._retried(self._transport.versions)
@@ -168,6 +178,7 @@ class _Grpc:
         else:
             self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(root_certificates), options)
         self._predict = self._method(protos.PREDICT, protos.PredictResponse)
+        self._metadata = self._method(protos.GET_MODEL_METADATA, protos.GetModelMetadataResponse)
         self._status = self._method(protos.GET_MODEL_STATUS, protos.GetModelStatusResponse)
 
     def predict(self, signature, inputs: Mapping[str, np.ndarray], end) -> Arrays:
@@ -176,6 +187,12 @@ class _Grpc:
             self._tensors.to_proto(array, request.inputs[name])
         response = self._called(self._predict, request, end)
         return {name: self._tensors.from_proto(proto) for name, proto in response.outputs.items()}
+
+    def signatures(self, end) -> _Signatures:
+        request = self._protos.GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
+        packed = self._called(self._metadata, request, end).metadata["signature_def"]
+        found = self._protos.SignatureDefMap.FromString(packed.value).signature_def
+        return {name: (signature.inputs, signature.outputs) for name, signature in found.items()}
 
     def versions(self, end) -> dict[int, str]:
         names = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
@@ -232,9 +249,12 @@ class _Rest:
         }
         outputs = self._asked("POST", f"{self._path}:predict", json.dumps(body).encode(), end)["outputs"]
         if not isinstance(outputs, dict):  # a single output has no name in JSON: ask for it
-            definitions = self._asked("GET", f"{self._path}/metadata", None, end)["metadata"]["signature_def"]
-            outputs = {next(iter(definitions["signature_def"][signature]["outputs"])): outputs}
+            outputs = {next(iter(self.signatures(end)[signature][1])): outputs}
         return {name: _from_json(values) for name, values in outputs.items()}
+
+    def signatures(self, end) -> _Signatures:
+        found = self._asked("GET", f"{self._path}/metadata", None, end)["metadata"]["signature_def"]
+        return {name: (one["inputs"], one["outputs"]) for name, one in found["signature_def"].items()}
 
     def versions(self, end) -> dict[int, str]:
         statuses = self._asked("GET", self._path, None, end)["model_version_status"]
@@ -353,6 +373,9 @@ class _Folder:
         found = self._model.signature(signature)
         found.checked(inputs)
         return found(inputs)
+
+    def signatures(self, end) -> _Signatures:
+        return {name: (one.inputs, one.outputs) for name, one in self._model.signatures.items()}
 
     def versions(self, end) -> dict[int, str]:
         return {self._number: "AVAILABLE"}

@@ -1,8 +1,11 @@
 """Answers an exported model's golden requests in a process of its own: `python -I serving/golden.py FOLDER`.
 
 Imports only TensorFlow and tf.text, as a stranger would who got the folder alone, and prints one line of JSON:
-`load_seconds`, `first_answer_seconds`, and for each request its `signature_name` and the largest `difference` from
-the expected outputs, |actual - expected| / max(1, |expected|); infinite where shapes or strings differ.
+`load_seconds`, `first_answer_seconds`, and `outputs`: for each output of each request its `signature_name`, `output`,
+the `bounds` that the request names for it, and how far the answer is from the expected one, by each measure:
+
+- `numbers`: the largest |actual - expected| / max(1, |expected|); infinite where shapes or strings differ.
+- `vectors`: the largest ||actual - expected|| / ||expected|| of the vectors along the last axis.
 """
 
 import base64
@@ -36,19 +39,28 @@ def decoded(value):
     return value.encode() if isinstance(value, str) else value
 
 
-def difference(expected, actual) -> float:
-    """The largest difference of two arrays, relative where |expected| exceeds 1."""
+def differences(expected, actual) -> dict[str, float]:
+    """Of two arrays, by every measure."""
     import numpy as np
 
     expected = np.asarray(decoded(expected), actual.dtype).reshape(np.shape(expected) if actual.size else actual.shape)
     if expected.shape != actual.shape:
-        return float("inf")
+        return {"numbers": float("inf"), "vectors": float("inf")}
     if actual.dtype.kind != "f":
-        return 0.0 if np.array_equal(expected, actual) else float("inf")
+        gap = 0.0 if np.array_equal(expected, actual) else float("inf")
+        return {"numbers": gap, "vectors": gap}
     if not actual.size:
-        return 0.0
-    gap = np.max(np.abs(expected - actual) / np.maximum(1, np.abs(expected)))
-    return float(gap) if np.isfinite(gap) else float("inf")
+        return {"numbers": 0.0, "vectors": 0.0}
+    gaps = np.abs(expected - actual)
+    length, gap = (np.sqrt(np.sum(np.square(values, dtype=float), -1)) for values in (expected, gaps))
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # beside a vector of zeros any gap is infinite, and none is none
+        measured = {
+            "numbers": np.max(gaps / np.maximum(1, np.abs(expected))),
+            "vectors": np.max(np.where(gap == 0, 0, gap / length)),
+        }
+    return {name: float(value) if np.isfinite(value) else float("inf") for name, value in measured.items()}
 
 
 def answer(folder: str) -> dict:
@@ -58,17 +70,19 @@ def answer(folder: str) -> dict:
 
     started = time.perf_counter()
     signatures = tf.saved_model.load(folder).signatures
-    load_seconds, answer_seconds, requests = time.perf_counter() - started, [], []
+    load_seconds, answer_seconds, answered = time.perf_counter() - started, [], []
     for request in json.loads((pathlib.Path(folder) / REQUESTS).read_text()):
         name = request["signature_name"]
         inputs = {key: tf.constant(decoded(value)) for key, value in request["inputs"].items()}
         started = time.perf_counter()
         outputs = {key: value.numpy() for key, value in signatures[name](**inputs).items()}
         answer_seconds.append(time.perf_counter() - started)
-        gaps = {key: difference(expected, outputs[key]) for key, expected in request["outputs"].items()}
-        worst = max(gaps, key=lambda key: gaps[key])
-        requests.append({"signature_name": name, "difference": gaps[worst], "output": worst})
-    return {"load_seconds": load_seconds, "first_answer_seconds": answer_seconds[0], "requests": requests}
+        for key, expected in request["outputs"].items():
+            bounds = request.get("bounds", {}).get(key, {})
+            answered.append(
+                {"signature_name": name, "output": key, "bounds": bounds, **differences(expected, outputs[key])}
+            )
+    return {"load_seconds": load_seconds, "first_answer_seconds": answer_seconds[0], "outputs": answered}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import pathlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,9 +18,11 @@ from serving.request_error import Code, RequestError
 WARMUP_REQUESTS = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 MAX_WARMUP_REQUESTS = 1000  # TensorFlow Serving's
 
-# An int32 [batch] output of these names says how many entries of axis 1 of the padded outputs are a row's own. Such
-# answers can be cut back to what they would be alone, so their requests may share a batch.
-COUNT_OUTPUTS = ("mask_count",)
+# What the export says of each signature: above all its `row_count`, the int32 [batch] output that says how many entries
+# of axis 1 of the padded outputs are a row's own. Such answers can be cut back to what they would be alone, so their
+# requests may share a batch. Folders that say nothing have one of this name, if any.
+DESCRIPTION = pathlib.Path("assets.extra", "export.json")
+ROW_COUNT = "mask_count"
 
 
 def _register_text_operations() -> None:
@@ -69,7 +72,7 @@ class Signature:
       cut into several.
     """
 
-    def __init__(self, model: "LoadedModel", name: str, function):
+    def __init__(self, model: "LoadedModel", name: str, function, described: Mapping):
         self.model = model
         self.name = name
         self._function = function
@@ -77,7 +80,8 @@ class Signature:
         self.outputs = {key: Spec.of(spec) for key, spec in function.structured_outputs.items()}
         specs = [*self.inputs.values(), *self.outputs.values()]
         self.has_batch = bool(self.inputs) and all(spec.has_batch for spec in specs)
-        self.count_output = next((key for key in COUNT_OUTPUTS if key in self.outputs), None)
+        count = described.get("row_count", ROW_COUNT)
+        self.count_output = count if count in self.outputs else None
         self.padded = [
             key for key, spec in self.outputs.items() if spec.shape and len(spec.shape) > 1 and spec.shape[1] is None
         ]
@@ -164,7 +168,11 @@ class LoadedModel:
         self.in_flight = 0
         # Signatures stay valid only as long as the object they belong to.
         self._object = tf.saved_model.load(str(folder))
-        self.signatures = {key: Signature(self, key, function) for key, function in self._object.signatures.items()}
+        described = _described(folder)
+        self.signatures = {
+            key: Signature(self, key, function, described.get(key, {}))
+            for key, function in self._object.signatures.items()
+        }
         if not self.signatures:
             raise ValueError("the SavedModel has no signatures")
         self.signature_defs = _signature_defs(folder)
@@ -213,6 +221,12 @@ def _widened(array, most):
     wide = np.full((len(array), most, *array.shape[2:]), b"" if array.dtype == object else 0, array.dtype)
     wide[:, : array.shape[1]] = array
     return wide
+
+
+def _described(folder):
+    """What the export says of its signatures, by name."""
+    description = folder / DESCRIPTION
+    return json.loads(description.read_text()).get("signatures", {}) if description.is_file() else {}
 
 
 def _signature_defs(folder):

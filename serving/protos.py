@@ -27,6 +27,12 @@ GetModelStatusRequest: ModelSpec model_spec = 1;
 Status: int32 error_code = 1; string error_message = 2;
 ModelVersionStatus: int64 version = 1; int32 state = 2; Status status = 3;
 GetModelStatusResponse: repeated ModelVersionStatus model_version_status = 1;
+GetModelMetadataRequest: ModelSpec model_spec = 1; repeated string metadata_field = 2;
+Any: string type_url = 1; bytes value = 2;
+GetModelMetadataResponse: ModelSpec model_spec = 1; map Any metadata = 2;
+TensorInfo: string name = 1;
+SignatureDef: map TensorInfo inputs = 1; map TensorInfo outputs = 2;
+SignatureDefMap: map SignatureDef signature_def = 1;
 
 Latest: uint32 num_versions = 1;
 All:
@@ -52,6 +58,7 @@ MonitoringConfig: PrometheusConfig prometheus_config = 1;
 # TensorFlow's DataType numbers, by NumPy's names.
 DATA_TYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "object": 7, "bool": 10}
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
+GET_MODEL_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 GET_MODEL_STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 
 
@@ -90,6 +97,9 @@ PredictRequest = _messages["PredictRequest"]
 PredictResponse = _messages["PredictResponse"]
 GetModelStatusRequest = _messages["GetModelStatusRequest"]
 GetModelStatusResponse = _messages["GetModelStatusResponse"]
+GetModelMetadataRequest = _messages["GetModelMetadataRequest"]
+GetModelMetadataResponse = _messages["GetModelMetadataResponse"]
+SignatureDefMap = _messages["SignatureDefMap"]
 ModelServerConfig = _messages["ModelServerConfig"]
 BatchingParameters = _messages["BatchingParameters"]
 SSLConfig = _messages["SSLConfig"]

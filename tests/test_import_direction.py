@@ -13,7 +13,7 @@ FORBIDDEN = {
     "serving": {"tfx", "apache_beam", "pipeline"},
     "pipeline": set(),
 }
-MODEL_MAY_IMPORT = {"preprocessing.features", "preprocessing.batches", "preprocessing.errors", "preprocessing.outputs"}
+MODEL_MAY_IMPORT = {f"preprocessing.{name}" for name in ("features", "batches", "errors", "outputs", "characters")}
 
 
 def imported_modules(path):

@@ -14,10 +14,11 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
-from pipeline import settings as pipeline_settings
-from pipeline import split
+from pipeline import values
+from pipeline.components import split
 from preprocessing import beam_runner, corpus, embedded
 from preprocessing.errors import InputError
+from preprocessing.settings import CorpusSettings
 
 
 def encode(document: corpus.Document, split_name: str) -> bytes:
@@ -51,7 +52,7 @@ def CorpusGen(
     them."""
     documents.split_names = artifact_utils.encode_split_names(list(split.NAMES))
     documents.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
-    run = pipeline_settings.from_json(settings)
+    run = values.read(settings, corpus=CorpusSettings, embedded_bytes=int, eval_share=float)
     with tempfile.TemporaryDirectory() as folder:
         corpus_settings = run.corpus
         if not corpus_settings.input:

@@ -18,8 +18,8 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
-from pipeline import settings as pipeline_settings
-from pipeline import split, terminal
+from pipeline import terminal, values
+from pipeline.components import split
 from pipeline.components.documents import decode
 from pipeline.components.vocabulary import FILE, Vocabulary
 from preprocessing import beam_runner, beam_transforms, corpus, features, vocabulary
@@ -62,7 +62,7 @@ def MaskedExamplesGen(
 
     The train split holds `dupe_factor` copies of the text, differently masked; the eval split one.
     """
-    run = pipeline_settings.from_json(settings)
+    run = values.read(settings, examples=ExampleSettings)
     examples.split_names = artifact_utils.encode_split_names(list(split.NAMES))
     examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
     vocab_path = os.path.join(vocabulary_artifact.uri, FILE)

@@ -131,7 +131,6 @@ def test_handover_of_a_configuration(tmp_path):
     ("arguments", "message"),
     [
         (["--server", "a:1", "--rest", "b:1", "x"], "one of --server, --rest and --model"),
-        (["--signature", "next_sentence", "only one"], "takes texts in pairs. Received: 1"),
         (["--model", "/none", "x"], "no folder with version"),
         (["--rest", "127.0.0.1:99999", "x"], "no address of a server"),
         (["--timeout", "inf", "x"], "timeout must be positive seconds. Received: inf"),
@@ -157,6 +156,67 @@ def test_predict_takes_any_bytes(toy_base):
     assert done.stdout.splitlines() == ["\ufffd" * 3, "  length  3"], done.stderr
 
 
+class Asked:
+    """Stands for a client of a model whose signatures have names of their own."""
+
+    def __init__(self, *target, **chosen):
+        self.requests = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def signatures(self):
+        return {
+            "follows": (["first", "second"], ["is_next"]),
+            "look": (["second", "text"], ["count"]),
+            "answer": (["context", "question"], ["count"]),
+            "three": (["a", "b", "c"], ["count"]),
+            "constant": ([], ["count"]),
+        }
+
+    def predict(self, signature, /, **inputs):
+        self.requests.append(inputs)
+        rows = len(next(iter(inputs.values())))
+        return {"is_next" if signature == "follows" else "count": np.arange(rows) / 4}
+
+
+@pytest.mark.parametrize(
+    ("signature", "texts", "inputs"),
+    [
+        ("follows", "abcd", {"first": [b"a", b"c"], "second": [b"b", b"d"]}),
+        ("look", "ab", {"text": [b"a", b"b"], "second": [b"", b""]}),
+        ("answer", "ab", {"context": [b"a"], "question": [b"b"]}),
+        ("three", "abcdef", {"a": [b"a", b"d"], "b": [b"b", b"e"], "c": [b"c", b"f"]}),
+        ("unknown", "ab", {"text": [b"a", b"b"]}),  # the server says that it has none
+    ],
+)
+def test_predict_asks_the_model_what_a_signature_takes(monkeypatch, signature, texts, inputs):
+    client = Asked()
+    monkeypatch.setattr("serving.client.Client", lambda *target, **chosen: client)
+    result = CliRunner().invoke(predict.command, ["--signature", signature, *texts], catch_exceptions=False)
+    assert client.requests == [inputs]
+    if signature == "follows":
+        assert result.output == "  0.00%  a  ->  b\n 25.00%  c  ->  d\n"
+
+
+@pytest.mark.parametrize(
+    ("signature", "told"),
+    [
+        ("follows", r"follows takes texts in pairs \(first, second\)\. Received: 1"),
+        ("constant", "constant takes no texts"),
+        ("three", r"three takes texts in groups of 3 \(a, b, c\)\. Received: 1"),
+    ],
+)
+def test_predict_refuses_half_a_pair(monkeypatch, signature, told):
+    monkeypatch.setattr("serving.client.Client", Asked)
+    result = CliRunner().invoke(predict.command, ["--signature", signature, "only one"])
+    assert isinstance(result.exception, InputError)
+    assert re.fullmatch(told, str(result.exception))
+
+
 def test_predict_from_a_broken_folder(tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"nonsense")
@@ -171,7 +231,7 @@ def test_fill_mask_is_shown_with_bars():
         "tokens": np.array([[[b"capital", b"heart"]], [[b"", b""]]], object),
         "scores": np.array([[[0.5, 0.25]], [[0, 0]]], np.float32),
     }
-    lines = list(predict._table("fill_mask", {"text": ["Paris is the [MASK].", "x"]}, outputs))
+    lines = list(predict._table({"text": ["Paris is the [MASK].", "x"]}, outputs))
     assert lines[0] == "Paris is the [MASK]."
     assert re.fullmatch(r"  capital  50\.00%  █+", lines[1])
     assert re.fullmatch(r"  heart    25\.00%  █+", lines[2])

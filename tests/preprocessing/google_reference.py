@@ -1,9 +1,13 @@
 """google-research/bert's tokenization in plain Python, written from its description: the measure for ours.
 
-Every character carries the index of the original character it comes from, so that spans can be stated too.
+Every character carries the index of the original character it comes from, so that spans can be stated too. What
+characters are is frozen for it as for ours; `test_characters.py` holds the table to the Python that has that version.
 """
 
+import functools
 import unicodedata
+
+from preprocessing import characters, unicode_table
 
 CHINESE_RANGES = (
     ("\u4e00", "\u9fff"),
@@ -15,12 +19,18 @@ CHINESE_RANGES = (
     ("\uf900", "\ufaff"),
     ("\U0002f800", "\U0002fa1f"),
 )
+UNASSIGNED = "\u0378"
+
+
+@functools.cache
+def members(*tables):
+    return frozenset(chr(code) for table in tables for a, b in characters.ranges(table) for code in range(a, b + 1))
 
 
 def is_dropped(character):
     if character in "\t\n\r":
         return False
-    return character == "\ufffd" or unicodedata.category(character) in ("Cc", "Cf")
+    return character == "\ufffd" or character in members(unicode_table.DROPPED)
 
 
 def is_chinese(character):
@@ -30,7 +40,7 @@ def is_chinese(character):
 def is_punctuation(character):
     if character.isascii():
         return character.isprintable() and not character.isalnum() and character != " "
-    return unicodedata.category(character).startswith("P")
+    return character in members(unicode_table.PUNCTUATION)
 
 
 def split_words(text, lower_case):
@@ -54,8 +64,8 @@ def split_words(text, lower_case):
 def fold(word):
     """Lower case, NFD, no marks. Each step is done on the whole word; the origin of a character follows from doing it
     on one character, in whose stead the k-th character keeps the k-th origin where canonical ordering swaps marks."""
-    lowered = "".join(character for character, _ in word).lower()
-    origins = [index for character, index in word for _ in character.lower()]
+    lowered = lower("".join(character for character, _ in word))
+    origins = [index for character, index in word for _ in lower(character)]
     assert len(lowered) == len(origins)
     decomposed = unicodedata.normalize("NFD", lowered)
     origins = [
@@ -64,8 +74,20 @@ def fold(word):
     return list(zip([c for c in decomposed if not is_mark(c)], origins, strict=True))
 
 
+def lower(text):
+    """`str.lower` of the table's version: letters that came later have no case, and are none to a sigma beside them."""
+    known = members(unicode_table.LETTERS, unicode_table.DECIMALS, unicode_table.MARKS)
+    later = [
+        c for c in text if c == UNASSIGNED or (c not in known and (c.isalnum() or unicodedata.category(c) == "Mn"))
+    ]
+    for character in set(later):
+        text = text.replace(character, UNASSIGNED)
+    given = iter(later)
+    return "".join(next(given) if character == UNASSIGNED else character for character in text.lower())
+
+
 def is_mark(character):
-    return unicodedata.category(character) == "Mn"
+    return character in members(unicode_table.MARKS)
 
 
 def split_punctuation(word):

@@ -1,4 +1,6 @@
-"""One server for all tests that do not change it."""
+"""One server and one export for all tests that do not change them."""
+
+import shutil
 
 import pytest
 
@@ -12,6 +14,20 @@ def toy_folder(tmp_path_factory):
     served.save(base, 1)
     served.save(base, 2)
     return base
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """(folder, report) of an export of the small model that was moved after it was checked in a fresh process."""
+    from serving import export
+    from tests.serving import small_model
+
+    vocab = small_model.write_vocab(tmp_path_factory.mktemp("vocab"), "words-of-france.txt")
+    written = tmp_path_factory.mktemp("exports") / "written"
+    report = export.export(small_model.encoder(), vocab, written, small_model.EXPORT)
+    assert [path.name for path in written.parent.iterdir()] == ["written"]
+    moved = shutil.move(written, tmp_path_factory.mktemp("moved") / "elsewhere")
+    return moved, report
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,11 @@ from model.encoder import BertEncoder
 from model.heads import ALL_HEADS
 from model.settings import EncoderSettings
 from preprocessing import vocabulary
+from serving.settings import ExportSettings
 
 WORDS = "paris is the capital of france it lies on a river run runner no mask here , . ? ! é ##s ##ning ##er 東 京"
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
+EXPORT = ExportSettings(lengths=(8, 16, 48), top_k=3, warmup_lengths=(8, 48), warmup_batches=(1, 2))
 
 
 @functools.cache

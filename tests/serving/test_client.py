@@ -16,6 +16,7 @@ import pytest
 from preprocessing.errors import InputError
 from serving.client import Client
 from serving.request_error import Code, RequestError
+from tests.serving import served
 
 KINDS = ("grpc", "rest", "folder")
 
@@ -54,6 +55,13 @@ def test_errors_have_a_code(client, request):
         assert error.value.code is code
     with pytest.raises(TypeError, match="a list of texts"):
         client.predict("single", text="one text")
+
+
+def test_signatures(client):
+    found = client.signatures()
+    assert list(found) == sorted(served.SIGNATURES)
+    assert found["pair"] == (["numbers", "text"], ["copy_bytes", "root", "sum"])
+    assert found["single"] == (["text"], ["length"])
 
 
 def test_versions(client):

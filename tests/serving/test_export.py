@@ -15,17 +15,19 @@ import tensorflow_text as text
 from tensorflow_serving.apis import prediction_log_pb2
 
 from model import checkpoints
+from model.encoder import BertEncoder
 from preprocessing.errors import InputError
 from preprocessing.tokenizer import BertTokenizer
 from serving import export, golden, serving_ops
 from serving.loaded_model import WARMUP_REQUESTS
-from serving.settings import ExportSettings
-from serving.signatures import INPUTS, Signatures
+from serving.signatures import EMBEDDING, FILL_MASK, NEXT_SENTENCE
+from serving.signatures.base import TextEncoder
 from tests.serving import small_model
 
-FEW = ("serving_default", "fill_mask")
-SETTINGS = ExportSettings(lengths=(8, 16, 48), top_k=3, warmup_lengths=(8, 48), warmup_batches=(1, 2))
-TEXTS = ["Paris is the capital of France.", "", "\x00 \xad", "the [MASK] of [MASK]", b"no\xffmask"]
+# Tracing all takes seconds. One answers under a second name, too, as several tasks of one model would.
+FEW = (EMBEDDING, FILL_MASK, NEXT_SENTENCE, dataclasses.replace(NEXT_SENTENCE, name="follows"))
+SETTINGS = small_model.EXPORT
+ROUNDED = dataclasses.replace(SETTINGS, weights="bfloat16", compute="bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -34,46 +36,14 @@ def vocab(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(vocab, tmp_path_factory):
-    """(folder, report) of an export that was moved after it was checked in a fresh process."""
-    written = tmp_path_factory.mktemp("exports") / "written"
-    report = export.export(small_model.encoder(), vocab, written, SETTINGS)
-    assert [path.name for path in written.parent.iterdir()] == ["written"]
-    moved = shutil.move(written, tmp_path_factory.mktemp("moved") / "elsewhere")
-    return moved, report
-
-
-@pytest.fixture(scope="module")
 def loaded(exported):
     return tf.saved_model.load(exported[0]).signatures
-
-
-@pytest.fixture
-def few(monkeypatch):
-    """Exports only two signatures: tracing all takes seconds."""
-    monkeypatch.setattr(Signatures, "methods", lambda self: {name: getattr(self, name) for name in FEW})
 
 
 @pytest.fixture
 def here(monkeypatch):
     """Answers golden requests in this process: a fresh one takes seconds."""
     monkeypatch.setattr(export, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
-
-
-def test_the_folder_answers_as_the_functions_do(loaded, vocab):
-    signatures = Signatures(small_model.encoder(), BertTokenizer.from_vocab(vocab), SETTINGS)
-    assert set(loaded) == set(INPUTS)
-    for name, method in signatures.methods().items():
-        if name == "evaluate":
-            continue  # its requests are among the golden ones
-        tensors = [tf.constant(texts) for texts in (TEXTS, TEXTS[::-1])[: len(INPUTS[name])]]
-        outputs = loaded[name](**{spec.name: value for spec, value in zip(INPUTS[name], tensors, strict=True)})
-        for key, expected in method(*tensors).items():
-            assert outputs[key].dtype == expected.dtype
-            if expected.dtype.is_floating:
-                np.testing.assert_allclose(outputs[key], expected, atol=1e-5, rtol=1e-5)
-            else:
-                np.testing.assert_array_equal(outputs[key], expected)
 
 
 MEGABYTE = {
@@ -166,30 +136,108 @@ print(LoadedModel("bert", 1, folder).warm_up(folder), sys.modules["keras"], gc.i
     assert done.stdout.split() == [str(len(warmup_requests(exported[0]))), "None", "False"]
 
 
-def test_warmup_meets_every_signature_at_every_length(exported, loaded):
-    requests = warmup_requests(exported[0])
-    shapes = {name: set() for name in INPUTS}
-    for request in requests:
-        name = request.model_spec.signature_name
-        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
-        outputs = loaded[name](**{key: tf.constant(value, tf.string) for key, value in inputs.items()})
-        batch = len(next(iter(inputs.values())))
-        tokens = outputs.get("tokens", outputs.get("ids"))
-        shapes[name].add(
-            (batch, tokens.shape[1] if name not in ("fill_mask", "evaluate") and tokens is not None else 0)
-        )
-        assert not np.any(outputs.get("truncated", False))
-        assert np.all(outputs.get("mask_count", 1))
-    assert shapes.pop("serving_default") == {(1, 0), (2, 0)}
-    assert shapes.pop("tokenize") == shapes.pop("attention") == shapes.pop("features_all") == {(1, 8), (1, 48)}
-    assert all(batch == 1 for batches in shapes.values() for batch, _ in batches)
-    assert len(requests) == 2 * (len(INPUTS) + 1) == exported[1]["warmup_records"]
-
-
 def change_expected(folder, by):
     requests = json.loads((folder / golden.REQUESTS).read_text())
     requests[0]["outputs"]["embedding"][0][0] += by
     (folder / golden.REQUESTS).write_text(json.dumps(requests))
+
+
+@pytest.fixture(scope="module")
+def rounded(vocab, tmp_path_factory):
+    """An export of which one answer is served in bfloat16."""
+    folder = tmp_path_factory.mktemp("rounded") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
+        export.export(small_model.encoder(), vocab, folder, ROUNDED, signatures=FEW)
+    return folder
+
+
+def encoder_without_its_last_layer():
+    whole = small_model.encoder()
+    less = BertEncoder(dataclasses.replace(whole.settings, num_layers=3), whole.heads)
+    values = {variable.path: variable for variable in whole.variables}
+    for variable in less.variables:
+        variable.assign(values[variable.path])
+    return less
+
+
+def swapped(request, outputs):
+    return {name: [*values[:2][::-1], *values[2:]] for name, values in outputs.items()}
+
+
+def without_a_layer(request, outputs):
+    signature = next(one for one in FEW if one.name == request["signature_name"])
+    texts = TextEncoder(encoder_without_its_last_layer(), BertTokenizer(small_model.VOCAB), ROUNDED)
+    other = signature.answered(texts, {name: golden.decoded(values) for name, values in request["inputs"].items()})
+    return {name: golden.encoded(other[name].numpy().tolist()) for name in outputs}
+
+
+def by_the_pooler(request, outputs):
+    if request["signature_name"] != "serving_default":
+        return outputs
+    pooler = dataclasses.replace(ROUNDED, embedding="pooler")
+    texts = TextEncoder(small_model.encoder(), BertTokenizer(small_model.VOCAB), pooler)
+    other = EMBEDDING.answered(texts, {"text": golden.decoded(request["inputs"]["text"])})
+    return outputs | {"embedding": other["embedding"].numpy().tolist()}
+
+
+@pytest.mark.parametrize(
+    ("plant", "name", "output"),
+    [
+        (swapped, "serving_default", "embedding"),
+        (without_a_layer, "serving_default", "embedding"),
+        (by_the_pooler, "serving_default", "embedding"),
+        (swapped, "fill_mask", "scores"),
+        (without_a_layer, "fill_mask", "scores"),
+        (without_a_layer, "next_sentence", "is_next"),
+    ],
+)
+def test_a_wrong_answer_is_not_taken_for_rounding(rounded, tmp_path, here, plant, name, output):
+    folder = shutil.copytree(rounded, tmp_path / "copy")
+    export.verify(folder)
+    requests = json.loads((folder / golden.REQUESTS).read_text())
+    for request in requests:
+        if request["signature_name"] == name:
+            planted = plant(request, request["outputs"])
+            request["outputs"] |= {output: planted[output]}
+    (folder / golden.REQUESTS).write_text(json.dumps(requests))
+    with pytest.raises(InputError, match=rf"{name} must answer .* within 0\.\d+\. Received: .* in {output}"):
+        export.verify(folder)
+
+
+def test_the_bounds_of_each_output_stand_beside_the_answers(rounded, exported):
+    requests = json.loads((rounded / golden.REQUESTS).read_text())
+    bounds = {request["signature_name"]: request["bounds"] for request in requests}
+    assert bounds == {one.name: {name: bound for name, bound in one.rounded.items() if bound} for one in FEW}
+    assert not {"tokens", "sequence"} & {name for request in requests for name in request["outputs"]}
+    requests = json.loads((exported[0] / golden.REQUESTS).read_text())
+    assert not any(request["bounds"] for request in requests)  # in float32 every number is held to 1e-5
+
+
+def test_a_folder_without_bounds_is_held_to_the_one_for_all(exported, tmp_path, here):
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    requests = json.loads((folder / golden.REQUESTS).read_text())
+    for request in requests:
+        del request["bounds"]
+    (folder / golden.REQUESTS).write_text(json.dumps(requests))
+    assert export.verify(folder)["largest_difference"] < 1e-5
+    change_expected(folder, 0.001)
+    with pytest.raises(InputError, match="within 1e-05"):
+        export.verify(folder)
+
+
+def test_vectors_are_measured_by_their_length():
+    expected = [[3.0, 4.0], [0.0, 0.0]]
+    measured = golden.differences(expected, np.array([[3.0, 4.5], [0.0, 0.0]], np.float32))
+    assert measured == {"numbers": pytest.approx(0.125), "vectors": pytest.approx(0.1)}
+    measured = golden.differences(expected, np.array([[3.0, 4.0], [0.0, 0.1]], np.float32))
+    assert measured == {"numbers": pytest.approx(0.1), "vectors": float("inf")}
+    assert golden.differences(expected, np.full((2, 2), np.nan, np.float32))["vectors"] == float("inf")
+
+
+def test_two_signatures_of_one_name_are_refused(vocab, tmp_path):
+    with pytest.raises(InputError, match="signatures must have names of their own"):
+        export.export(small_model.encoder(), vocab, tmp_path / "model", SETTINGS, signatures=(EMBEDDING, EMBEDDING))
 
 
 def test_another_answer_than_the_python_paths_is_refused_with_its_size(exported, tmp_path, here):
@@ -219,14 +267,14 @@ def test_what_is_no_export_is_refused(tmp_path):
         export.verify(tmp_path)
 
 
-def test_a_refused_export_leaves_nothing(vocab, tmp_path, monkeypatch, few):
+def test_a_refused_export_leaves_nothing(vocab, tmp_path, monkeypatch):
     def refuse(folder):
         assert folder.parent == tmp_path
         raise InputError("refused")
 
     monkeypatch.setattr(export, "verify", refuse)
     with pytest.raises(InputError, match="refused"):
-        export.export(small_model.encoder(), vocab, tmp_path / "model", SETTINGS)
+        export.export(small_model.encoder(), vocab, tmp_path / "model", SETTINGS, signatures=FEW)
     assert not list(tmp_path.iterdir())
 
 
@@ -237,17 +285,18 @@ def test_a_taken_folder_is_left_alone(vocab, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_versions_count_on(vocab, tmp_path, here, few):
+def test_versions_count_on(vocab, tmp_path, here):
     checkpoints.save(small_model.encoder(("masked_lm",), 2), tmp_path / "checkpoint", vocab, lower_case=True)
     (tmp_path / "base/bert/7").mkdir(parents=True)
     (tmp_path / "base/bert/note.txt").write_text("no version")
     lines = []
-    settings = dataclasses.replace(SETTINGS, weights="bfloat16", compute="bfloat16")
-    version = export.export_version(tmp_path / "checkpoint", tmp_path / "base", settings=settings, report=lines.append)
+    version = export.export_version(
+        tmp_path / "checkpoint", tmp_path / "base", settings=ROUNDED, report=lines.append, signatures=FEW
+    )
     assert version == tmp_path / "base/bert/8"
     assert sorted(path.name for path in version.parent.iterdir()) == ["7", "8", "note.txt"]
     report = json.loads((version / export.REPORT).read_text())
-    assert report["left_out"]["next_sentence"] == "the checkpoint has no next-sentence head"
+    assert report["left_out"] == dict.fromkeys(["next_sentence", "follows"], "the checkpoint has no next-sentence head")
     assert report["lower_case"] is True
     assert lines
 

@@ -1,6 +1,7 @@
 """Signatures, called as functions, against the encoder called by hand."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from preprocessing.tokenizer import BertTokenizer
 from serving import packing
 from serving.forward import forward
 from serving.settings import ExportSettings
-from serving.signatures import CHOICES, INPUTS, Signatures
+from serving.signatures import ALL, ATTENTION, EMBEDDING, EVALUATE, FEATURES, FILL_MASK, NEXT_SENTENCE, TOKENIZE
+from serving.signatures.base import TextEncoder
+from serving.signatures.fill_mask import sequences
+from serving.signatures.hidden_states import CHOICES
 from tests.serving import small_model
 from tests.serving.small_model import VOCAB
 
@@ -45,12 +49,12 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def signatures(encoder, tokenizer):
-    return Signatures(encoder, tokenizer, SETTINGS)
+def texts(encoder, tokenizer):
+    return TextEncoder(encoder, tokenizer, SETTINGS)
 
 
-def numpy_of(outputs):
-    return {name: value.numpy() for name, value in outputs.items()}
+def answered(signature, encoder, *columns):
+    return {name: value.numpy() for name, value in signature.answer(encoder, *map(tf.constant, columns)).items()}
 
 
 def encode(encoder, *segments, **asked):
@@ -131,64 +135,35 @@ def test_single_texts_are_packed_as_by_hand(seed, longest):
 # ---------------------------------------------------------------------------------------------------------- signatures
 
 
-def requests(name, texts):
-    pairs = {"second": texts[1:] + texts[:1]} if len(INPUTS[name]) == 2 else {}
-    return {INPUTS[name][0].name: texts} | pairs
-
-
-@pytest.mark.parametrize("name", [name for name in INPUTS if name != "evaluate"])
-def test_a_text_has_the_same_answer_alone_and_among_others(signatures, name):
-    texts = [*TEXTS, "the [MASK] of [MASK]", "[MASK]" * 30]
-    inputs = requests(name, texts)
-    method = signatures.methods()[name]
-    together = numpy_of(method(*map(tf.constant, inputs.values())))
-    for row in range(len(texts)):
-        alone = numpy_of(method(*(tf.constant([values[row]]) for values in inputs.values())))
-        for key, value in alone.items():
-            among = together[key][row]
-            real = tuple(slice(0, size) for size in value[0].shape)
-            if value.dtype.kind == "f":
-                np.testing.assert_allclose(among[real], value[0], err_msg=f"{texts[row]!r} {key}", **TOLERANCE)
-                assert abs(among).sum() == pytest.approx(abs(value).sum(), rel=1e-4)  # nothing but zeros at padding
-            else:
-                np.testing.assert_array_equal(among[real], value[0], err_msg=f"{texts[row]!r} {key}")
-
-
-@pytest.mark.parametrize("name", [name for name in INPUTS if name != "evaluate"])
-def test_an_empty_batch_is_answered(signatures, name):
-    method = tf.function(signatures.methods()[name], input_signature=INPUTS[name], autograph=False)
-    outputs = method(*[tf.constant([], tf.string)] * len(INPUTS[name]))
-    assert all(value.shape[0] == 0 for value in outputs.values())
-
-
-def test_embedding_is_the_mean_over_the_real_tokens(signatures, encoder, tokenizer):
-    outputs = signatures.serving_default(tf.constant(TEXTS))
+def test_embedding_is_the_mean_over_the_real_tokens(texts, encoder, tokenizer):
+    outputs = answered(EMBEDDING, texts, TEXTS)
     for row, text in enumerate(TEXTS):
         sequence = encode(encoder, [CLS, *ids_of(tokenizer, text), SEP])["sequence_output"][0]
         np.testing.assert_allclose(outputs["embedding"][row], np.mean(sequence, 0), **TOLERANCE)
-    assert outputs["truncated"].numpy().tolist() == [len(ids_of(tokenizer, text, None)) > 46 for text in TEXTS]
-    assert outputs["truncated"].numpy().any()
+    assert outputs["truncated"].tolist() == [len(ids_of(tokenizer, text, None)) > 46 for text in TEXTS]
+    assert outputs["truncated"].any()
 
 
 def test_embedding_by_the_pooler_and_of_unit_length(encoder, tokenizer):
-    text = tf.constant(TEXTS[:1])
-    pooled = Signatures(encoder, tokenizer, dataclasses.replace(SETTINGS, embedding="pooler")).serving_default(text)
+    pooler = TextEncoder(encoder, tokenizer, dataclasses.replace(SETTINGS, embedding="pooler"))
+    pooled = answered(EMBEDDING, pooler, TEXTS[:1])
     expected = encode(encoder, [CLS, *ids_of(tokenizer, TEXTS[0]), SEP])["pooled_output"]
     np.testing.assert_allclose(pooled["embedding"], expected, **TOLERANCE)
-    unit = Signatures(encoder, tokenizer, dataclasses.replace(SETTINGS, unit_length=True)).serving_default(text)
+    unit_length = TextEncoder(encoder, tokenizer, dataclasses.replace(SETTINGS, unit_length=True))
+    unit = answered(EMBEDDING, unit_length, TEXTS[:1])
     np.testing.assert_allclose(np.linalg.norm(unit["embedding"], axis=-1), 1, **TOLERANCE)
 
 
 def test_texts_are_cut_at_max_seq_length(encoder, tokenizer):
-    short = Signatures(encoder, tokenizer, dataclasses.replace(SETTINGS, max_seq_length=10))
-    outputs = numpy_of(short.tokenize(tf.constant([TEXTS[0], "the " * 8, "the " * 9])))
+    short = TextEncoder(encoder, tokenizer, dataclasses.replace(SETTINGS, max_seq_length=10))
+    outputs = answered(TOKENIZE, short, [TEXTS[0], "the " * 8, "the " * 9])
     assert outputs["ids"].shape == (3, 10)
     assert outputs["truncated"].tolist() == [False, False, True]
     assert outputs["ids"][2].tolist() == [CLS, *[VOCAB.index("the")] * 8, SEP]
 
 
-def test_tokenize_gives_what_the_model_sees(signatures):
-    outputs = numpy_of(signatures.tokenize(tf.constant(["Paris, runs", "東京 xyz", ""])))
+def test_tokenize_gives_what_the_model_sees(texts):
+    outputs = answered(TOKENIZE, texts, ["Paris, runs", "東京 xyz", ""])
     assert [[token.decode() for token in row] for row in outputs["tokens"]] == [
         ["[CLS]", "paris", ",", "run", "##s", "[SEP]", "[PAD]", "[PAD]"],
         ["[CLS]", "東", "京", "[UNK]", "[SEP]", "[PAD]", "[PAD]", "[PAD]"],
@@ -198,8 +173,8 @@ def test_tokenize_gives_what_the_model_sees(signatures):
     assert outputs["length"].tolist() == [6, 5, 2]
 
 
-def test_fill_mask_ranks_the_vocabulary(signatures, encoder, tokenizer):
-    outputs = numpy_of(signatures.fill_mask(tf.constant(["paris [MASK] the[MASK].", "no mask here"])))
+def test_fill_mask_ranks_the_vocabulary(texts, encoder, tokenizer):
+    outputs = answered(FILL_MASK, texts, ["paris [MASK] the[MASK].", "no mask here"])
     ids = [CLS, VOCAB.index("paris"), MASK, VOCAB.index("the"), MASK, VOCAB.index("."), SEP]
     sequence = encode(encoder, ids)["sequence_output"]
     probabilities = tf.nn.softmax(encoder.masked_lm(sequence, tf.constant([[2, 4]])))[0].numpy()
@@ -211,13 +186,11 @@ def test_fill_mask_ranks_the_vocabulary(signatures, encoder, tokenizer):
     assert not outputs["scores"][1].any()
 
 
-def test_fill_mask_writes_the_sentence(signatures, monkeypatch):
+def test_fill_mask_writes_the_sentence():
     tokens = tf.constant([["river", "##ning"]] * 4)
     text, rows = tf.constant(["A [MASK],[MASK]  B", "[MASK]é", "run [MASK]!"]), [0, 0, 1, 2]
-    from serving import signatures as module
-
-    sequences = module._sequences(tf.gather(text, rows), tf.constant([0, 1, 0, 0]), tokens).numpy()
-    assert [[text.decode() for text in row] for row in sequences] == [
+    written = sequences(tf.gather(text, rows), tf.constant([0, 1, 0, 0]), tokens).numpy()
+    assert [[text.decode() for text in row] for row in written] == [
         ["A river,[MASK]  B", "Aning,[MASK]  B"],
         ["A [MASK],river  B", "A [MASK],ning  B"],
         ["riveré", "ningé"],
@@ -226,9 +199,8 @@ def test_fill_mask_writes_the_sentence(signatures, monkeypatch):
 
 
 def test_fill_mask_bounds_its_answer(encoder, tokenizer):
-    few = Signatures(encoder, tokenizer, dataclasses.replace(SETTINGS, max_predictions=2))
-    texts = ["[MASK] " * 5, "[MASK]", "no mask", "[MASK]" + " " * 9000]
-    outputs = numpy_of(few.fill_mask(tf.constant(texts)))
+    few = TextEncoder(encoder, tokenizer, dataclasses.replace(SETTINGS, max_predictions=2))
+    outputs = answered(FILL_MASK, few, ["[MASK] " * 5, "[MASK]", "no mask", "[MASK]" + " " * 9000])
     assert outputs["mask_count"].tolist() == [2, 1, 0, 1]
     assert outputs["tokens"].shape == (4, 2, 3)
     assert all(outputs["sequence"][0].ravel())
@@ -236,17 +208,17 @@ def test_fill_mask_bounds_its_answer(encoder, tokenizer):
     assert all(outputs["tokens"][3, 0])
 
 
-def test_fill_mask_without_any_mask(signatures):
-    outputs = numpy_of(signatures.fill_mask(tf.constant(["no mask", "[mask] [MAS K]"])))
+def test_fill_mask_without_any_mask(texts):
+    outputs = answered(FILL_MASK, texts, ["no mask", "[mask] [MAS K]"])
     assert outputs["mask_count"].tolist() == [0, 0]
     assert outputs["tokens"].shape == (2, 0, 3)
 
 
-def test_next_sentence_is_the_first_of_two(signatures, encoder, tokenizer):
+def test_next_sentence_is_the_first_of_two(texts, encoder, tokenizer):
     first, second = [TEXTS[0], TEXTS[5], ""], [TEXTS[6], TEXTS[0], "the"]
-    outputs = numpy_of(signatures.next_sentence(tf.constant(first), tf.constant(second)))
-    for row, texts in enumerate(zip(first, second, strict=True)):
-        a, b = (ids_of(tokenizer, text, None) for text in texts)
+    outputs = answered(NEXT_SENTENCE, texts, first, second)
+    for row, pair in enumerate(zip(first, second, strict=True)):
+        a, b = (ids_of(tokenizer, text, None) for text in pair)
         kept = cut_by_hand(len(a), len(b), 45)
         pooled = encode(encoder, [CLS, *a[: kept[0]], SEP], [*b[: kept[1]], SEP])["pooled_output"]
         probability = tf.nn.softmax(encoder.next_sentence(pooled))[0, 0]
@@ -254,9 +226,9 @@ def test_next_sentence_is_the_first_of_two(signatures, encoder, tokenizer):
     assert outputs["truncated"].tolist() == [False, True, False]
 
 
-def test_features_by_name(signatures, encoder, tokenizer):
-    text, second = tf.constant([TEXTS[0]]), tf.constant([TEXTS[6]])
-    a, b = (ids_of(tokenizer, texts) for texts in (TEXTS[0], TEXTS[6]))
+def test_features_by_name(texts, encoder, tokenizer):
+    pair = [TEXTS[0]], [TEXTS[6]]
+    a, b = (ids_of(tokenizer, text) for (text,) in pair)
     states = encode(encoder, [CLS, *a, SEP], [*b, SEP], hidden_states=True)["hidden_states"]
     states = np.stack(states, 1)[0]
     expected = {
@@ -266,22 +238,24 @@ def test_features_by_name(signatures, encoder, tokenizer):
         "concat_last_four": np.concatenate([states[4], states[3], states[2], states[1]], -1),
         "all": states,
     }
-    assert tuple(expected) == CHOICES
-    every = numpy_of(signatures.features(text, second))
+    assert tuple(expected) == tuple(CHOICES)
+    features, *single = FEATURES
+    every = answered(features, texts, *pair)
     real = int(every["mask"].sum())
     assert real == len(a) + len(b) + 3
-    for choice, value in expected.items():
-        one = numpy_of(getattr(signatures, f"features_{choice}")(text, second))
+    for (choice, value), signature in zip(expected.items(), single, strict=True):
+        assert signature.name == f"features_{choice}"
+        one = answered(signature, texts, *pair)
         np.testing.assert_allclose(every[choice][0][..., :real, :], value, **TOLERANCE)
         np.testing.assert_allclose(one["features"][0][..., :real, :], value, **TOLERANCE)
         assert [token.decode() for token in one["tokens"][0][:real]] == [VOCAB[i] for i in (CLS, *a, SEP, *b, SEP)]
 
 
-def test_attention_is_the_encoders(signatures, encoder, tokenizer):
-    texts = [TEXTS[0], "the"]
-    outputs = numpy_of(signatures.attention(tf.constant(texts), tf.constant(["", ""])))
+def test_attention_is_the_encoders(texts, encoder, tokenizer):
+    asked = [TEXTS[0], "the"]
+    outputs = answered(ATTENTION, texts, asked, ["", ""])
     assert outputs["attention"].shape == (2, 4, 2, 16, 16)
-    for row, text in enumerate(texts):
+    for row, text in enumerate(asked):
         ids = [CLS, *ids_of(tokenizer, text), SEP]
         expected = tf.stack(encode(encoder, ids, attentions=True)["attentions"], 1)[0]
         real = outputs["attention"][row][..., : len(ids), :]
@@ -305,13 +279,13 @@ def serialized(ids, positions, labels, weights, label, length):
     return example.SerializeToString()
 
 
-def test_evaluate_sums_over_each_example(signatures, encoder):
+def test_evaluate_sums_over_each_example(texts, encoder):
     rows = [
         ([CLS, MASK, 7, 8, MASK, SEP], [1, 4, 0], [6, 9, 0], [1.0, 1.0, 0.0], 0, 20),
         ([CLS, 7, MASK, SEP], [2, 0, 0], [8, 0, 0], [1.0, 0.0, 0.0], 1, 20),
         ([CLS, 7, SEP], [], [], [], 1, 3),
     ]
-    outputs = numpy_of(signatures.evaluate(tf.constant([serialized(*row) for row in rows])))
+    outputs = answered(EVALUATE, texts, [serialized(*row) for row in rows])
     for row, (ids, positions, labels, weights, label, _) in enumerate(rows):
         encoded = encode(encoder, ids)
         count = int(sum(weights))
@@ -328,6 +302,32 @@ def test_evaluate_sums_over_each_example(signatures, encoder):
     assert {value.dtype for value in outputs.values()} == {np.dtype(np.float32)}
 
 
+LONG = serialized([CLS, *[7] * 50, SEP], [49], [8], [1.0], 0, 64)
+SHORT = serialized([CLS, 7, MASK, SEP], [2], [8], [1.0], 0, 64)
+
+
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_evaluate_refuses_examples_that_the_export_would_cut(texts, in_graph):
+    evaluate = EVALUATE.function(texts) if in_graph else functools.partial(EVALUATE.answer, texts)
+    for examples in ([LONG], [LONG, SHORT], [SHORT, LONG], [serialized([], [], [], [], 0, 0)]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"must have 1 to 48 tokens, .* \(max_seq_length\)"):
+            evaluate(tf.constant(examples))
+    assert evaluate(tf.constant([SHORT]))["mlm_weight"].numpy().tolist() == [1.0]
+
+
+@pytest.mark.parametrize("position", [-1, 4, 8, 40, 100])
+def test_evaluate_never_reads_another_row(texts, position):
+    """Of the examples that follow, or of the padding."""
+    ids = [CLS, 7, MASK, SEP]
+    outside = serialized(ids, [position], [8], [1.0], 0, 64)
+    evaluate = EVALUATE.function(texts)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="masked_lm_positions must lie within their example"):
+        evaluate(tf.constant([outside, SHORT]))
+    unweighted = serialized(ids, [2, position], [8, 9], [1.0, 0.0], 0, 64)
+    for key, value in evaluate(tf.constant([unweighted, SHORT])).items():
+        np.testing.assert_allclose(value, evaluate(tf.constant([SHORT, SHORT]))[key], err_msg=key, **TOLERANCE)
+
+
 @pytest.mark.parametrize(
     ("heads", "missing"),
     [
@@ -338,29 +338,29 @@ def test_evaluate_sums_over_each_example(signatures, encoder):
     ],
 )
 def test_missing_heads_leave_out_their_signatures(tokenizer, heads, missing):
-    signatures = Signatures(small_model.encoder(heads, 4), tokenizer, SETTINGS)
-    assert set(signatures.left_out()) == missing
-    assert set(signatures.methods()) == set(INPUTS) - missing
+    texts = TextEncoder(small_model.encoder(heads, 4), tokenizer, SETTINGS)
+    assert {signature.name for signature in ALL if signature.missing(texts)} == missing
     if heads == ("masked_lm",):
-        outputs = signatures.evaluate(tf.constant([serialized([CLS, MASK, SEP], [1], [7], [1.0], 0, 3)]))
+        outputs = answered(EVALUATE, texts, [serialized([CLS, MASK, SEP], [1], [7], [1.0], 0, 3)])
         assert set(outputs) == {"mlm_correct", "mlm_loss", "mlm_weight"}
 
 
 def test_few_layers_leave_out_the_features_of_four(tokenizer):
-    signatures = Signatures(small_model.encoder(ALL_HEADS, 2), tokenizer, SETTINGS)
-    assert set(signatures.left_out()) == {"features_sum_last_four", "features_concat_last_four"}
-    outputs = signatures.features(tf.constant(["the"]), tf.constant([""]))
+    texts = TextEncoder(small_model.encoder(ALL_HEADS, 2), tokenizer, SETTINGS)
+    missing = {signature.name: signature.missing(texts) for signature in ALL if signature.missing(texts)}
+    assert missing == dict.fromkeys(["features_sum_last_four", "features_concat_last_four"], "the model has 2 layers")
+    outputs = answered(FEATURES[0], texts, ["the"], [""])
     assert set(outputs) == {"last", "second_to_last", "all", "tokens", "mask", "truncated"}
 
 
 def test_the_vocabulary_must_fit_the_model(encoder):
     with pytest.raises(InputError, match=r"word embedding \(\d+ rows\)\. Received: \d+ tokens"):
-        Signatures(encoder, BertTokenizer([*VOCAB, "more"]), SETTINGS)
+        TextEncoder(encoder, BertTokenizer([*VOCAB, "more"]), SETTINGS)
 
 
 @pytest.mark.parametrize("asked", ["hidden_states", "attentions"])
-def test_the_graph_computes_the_encoder_over_the_real_tokens(signatures, encoder, asked):
-    packed = signatures._pack(tf.constant(TEXTS))
+def test_the_graph_computes_the_encoder_over_the_real_tokens(texts, encoder, asked):
+    packed = texts.pack(tf.constant(TEXTS))
     expected = encoder(packed.features, **{asked: True})
     outputs = tf.function(lambda: forward(encoder, packed.features, **{asked: True}))()
     real = packed.input_mask.numpy() > 0
@@ -375,8 +375,8 @@ def test_the_graph_computes_the_encoder_over_the_real_tokens(signatures, encoder
 
 
 @pytest.mark.parametrize("several", [True, False])
-def test_the_last_layer_is_worked_out_for_some_tokens_alone(signatures, encoder, several):
-    packed = signatures._pack(tf.constant(TEXTS))
+def test_the_last_layer_is_worked_out_for_some_tokens_alone(texts, encoder, several):
+    packed = texts.pack(tf.constant(TEXTS))
     real = np.flatnonzero(packed.input_mask)
     only = real[1::3] if several else real[:0]
     expected = tf.reshape(encoder(packed.features)["sequence_output"], [-1, encoder.settings.hidden_size])
@@ -387,14 +387,14 @@ def test_the_last_layer_is_worked_out_for_some_tokens_alone(signatures, encoder,
 
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-def test_bfloat16_is_close(signatures, encoder, tokenizer, weights, compute):
+def test_bfloat16_is_close(texts, encoder, tokenizer, weights, compute):
     settings = dataclasses.replace(SETTINGS, weights=weights, compute=compute)
-    lower = Signatures(encoder, tokenizer, settings)
-    stored = [variable.dtype for variable in lower.variables if len(variable.shape) > 1]
+    lower = TextEncoder(encoder, tokenizer, settings)
+    stored = [variable.dtype for variable in lower.model.variables if len(variable.shape) > 1]
     assert set(stored) == {tf.as_dtype(weights)}
-    for name, texts in (("serving_default", TEXTS[:1]), ("fill_mask", ["the [MASK] of"])):
-        expected = numpy_of(signatures.methods()[name](tf.constant(texts)))
-        outputs = numpy_of(lower.methods()[name](tf.constant(texts)))
+    for signature, asked in ((EMBEDDING, TEXTS[:1]), (FILL_MASK, ["the [MASK] of"])):
+        expected = answered(signature, texts, asked)
+        outputs = answered(signature, lower, asked)
         for key in {"embedding", "scores"} & set(outputs):
             difference = np.abs(outputs[key] - expected[key]).max()
             assert difference < 0.3

@@ -1,7 +1,9 @@
 """Held-out metrics in TensorFlow Model Analysis, beside baselines that need no model, and the gate."""
 
 import collections
+import json
 import math
+from typing import TYPE_CHECKING
 
 import apache_beam as beam
 import numpy as np
@@ -9,8 +11,10 @@ import tensorflow_model_analysis as tfma
 import tensorflow_text  # noqa: F401  registers the ops of the SavedModel that is evaluated
 from tensorflow_model_analysis.metrics import metric_types
 
-from pipeline.settings import GateSettings
 from preprocessing import features
+
+if TYPE_CHECKING:
+    from pipeline.settings import GateSettings  # its values are part of what is evaluated; how they are read is not
 
 SIGNATURE = "evaluate"
 METRICS = (
@@ -27,10 +31,14 @@ METRICS = (
 
 
 class PretrainingMetrics(metric_types.Metric):
-    """All of METRICS in one pass over the per-example sums of the `evaluate` signature."""
+    """All of METRICS in one pass over the per-example sums of the `evaluate` signature.
 
-    def __init__(self, name: str = "pretraining", **kwargs):
-        super().__init__(_computations, name=name, **kwargs)
+    `code` is a fingerprint of what computes them: the metrics' arguments are part of what a cached evaluation is known
+    by, so that other code evaluates anew.
+    """
+
+    def __init__(self, name: str = "pretraining", code: str = "", **kwargs):
+        super().__init__(_computations, name=name, code=code, **kwargs)
 
 
 def _computations(
@@ -109,8 +117,8 @@ def figures(counts: collections.Counter, sums: np.ndarray) -> dict[str, float]:
     return values
 
 
-def eval_config(gate: GateSettings) -> tfma.EvalConfig:
-    """The overall slice must pass: a plain threshold would ask it of every slice."""
+def eval_config(gate: "GateSettings", code: str = "") -> tfma.EvalConfig:
+    """The overall slice must pass: a plain threshold would ask it of every slice. `code`: see PretrainingMetrics."""
     bounds = {
         "masked_lm_loss_gain": tfma.MetricThreshold(
             value_threshold=tfma.GenericValueThreshold(lower_bound={"value": gate.min_loss_gain})
@@ -142,7 +150,11 @@ def eval_config(gate: GateSettings) -> tfma.EvalConfig:
         ],
         metrics_specs=[
             tfma.MetricsSpec(
-                metrics=[tfma.MetricConfig(class_name="PretrainingMetrics", module="pipeline.evaluation")],
+                metrics=[
+                    tfma.MetricConfig(
+                        class_name=PretrainingMetrics.__name__, module=__name__, config=json.dumps({"code": code})
+                    )
+                ],
                 per_slice_thresholds=thresholds,
             )
         ],

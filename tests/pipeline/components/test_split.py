@@ -1,6 +1,6 @@
 import hashlib
 
-from pipeline import split
+from pipeline.components import split
 from preprocessing.corpus import Document
 
 DOCUMENTS = [Document(hashlib.blake2b(str(i).encode(), digest_size=16).digest(), ()) for i in range(20_000)]

@@ -2,13 +2,16 @@
 
 import errno
 import fcntl
+import json
 import os
 import pathlib
+import time
 
 import pytest
 
-from pipeline import local_runner, settings, summary
+from pipeline import settings
 from pipeline.components import documents
+from pipeline.runs import run as runs
 from preprocessing.errors import InputError
 
 PARAGRAPH = "A paragraph of a few words, which says nothing at all. It has two sentences.\n"
@@ -21,7 +24,7 @@ def message_of(tmp_path, **files) -> str:
     run = settings.smoke()
     corpus = settings.dataclasses.replace(run.corpus, input=(str(tmp_path / "*.txt"),))
     with pytest.raises(InputError) as error:
-        local_runner.run(run.replace(corpus=corpus), tmp_path / "home")
+        runs.run(run.replace(corpus=corpus), tmp_path / "home")
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "home").glob("artifacts/CorpusGen/documents/*/report.json"))
     return str(error.value)
@@ -79,7 +82,7 @@ def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
 def test_an_output_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written: .* Set BERT_HOME to another folder"):
-        local_runner.run(settings.smoke(), tmp_path / "file" / "home")
+        runs.run(settings.smoke(), tmp_path / "file" / "home")
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
@@ -88,59 +91,65 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(documents.embedded, "write", full)
     with pytest.raises(InputError, match="CorpusGen: the output: no space left on the device; make room"):
-        local_runner.run(settings.smoke(), tmp_path)
+        runs.run(settings.smoke(), tmp_path)
 
 
 def test_the_corpus_and_the_settings_come_from_the_environment(tmp_path):
-    run, home = local_runner.from_environment(
+    run, home = runs.from_environment(
         {"BERT_SETTINGS": "smoke", "BERT_CORPUS": "a.txt 'b c.txt'", "BERT_HOME": str(tmp_path)}
     )
     assert (run.corpus.input, home) == (("a.txt", "b c.txt"), tmp_path)
-    run, home = local_runner.from_environment({})
+    run, home = runs.from_environment({})
     assert (run, home) == (settings.demo(), pathlib.Path(".bert").absolute())
 
 
 def test_an_error_of_ours_is_found_behind_those_of_beam_and_tfx():
     wrapped = RuntimeError("wrapped")
     wrapped.__cause__ = InputError("a.txt:3: broken")
-    assert local_runner.input_error(wrapped) == "a.txt:3: broken"
-    assert local_runner.input_error(KeyError("x")) is None
+    assert runs.input_error(wrapped) == "a.txt:3: broken"
+    assert runs.input_error(KeyError("x")) is None
 
 
 def test_one_run_at_a_time(tmp_path):
     with open(tmp_path / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match=r"another run is at work there\. Wait for its end, or set BERT_HOME"):
-            local_runner.run(settings.smoke(), tmp_path)
+            runs.run(settings.smoke(), tmp_path)
     assert not (tmp_path / "settings.json").exists()
 
 
 def test_an_environment_that_cannot_be_read():
     with pytest.raises(InputError, match=r"CORPUS is read as a shell .*Received: /data/o'reilly/\*\.txt"):
-        local_runner.from_environment({"BERT_CORPUS": "/data/o'reilly/*.txt"})
+        runs.from_environment({"BERT_CORPUS": "/data/o'reilly/*.txt"})
     with pytest.raises(InputError, match="BERT_HOME must be a local folder"):
-        local_runner.from_environment({"BERT_HOME": "gs://bucket/home"})
+        runs.from_environment({"BERT_HOME": "gs://bucket/home"})
 
 
-def pushed(folder, content):
-    folder.mkdir(parents=True)
-    (folder / "fingerprint.pb").write_bytes(content)
-    return folder
+def report(home):
+    return json.loads((home / "reports" / "report.json").read_text())
 
 
-def test_what_was_pushed_and_is_no_longer_served_is_pushed_again(tmp_path):
-    model = pushed(tmp_path / "model" / "Format-Serving", b"model").parent
-    serving = tmp_path / "serving"
-    report = {"blessed": True, "model": str(model), "serving_folder": str(serving), "pushed_to": str(serving / "3")}
-    summary.push_again(report)  # removed by someone
-    first = pathlib.Path(report["pushed_to"])
-    assert (first / "fingerprint.pb").read_bytes() == b"model"
-    summary.push_again(report)
-    assert pathlib.Path(report["pushed_to"]) == first
-    pushed(serving / str(int(first.name) + 5), b"other")  # another model since
-    summary.push_again(report)
-    assert int(pathlib.Path(report["pushed_to"]).name) == int(first.name) + 6
-    refused = {**report, "blessed": False, "pushed_to": None, "serving_folder": str(tmp_path / "none")}
-    summary.push_again(refused)
-    assert refused["pushed_to"] is None
-    assert not (tmp_path / "none").exists()
+def test_the_report_of_a_run_that_fails_says_so(tmp_path):
+    (tmp_path / "home" / "reports").mkdir(parents=True)
+    (tmp_path / "home" / "reports" / "report.json").write_text('{"blessed": true}')
+    message = message_of(tmp_path, a=b"")
+    found = report(tmp_path / "home")
+    assert (found["state"], found["error"]) == ("failed", message)
+    assert "blessed" not in found
+    message = message_of(tmp_path, a=PARAGRAPH.encode() * 5)
+    second = report(tmp_path / "home")
+    assert (second["state"], second["node"]) == ("failed", "CorpusGen")
+    assert message == f"CorpusGen: {second['error']}" or message == second["error"]
+    assert second["run"] != found["run"]
+
+
+def test_a_training_that_nothing_was_written_to_for_a_week_is_removed(tmp_path):
+    for name, age in (("old", 8), ("young", 6)):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text("{}")
+        then = time.time() - age * 24 * 3600
+        for path in (tmp_path / name / "run.json", tmp_path / name / "checkpoints", tmp_path / name):
+            os.utime(path, (then, then))
+    runs.remove_superseded(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["young"]
+    runs.remove_superseded(tmp_path / "none")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline import evaluation
+from pipeline.evaluation import pretraining
 from pipeline.settings import GateSettings
 from preprocessing import features
 
@@ -28,7 +28,7 @@ ELEMENTS = [
 
 
 def result(elements):
-    combiner = evaluation.PretrainingCombiner("")
+    combiner = pretraining.PretrainingCombiner("")
     parts = [combiner.add_input(combiner.create_accumulator(), item) for item in elements]
     values = combiner.extract_output(combiner.merge_accumulators(parts))
     return {key.name: value for key, value in values.items()}
@@ -57,12 +57,12 @@ def test_no_examples_give_nan_which_no_threshold_passes():
 
 
 def test_a_model_no_better_than_the_baseline_is_below_the_bound():
-    values = evaluation.figures(collections.Counter({1: 3, 2: 1}), np.array([1.0, 3.0, 4.0, 1.0, 2.0, 1.0]))
+    values = pretraining.figures(collections.Counter({1: 3, 2: 1}), np.array([1.0, 3.0, 4.0, 1.0, 2.0, 1.0]))
     assert values["masked_lm_accuracy_gain"] == 0.0 < GateSettings().min_accuracy_gain
 
 
 def test_thresholds_bind_the_overall_slice_alone():
-    (spec,) = evaluation.eval_config(GateSettings(min_loss_gain=0.5)).metrics_specs
+    (spec,) = pretraining.eval_config(GateSettings(min_loss_gain=0.5)).metrics_specs
     assert set(spec.per_slice_thresholds) == {"masked_lm_loss", "masked_lm_loss_gain", "masked_lm_accuracy_gain"}
     (bound,) = spec.per_slice_thresholds["masked_lm_loss_gain"].thresholds
     assert [list(slice_.feature_keys) for slice_ in bound.slicing_specs] == [[]]

@@ -78,4 +78,4 @@ def test_a_broken_generator_stops_the_run(tmp_path, changes):
     with open(os.path.join(folder, "SchemaDiff.pb"), "wb") as file:
         file.write(found.SerializeToString())
     with pytest.raises(InputError, match=rf"split 'train' breaks its schema .*{next(iter(changes))}"):
-        gates.AnomalyGate.test_call(anomalies=artifact)
+        gates.AnomalyGate.test_call(anomalies=artifact, code="")
