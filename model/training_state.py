@@ -20,7 +20,7 @@ from model import devices
 from model.encoder import BertEncoder
 from model.optimizer import Optimizer
 from model.training_step import LossScale
-from preprocessing import outputs
+from preprocessing import storage
 from preprocessing.errors import InputError, require
 
 _UNWRITABLE = "{}: the output folder must be writable. Received: {}"
@@ -119,7 +119,7 @@ def one_at_a_time(run: Callable[P, Result]) -> Callable[P, Result]:
         except OSError as error:
             raise InputError(_UNWRITABLE.format(output, error)) from error
         torn = os.path.join(glob.escape(output), "checkpoints", "*_temp")  # of a process killed as it wrote one
-        with outputs.alone(os.path.join(output, ".lock"), output, torn):
+        with storage.alone(os.path.join(output, ".lock"), output, torn):
             return run(*args, **kwargs)
 
     return alone

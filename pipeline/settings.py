@@ -101,9 +101,9 @@ class PipelineSettings:
             lengths,
         )
         if self.vocabulary.file is not None:
-            from preprocessing import vocabulary  # for the few runs that name one
+            from preprocessing.vocabulary import learning  # for the few runs that name one
 
-            vocabulary.load(self.vocabulary.file)
+            learning.load(self.vocabulary.file)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)

@@ -14,8 +14,8 @@ from model.tasks.pretraining import Pretraining
 from model.training_settings import TrainingSettings
 from pipeline import terminal, values
 from pipeline.components.vocabulary import FILE
-from preprocessing import vocabulary
 from preprocessing.settings import VocabularySettings
+from preprocessing.vocabulary import learning
 from serving import export
 from serving.settings import ExportSettings
 
@@ -37,7 +37,7 @@ def run_fn(fn_args: FnArgs) -> None:
     )
     examples = _examples_folder(fn_args.train_files)
     vocab_path = os.path.join(examples, FILE)
-    tokens = vocabulary.load(vocab_path)
+    tokens = learning.load(vocab_path)
     work = pathlib.Path(fn_args.custom_config["work_folder"], _fingerprint(fn_args))
     encoder_settings = dataclasses.replace(run.encoder, vocab_size=len(tokens))
     with terminal.Progress("  training", total=run.training.steps, unit="steps") as progress:

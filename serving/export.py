@@ -28,7 +28,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from model import checkpoints, formats
 from model.encoder import BertEncoder
-from preprocessing import outputs
+from preprocessing import storage
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
 from serving import golden, serving_ops, warmup
@@ -261,7 +261,7 @@ def _strip_gradients(folder: pathlib.Path) -> None:
 
 def _partial(parent: pathlib.Path):
     """A new folder in `parent`, removed if it still has its name at the end. Its name is none of a version."""
-    return outputs.unfinished(parent, ".export-")
+    return storage.unfinished(parent, ".export-")
 
 
 def _versions(model: pathlib.Path) -> list[int]:

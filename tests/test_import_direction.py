@@ -1,11 +1,11 @@
 """Data goes forward only: who may import whom."""
 
 import ast
-import pathlib
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.data import ROOT
+
 FOLDERS = ("preprocessing", "model", "serving", "pipeline")
 FORBIDDEN = {
     "preprocessing": {"keras", "keras_nlp", "keras_hub", "tfx", "model", "serving", "pipeline"},

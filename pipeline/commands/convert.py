@@ -6,7 +6,7 @@ import pathlib
 
 import click
 
-from preprocessing import outputs
+from preprocessing import storage
 from preprocessing.errors import InputError
 
 TOLERANCE = 1e-5  # of outputs; the weights are the same bits, but sums may be ordered otherwise
@@ -44,7 +44,7 @@ def command(source, output, to, ignore):
     with contextlib.ExitStack() as stack:
         try:
             # Beside the target, so that the move is one rename: the target is whole or absent.
-            unfinished = outputs.unfinished(target.parent, f".unfinished-{target.name}-")
+            unfinished = storage.unfinished(target.parent, f".unfinished-{target.name}-")
             partial = stack.enter_context(unfinished)
         except OSError as error:
             raise InputError(f"--output must be writable: {error}") from error

@@ -58,13 +58,13 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
     from model import training
     from model.tasks.pretraining import Pretraining
     from model.training_settings import TrainingSettings
-    from preprocessing import example_files
+    from preprocessing.batches import files
 
     settings = TrainingSettings(steps=steps, phases=tuple(_phase(text) for text in phases), **options)
     vocab_size = _vocabulary_size(vocab)
     encoder_settings = _encoder_settings(config, vocab_size)
-    train_files = [file for pattern in examples for file in example_files.find_files(pattern)]
-    eval_files = example_files.find_files(held_out) if held_out else []
+    train_files = [file for pattern in examples for file in files.find_files(pattern)]
+    eval_files = files.find_files(held_out) if held_out else []
     native_log = terminal.native_log(_writable(output) / "native.log")
     with native_log, terminal.Progress("Training", total=steps, unit="steps") as progress:
         result = training.train(
@@ -106,16 +106,17 @@ def _phase(text: str):
 
 def _masking(kind, vocab: str, seed: int):
     """What masks each batch, anew in each epoch."""
-    from preprocessing import masking, tokenizer
+    from preprocessing import tokenizer
+    from preprocessing.examples import masking
 
     vocabulary = masking.MaskingVocabulary.of(tokenizer.BertTokenizer.from_vocab(vocab))
     return lambda batch, epoch: masking.mask_features(batch, vocabulary, seed=seed, epoch=epoch, masking=kind)
 
 
 def _vocabulary_size(path: str) -> int:
-    from preprocessing import vocabulary
+    from preprocessing.vocabulary import learning
 
-    return len(vocabulary.load(path))
+    return len(learning.load(path))
 
 
 def _encoder_settings(config: str, vocab_size: int):

@@ -22,8 +22,12 @@ from pipeline import terminal, values
 from pipeline.components import split
 from pipeline.components.documents import decode
 from pipeline.components.vocabulary import FILE, Vocabulary
-from preprocessing import beam_runner, beam_transforms, corpus, features, vocabulary
+from preprocessing import features
+from preprocessing.beam import runner
+from preprocessing.corpus import reading
+from preprocessing.examples import writing
 from preprocessing.settings import ExampleSettings
+from preprocessing.vocabulary import learning
 
 
 def schema(settings: ExampleSettings, vocab_size: int) -> schema_pb2.Schema:
@@ -74,19 +78,19 @@ def MaskedExamplesGen(
             (found,) = FileSystems.match([pattern])
             size = sum(file.size_in_bytes for file in found.metadata_list)
             read = beam_pipeline | f"Read-{name}" >> beam.io.ReadFromTFRecord(pattern)
-            decoded = read | f"Decode-{name}" >> beam.Map(decode).with_output_types(corpus.Document)
-            _ = decoded | f"Write-{name}" >> beam_transforms.WriteExamples(
+            decoded = read | f"Decode-{name}" >> beam.Map(decode).with_output_types(reading.Document)
+            _ = decoded | f"Write-{name}" >> writing.WriteExamples(
                 split_settings,
                 vocab_path,
                 artifact_utils.get_split_uri([examples], name),
-                shards=beam_transforms.number_of_shards(size, split_settings.dupe_factor),
+                shards=writing.number_of_shards(size, split_settings.dupe_factor),
                 compression="gzip",
                 temp_folder=os.path.join(tokens_folder, name),
                 progress_folder=progress_folder,
             )
-        report = beam_transforms.report(beam_runner.counters(beam_runner.run(beam_pipeline)))
+        report = writing.report(runner.counters(runner.run(beam_pipeline)))
     fileio.rmtree(tokens_folder)
     io_utils.write_string_file(os.path.join(examples.uri, "report.json"), json.dumps(report, indent=2))
     io_utils.copy_file(vocab_path, os.path.join(examples.uri, FILE), overwrite=True)
-    vocab_size = len(vocabulary.load(vocab_path))
+    vocab_size = len(learning.load(vocab_path))
     io_utils.write_pbtxt_file(os.path.join(example_schema.uri, "schema.pbtxt"), schema(run.examples, vocab_size))

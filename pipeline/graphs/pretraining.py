@@ -30,7 +30,7 @@ from pipeline.components.vocabulary import VocabularyGen
 from pipeline.evaluation import pretraining as evaluation
 from pipeline.graphs import fingerprint, parts
 from pipeline.settings import PipelineSettings
-from preprocessing import vocabulary as vocabulary_file
+from preprocessing.vocabulary import learning as vocabulary_file
 
 
 def create_pipeline(

@@ -13,7 +13,7 @@ import click
 
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
-from preprocessing import outputs
+from preprocessing import storage
 from preprocessing.errors import InputError, require
 
 _KEPT_SECONDS = 7 * 24 * 3600
@@ -43,7 +43,7 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
     with contextlib.ExitStack() as stack:
         try:
             home.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(outputs.hold(str(home / ".lock"))[0])
+            stack.enter_context(storage.hold(str(home / ".lock"))[0])
             (home / "settings.json").write_text(settings.to_json())
         except BlockingIOError:
             raise InputError(f"{home}: another run is at work there. Wait for its end, or set BERT_HOME") from None
@@ -60,9 +60,9 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
 
 def _run(settings, home, record):
     if settings.corpus.input:
-        from preprocessing import corpus
+        from preprocessing.corpus import reading
 
-        corpus.check_input(settings.corpus)
+        reading.check_input(settings.corpus)
     from tfx.orchestration import metadata
 
     from pipeline.graphs import pretraining

@@ -12,9 +12,9 @@ import numpy as np
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from preprocessing import spilling, token_store
-from preprocessing.spilling import SLOTS
-from preprocessing.token_store import TokenizedDocuments
+from preprocessing.examples import spilling, token_store
+from preprocessing.examples.spilling import SLOTS
+from preprocessing.examples.token_store import TokenizedDocuments
 
 GROUPS = 256
 _SLOTS_OF_GROUP = SLOTS // GROUPS

@@ -151,7 +151,7 @@ def work(loaded):
 
 def _prepare(folder: pathlib.Path, megabytes: float) -> tuple[str, str, str]:
     """Sentences, the same as paragraphs, and a part for slow peers: paths."""
-    from preprocessing import sentences
+    from preprocessing.corpus import sentences
 
     sources = [data.require("corpus_en/wikipedia_490_articles.txt"), *sorted(data.require("corpus_en/books").glob("*"))]
     documents = [text for path in sources for text in path.read_text().strip().split("\n\n")]

@@ -35,7 +35,8 @@ LABELS = {"ours": "ours", "peer": "Hugging Face Trainer"}
 
 def make_examples(folder: pathlib.Path, dupe_factor: int) -> None:
     """`train` and `held_out` below the folder: example files, and the same as arrays for who cannot read those."""
-    from preprocessing import batches, example_files, features
+    from preprocessing import batches, features
+    from preprocessing.batches import files as example_files
     from tests import data
 
     if (folder / "done").exists():
@@ -72,12 +73,13 @@ def ours(options) -> None:
     from model.training_loop import Loop
     from model.training_settings import TrainingSettings
     from model.training_step import LossScale
-    from preprocessing import batches, example_files, features
+    from preprocessing import batches, features
+    from preprocessing.batches import files
 
     tf.config.threading.set_intra_op_parallelism_threads(2)
     tf.config.threading.set_inter_op_parallelism_threads(2)
     train, held_out = (
-        batches.open_examples(example_files.find_files(f"{options.output}/examples/{part}"), features.MASKED_PAIRS)
+        batches.open_examples(files.find_files(f"{options.output}/examples/{part}"), features.MASKED_PAIRS)
         for part in ("train", "held_out")
     )
 

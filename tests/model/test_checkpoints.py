@@ -22,9 +22,9 @@ from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
 from tests import data
+from tests.data import ROOT
 from tests.golden import encoder_weights
 
-ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = EncoderSettings(
     vocab_size=40,
     hidden_size=16,

@@ -13,9 +13,10 @@ from model.encoder import BertEncoder
 from model.formats import Checkpoint
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
+from tests.data import ROOT
 from tests.golden import encoder_weights
 
-GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 TOLERANCE = 2e-5  # float32, absolute
 SMALL = EncoderSettings(
     vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_positions=24

@@ -1,6 +1,5 @@
 """Killed at any moment and run again, a run ends with the weights of one that was not interrupted, bit for bit."""
 
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -15,9 +14,9 @@ from model import training
 from model.tasks.pretraining import Pretraining
 from model.training_settings import TrainingSettings
 from preprocessing.errors import InputError
+from tests.data import ROOT
 from tests.model import small_examples
 
-ROOT = pathlib.Path(__file__).parents[2]
 # Dropout stays on: its random numbers must resume, too.
 SETTINGS = TrainingSettings(
     steps=60, batch_size=8, learning_rate=1e-2, steps_per_call=4, report_every=10, evaluate_every=20, checkpoint_every=6

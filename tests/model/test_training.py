@@ -16,11 +16,12 @@ from model.tasks.pretraining import Pretraining
 from model.training_records import read_vocabulary
 from model.training_settings import Phase, TrainingSettings
 from model.training_state import claim
-from preprocessing import features, outputs
+from preprocessing import features, storage
 from preprocessing.errors import InputError
+from tests.data import ROOT
 from tests.model import small_examples
 
-GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "training_curve.json"
+GOLDEN = ROOT / "tests" / "golden" / "training_curve.json"
 SETTINGS = TrainingSettings(
     steps=120,
     batch_size=16,
@@ -303,7 +304,7 @@ class TestBadInput:
 
     def test_a_folder_where_another_run_is_at_work(self, files, tmp_path):
         with (
-            outputs.alone(str(tmp_path / ".lock"), "x"),
+            storage.alone(str(tmp_path / ".lock"), "x"),
             pytest.raises(InputError, match="one run at a time may write"),
         ):
             train(files, tmp_path)

@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 
 from pipeline import local_runner, settings
-from preprocessing import features, vocabulary
+from preprocessing import features
+from preprocessing.vocabulary import learning
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -114,7 +115,7 @@ def test_no_document_is_on_both_sides(first_run):
 def test_the_examples_are_as_the_feature_contract_says(first_run):
     home, _ = first_run
     (path,) = home.glob("artifacts/MaskedExamplesGen/examples/*/vocab.txt")
-    size = len(vocabulary.load(str(path)))
+    size = len(learning.load(str(path)))
     expected = features.lengths(64, 10)
     for record in records(home, "MaskedExamplesGen", "examples", "eval"):
         values = {

@@ -3,7 +3,6 @@
 import concurrent.futures
 import json
 import os
-import pathlib
 import re
 import signal
 import subprocess
@@ -17,9 +16,9 @@ from click.testing import CliRunner
 from pipeline.commands import predict
 from preprocessing.errors import InputError
 from serving.client import Client
+from tests.data import ROOT
 
 BERT = [sys.executable, "-m", "pipeline.cli"]
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 from model import training
 from pipeline import settings, trainer
 from pipeline.components.vocabulary import FILE
-from preprocessing import vocabulary
 from preprocessing.features import SPECIAL_TOKENS
+from preprocessing.vocabulary import learning
 
 
 def given_to_train(monkeypatch, folder, run):
@@ -18,7 +18,7 @@ def given_to_train(monkeypatch, folder, run):
         given.update(options)
         raise StopIteration
 
-    vocabulary.save(SPECIAL_TOKENS, folder / FILE)
+    learning.save(SPECIAL_TOKENS, folder / FILE)
     monkeypatch.setattr(training, "train", train)
     custom = {"settings": run.to_json(), "work_folder": str(folder), "fingerprint": "a"}
     with pytest.raises(StopIteration):

@@ -9,7 +9,7 @@ import numpy as np
 from model.encoder import BertEncoder
 from model.heads import ALL_HEADS
 from model.settings import EncoderSettings
-from preprocessing import vocabulary
+from preprocessing.vocabulary import learning
 from serving.settings import ExportSettings
 
 WORDS = "paris is the capital of france it lies on a river run runner no mask here , . ? ! é ##s ##ning ##er 東 京"
@@ -31,5 +31,5 @@ def encoder(heads=ALL_HEADS, layers=4) -> BertEncoder:
 
 def write_vocab(folder: pathlib.Path, name: str = "vocab.txt") -> pathlib.Path:
     path = folder / name
-    vocabulary.save(VOCAB, path)
+    learning.save(VOCAB, path)
     return path

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import http.server
-import pathlib
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 from preprocessing.errors import InputError
 from serving.client import Client
 from serving.request_error import Code, RequestError
+from tests.data import ROOT
 from tests.serving import served
 
 KINDS = ("grpc", "rest", "folder")
@@ -250,6 +250,6 @@ for target in ({toy_server.grpc!r}, {toy_server.rest!r}):
     print(Client(target, model="toy").predict("single", text=["abc"])["length"].tolist())
 print(sorted({{"tensorflow", "keras"}} & sys.modules.keys()))
 """
-    root = pathlib.Path(__file__).parents[2]
+    root = ROOT
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.split() == ["[3]", "[3]", "[]"]

@@ -22,6 +22,7 @@ from serving import export, golden, serving_ops
 from serving.loaded_model import WARMUP_REQUESTS
 from serving.signatures import EMBEDDING, FILL_MASK, NEXT_SENTENCE
 from serving.signatures.base import TextEncoder
+from tests.data import ROOT
 from tests.serving import small_model
 
 # Tracing all takes seconds. One answers under a second name, too, as several tasks of one model would.
@@ -131,7 +132,7 @@ from serving.loaded_model import LoadedModel
 folder = pathlib.Path({str(exported[0])!r})
 print(LoadedModel("bert", 1, folder).warm_up(folder), sys.modules["keras"], gc.isenabled())
 """
-    root = pathlib.Path(__file__).parents[2]
+    root = ROOT
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.split() == [str(len(warmup_requests(exported[0]))), "None", "False"]
 

@@ -9,7 +9,8 @@ from model import optimizer
 from pipeline import settings, terminal
 from pipeline.evaluation import pretraining as evaluation
 from pipeline.graphs import fingerprint
-from preprocessing import embedded, masking
+from preprocessing.corpus import embedded
+from preprocessing.examples import masking
 from serving import export, grpc_api, rest_api, server
 
 

@@ -7,9 +7,11 @@ import sys
 import apache_beam as beam
 import pytest
 
-from preprocessing import beam_runner, spilling, vocabulary, worker_nursery
+from preprocessing.beam import nursery, runner
 from preprocessing.errors import InputError
+from preprocessing.examples import spilling
 from preprocessing.features import SPECIAL_TOKENS
+from preprocessing.vocabulary import learning
 
 
 def work(number, vocab, fails):
@@ -23,14 +25,14 @@ def work(number, vocab, fails):
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("forked", [False, True])
 def test_status_of_workers(tmp_path, monkeypatch, forked, fails):
-    monkeypatch.setenv(worker_nursery.SOCKET, "")
-    monkeypatch.delenv(worker_nursery.SOCKET)
+    monkeypatch.setenv(nursery.SOCKET, "")
+    monkeypatch.delenv(nursery.SOCKET)
     vocab = None
     if forked:
-        worker_nursery.start()
+        nursery.start()
     else:
         vocab = str(tmp_path / "vocab.txt")
-        vocabulary.save([*SPECIAL_TOKENS, "a"], vocab)
+        learning.save([*SPECIAL_TOKENS, "a"], vocab)
     workers = []
     start = subprocess.Popen
 
@@ -39,13 +41,13 @@ def test_status_of_workers(tmp_path, monkeypatch, forked, fails):
         return workers[-1]
 
     monkeypatch.setattr(subprocess, "Popen", started)
-    pipeline = beam.Pipeline(options=beam_runner.make_options(workers=2))
+    pipeline = beam.Pipeline(options=runner.make_options(workers=2))
     _ = pipeline | beam.Create([1]) | beam.Reshuffle() | beam.Map(work, vocab, fails)
     if fails:
         with pytest.raises(InputError, match=r"^a\.txt:1: bad$"):
-            beam_runner.run(pipeline)
+            runner.run(pipeline)
     else:
-        beam_runner.run(pipeline)
+        runner.run(pipeline)
     assert sorted(worker.wait(60) for worker in workers) == [0, int(fails)]
 
 

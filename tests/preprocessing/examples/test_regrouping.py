@@ -5,11 +5,10 @@ import collections
 import numpy as np
 import pytest
 
-from preprocessing import planning, spilling
 from preprocessing.errors import InputError
-from preprocessing.examples import regrouping
+from preprocessing.examples import planning, regrouping, spilling
 from preprocessing.settings import ExampleSettings
-from tests.preprocessing.test_beam_transforms import digest, examples, make_documents, one_file, vocab
+from tests.preprocessing.examples.test_writing import digest, examples, make_documents, one_file, vocab
 
 __all__ = ["vocab"]
 
