@@ -16,7 +16,7 @@ from pipeline import terminal, values
 from pipeline.components.vocabulary import FILE
 from preprocessing.settings import VocabularySettings
 from preprocessing.vocabulary import learning
-from serving import export
+from serving.export import exporting
 from serving.settings import ExportSettings
 
 
@@ -54,7 +54,7 @@ def run_fn(fn_args: FnArgs) -> None:
             init=run.init,
             report=lambda step, total, figures: progress.update(step, **terminal.training_figures(figures)),
         )
-    export.export(
+    exporting.export(
         result.encoder, vocab_path, fn_args.serving_model_dir, run.export, lower_case=run.vocabulary.lower_case
     )
     for name in ("model", "logs", "curves.png"):

@@ -28,8 +28,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from preprocessing.errors import InputError, require
-from serving import golden
-from serving.request_error import Code, RequestError
+from serving.export import golden
+from serving.protocol.errors import Code, RequestError
 
 Arrays = dict[str, np.ndarray]
 _Signatures = dict[str, tuple[Collection[str], Collection[str]]]  # names of inputs and outputs
@@ -166,7 +166,7 @@ class _Grpc:
     def __init__(self, target, model, version, label, root_certificates):
         import grpc
 
-        from serving import protos, tensors
+        from serving.protocol import protos, tensors
 
         self._grpc, self._protos, self._tensors = grpc, protos, tensors
         self._target = target
@@ -348,7 +348,7 @@ class _Folder:
     def __init__(self, folder, model, version, label):
         if label is not None:
             raise InputError("version labels are a server's; name the version")
-        from serving import versions
+        from serving.engine import versions
 
         if (folder / "saved_model.pb").is_file():
             number, path = 1, folder
@@ -361,7 +361,7 @@ class _Folder:
                     f"{folder}: not host:port, no http:// address, and no folder with version {version or '1, 2, ...'}"
                 )
             number, path = version, found[version]
-        from serving.loaded_model import LoadedModel
+        from serving.engine.loaded_model import LoadedModel
 
         self._number = number
         try:

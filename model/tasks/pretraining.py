@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from model.heads import MASKED_LM, NEXT_SENTENCE
-from model.operations import cross_entropy
+from model.encoder.heads import MASKED_LM, NEXT_SENTENCE
+from model.encoder.operations import cross_entropy
 from model.tasks.task import Curve
 from preprocessing import features
 from preprocessing.errors import InputError, require

@@ -27,7 +27,8 @@ def command(source, output, to, ignore):
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--output must be a new or empty folder. Received: {output}")
 
-    from model import checkpoints, formats_keras_hub
+    from model import checkpoints
+    from model.checkpoints import keras_hub
 
     kind = checkpoints.recognise(source)
     encoder = checkpoints.load(source, ignore=ignore, report=click.echo)
@@ -56,7 +57,7 @@ def command(source, output, to, ignore):
                     f"what was written does not give the same outputs: they differ by up to {difference:.3g}"
                 )
             if to == "keras-hub":
-                theirs = formats_keras_hub.backbone_difference(encoder, partial)
+                theirs = keras_hub.backbone_difference(encoder, partial)
                 reason = ": it computes GELU by the tanh approximation only" if settings.activation == "gelu" else ""
                 click.echo(f"keras-hub's own BertBackbone differs by up to {theirs:.3g}{reason}")
             if target.exists():

@@ -34,7 +34,7 @@ def command(texts, signature, server, rest, folder, model_name, version, timeout
     if sum(target is not None for target in (server, rest, folder)) > 1:
         raise InputError("give one of --server, --rest and --model")
     from serving.client import Client
-    from serving.request_error import RequestError
+    from serving.protocol.errors import RequestError
 
     target = pathlib.Path(folder) if folder is not None else "127.0.0.1:8500" if server is None else server
     if rest is not None:

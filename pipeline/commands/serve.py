@@ -81,9 +81,9 @@ def command(**flags):
         os.execvp(binary, [BINARY, *arguments])
     settings = _settings(flags)
     _start_quickly()
-    from serving import server
+    from serving.server import embedded
 
-    server.serve(settings, report=lambda line: click.echo(f"bert: {line}", err=True), ready=server.print_ready)
+    embedded.serve(settings, report=lambda line: click.echo(f"bert: {line}", err=True), ready=embedded.print_ready)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # Python would wait for batches that still run, beyond --drain-seconds
@@ -112,7 +112,7 @@ def handover(flags: Mapping[str, Any]) -> list[str]:
 
 
 def _settings(flags):
-    from serving import server_settings as s
+    from serving.server import config_files as s
 
     if flags["model_config_file"]:
         models = s.read_models(flags["model_config_file"])

@@ -122,7 +122,7 @@ def _vocabulary_size(path: str) -> int:
 def _encoder_settings(config: str, vocab_size: int):
     """A named size with the vocabulary's number of tokens, or the settings of a file."""
     from model import settings
-    from model.formats import settings_in
+    from model.checkpoints.names import settings_in
 
     if config in settings.NAMED:
         return settings.NAMED[config](vocab_size=vocab_size)

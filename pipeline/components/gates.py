@@ -10,7 +10,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from preprocessing.errors import InputError
-from serving import export
+from serving.export import exporting
 
 
 @component
@@ -38,6 +38,6 @@ def ServingCheck(
     code: Parameter[str],
 ) -> None:
     """Loads the exported model in a fresh process and has it answer the golden requests; blesses it or raises."""
-    export.verify(path_utils.serving_model_path(model.uri))
+    exporting.verify(path_utils.serving_model_path(model.uri))
     io_utils.write_string_file(os.path.join(blessing.uri, "INFRA_BLESSED"), "")
     blessing.set_int_custom_property("blessed", 1)

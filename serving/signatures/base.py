@@ -15,9 +15,9 @@ import tensorflow as tf
 from model.encoder import BertEncoder
 from preprocessing.errors import InputError
 from preprocessing.tokenizer import BertTokenizer
-from serving import packing
-from serving.precision import StoredEncoder
 from serving.settings import ExportSettings
+from serving.signatures import packing
+from serving.signatures.stored_encoder import StoredEncoder
 
 # Inputs. The SECOND beside a TEXT may be empty; all others are needed.
 TEXT = tf.TensorSpec([None], tf.string, name="text")
@@ -37,8 +37,8 @@ Outputs = dict[str, tf.Tensor]
 Inputs = dict[str, list]  # a request's columns, by name
 
 # How near an output must come to the Python path's where matrices are multiplied as bfloat16, by the measures of
-# `serving.golden`. Seen at most, in MiniLM, in random encoders, and in a small one of large weights: vectors 0.018,
-# probabilities 0.027 (distributions as vectors 0.076), nats 0.007. Without their last layer they were off by 0.051 to
+# `serving.export.golden`. Seen at most, in MiniLM, in random encoders, and in a small one of large weights: vectors
+# 0.018, probabilities 0.027 (distributions as vectors 0.076), nats 0.007. Without their last layer they were off by 0.051 to
 # 1.7 in vectors and, where heads say anything, by 0.11 in distributions and 0.38 in nats; by another pooling, by 1.07.
 VECTORS = {"vectors": 0.05}
 PROBABILITIES = {"numbers": 0.05}
@@ -85,8 +85,8 @@ class TextEncoder:
         return packing.pack_pair(a, b, optional=optional, lengths=self.lengths, **self._special)
 
     def encode(self, packed: packing.Packed, only=None, **asked) -> dict:
-        """The encoder's outputs, with `only` as of `serving.forward`. Signatures that ask for the same ones share one
-        function of the SavedModel."""
+        """The encoder's outputs, with `only` as of `serving.signatures.forward`. Signatures that ask for the same ones
+        share one function of the SavedModel."""
 
         def encode(features, *only):
             return self.model(features, *only, **asked)

@@ -6,7 +6,7 @@ Shapes: B batch, K top_k, M most `[MASK]`s in a text of the batch.
 import tensorflow as tf
 
 from preprocessing import features
-from serving import packing
+from serving.signatures import packing
 from serving.signatures.base import DISTRIBUTIONS, TEXT, Inputs, Outputs, Signature, TextEncoder
 
 GOLDEN_MASKED = ("Paris is the [MASK] of France.", "No mask here.", "[MASK] [MASK]ing the other one[MASK]")

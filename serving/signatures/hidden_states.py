@@ -7,7 +7,7 @@ import functools
 
 import tensorflow as tf
 
-from serving import packing
+from serving.signatures import packing
 from serving.signatures.base import (
     DISTRIBUTIONS,
     GOLDEN_SECOND,

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from preprocessing import features
-from serving import packing
+from serving.signatures import packing
 from serving.signatures.base import (
     FIRST,
     GOLDEN_TEXTS,

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from model import checkpoints
 from preprocessing.tokenizer import BertTokenizer
-from serving.export import export
+from serving.export.exporting import export
 from serving.settings import ExportSettings
 from serving.signatures.base import TextEncoder
 from tests import data

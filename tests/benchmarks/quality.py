@@ -67,12 +67,12 @@ def ours(options) -> None:
 
     from model import settings
     from model.encoder import BertEncoder
-    from model.evaluation import Evaluation
-    from model.optimizer import Optimizer
     from model.tasks.pretraining import Pretraining
-    from model.training_loop import Loop
+    from model.training.evaluation import Evaluation
+    from model.training.loop import Loop
+    from model.training.optimizer import Optimizer
+    from model.training.step import LossScale
     from model.training_settings import TrainingSettings
-    from model.training_step import LossScale
     from preprocessing import batches, features
     from preprocessing.batches import files
 
@@ -201,7 +201,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         return ours(options)
-    from model.training_state import claim
+    from model.training.state import claim
 
     print(f"process group {os.getpgid(0)}", flush=True)
     if options.nice:

@@ -1,4 +1,4 @@
-"""Writes `training_curve.json` beside itself: the losses that the run of `tests/model/test_training.py` reports.
+"""Writes `training_curve.json` beside itself: the losses that the run of `test_training.py` reports.
 
     python -m tests.golden.make_training_curve
 
@@ -9,7 +9,7 @@ import json
 import pathlib
 import tempfile
 
-from tests.model import test_training
+from tests.model.training import test_training
 
 
 def main() -> None:

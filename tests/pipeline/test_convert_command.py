@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from model import checkpoints
+from model.checkpoints import loading
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from pipeline.commands import convert
@@ -59,7 +60,7 @@ def test_output_must_be_new_or_empty(source, tmp_path):
 
 def test_nothing_is_left_when_reading_back_fails(source, tmp_path, monkeypatch):
     differences = iter([0.5])
-    monkeypatch.setattr(checkpoints, "largest_difference", lambda *encoders: next(differences))
+    monkeypatch.setattr(loading, "largest_difference", lambda *encoders: next(differences))
     with pytest.raises(InputError, match=r"differ by up to 0\.5"):
         run(source, tmp_path / "out", "huggingface")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
@@ -88,7 +89,7 @@ def test_an_output_that_cannot_be_made(source, tmp_path):
 
 def test_arrays_can_be_ignored(source, tmp_path):
     run(source, tmp_path / "hf", "huggingface")
-    from model import tensor_files
+    from model.checkpoints import tensor_files
 
     path = tmp_path / "hf" / "model.safetensors"
     tensors = tensor_files.read_safetensors(path) | {"classifier.bias": np.zeros(2, np.float32)}

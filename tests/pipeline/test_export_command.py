@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from model import checkpoints
 from pipeline import cli
 from preprocessing.errors import InputError
-from serving import export, golden
+from serving.export import exporting, golden
 from serving.signatures import EMBEDDING, FILL_MASK
 from tests.serving import small_model
 
@@ -25,9 +25,9 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _here(monkeypatch):
     """Exports few signatures, and answers golden requests in this process: all, and a fresh one, take seconds."""
-    few = functools.partial(export.export_version, signatures=(EMBEDDING, FILL_MASK))
-    monkeypatch.setattr(export, "export_version", few)
-    monkeypatch.setattr(export, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
+    few = functools.partial(exporting.export_version, signatures=(EMBEDDING, FILL_MASK))
+    monkeypatch.setattr(exporting, "export_version", few)
+    monkeypatch.setattr(exporting, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
 
 
 def run(*arguments):

@@ -3,7 +3,7 @@ import types
 
 import pytest
 
-from model import training
+from model.training import run as training_run
 from pipeline import settings, trainer
 from pipeline.components.vocabulary import FILE
 from preprocessing.features import SPECIAL_TOKENS
@@ -19,7 +19,7 @@ def given_to_train(monkeypatch, folder, run):
         raise StopIteration
 
     learning.save(SPECIAL_TOKENS, folder / FILE)
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training_run, "train", train)
     custom = {"settings": run.to_json(), "work_folder": str(folder), "fingerprint": "a"}
     with pytest.raises(StopIteration):
         trainer.run_fn(types.SimpleNamespace(custom_config=custom, train_files=[f"{folder}/Split-train/*"]))

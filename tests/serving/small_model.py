@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from model.encoder import BertEncoder
-from model.heads import ALL_HEADS
+from model.encoder.heads import ALL_HEADS
 from model.settings import EncoderSettings
 from preprocessing.vocabulary import learning
 from serving.settings import ExportSettings

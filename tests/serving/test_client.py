@@ -14,7 +14,7 @@ import pytest
 
 from preprocessing.errors import InputError
 from serving.client import Client
-from serving.request_error import Code, RequestError
+from serving.protocol.errors import Code, RequestError
 from tests.data import ROOT
 from tests.serving import served
 

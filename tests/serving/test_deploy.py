@@ -16,7 +16,8 @@ from tensorflow_serving.config import model_server_config_pb2
 
 import serving
 from pipeline.commands import serve
-from serving import protos, server_settings
+from serving.protocol import protos
+from serving.server import config_files
 
 DEPLOY = pathlib.Path(serving.__file__).parent / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
@@ -77,9 +78,9 @@ def test_the_embedded_server_takes_the_same_batches():
     """Every bound of its own stands in the file, and is read as it stands there."""
     path = DEPLOY / "batching_parameters.txt"
     written = re.findall(r"^(\w+) \{ value: (\d+) \}", path.read_text(), re.MULTILINE)
-    ours = server_settings.read_batching(str(path))
+    ours = config_files.read_batching(str(path))
     assert dataclasses.asdict(ours) == {name: int(value) for name, value in written}
-    defaults = dataclasses.asdict(server_settings.BatchingSettings())
+    defaults = dataclasses.asdict(config_files.BatchingSettings())
     assert set(dataclasses.asdict(ours).items()) - set(defaults.items()) >= {("max_batch_size", 32)}  # not its defaults
 
 

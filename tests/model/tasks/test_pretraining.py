@@ -7,7 +7,7 @@ from model.tasks import pretraining
 from model.tasks.pretraining import Pretraining, filled_masks
 from preprocessing import features
 from tests.model import small_examples
-from tests.model.test_operations import negative_log_likelihood
+from tests.model.encoder.test_operations import negative_log_likelihood
 
 TASK = Pretraining()
 

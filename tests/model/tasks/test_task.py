@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 from model import training
-from model.optimizer import Optimizer
 from model.tasks.task import Curve
+from model.training.optimizer import Optimizer
+from model.training.state import State
+from model.training.step import EXTRA, TrainingStep
 from model.training_settings import TrainingSettings
-from model.training_state import State
-from model.training_step import EXTRA, TrainingStep
 from preprocessing import features
 from preprocessing.errors import InputError
 from tests.model import small_examples

@@ -5,13 +5,15 @@ import shutil
 import pytest
 
 import pipeline
-from model import optimizer
+from model.training import optimizer
 from pipeline import settings, terminal
 from pipeline.evaluation import pretraining as evaluation
 from pipeline.graphs import fingerprint
 from preprocessing.corpus import embedded
 from preprocessing.examples import masking
-from serving import export, grpc_api, rest_api, server
+from serving.export import exporting
+from serving.server import embedded as server_embedded
+from serving.server import grpc_api, rest_api
 
 
 def test_files_that_change_have_another_fingerprint(tmp_path):
@@ -82,12 +84,12 @@ def test_the_code_of_a_step_is_the_same_wherever_it_lies(project):
     [
         (rest_api, set()),
         (grpc_api, set()),
-        (server, set()),
+        (server_embedded, set()),
         (terminal, set()),
         (masking, {"vocabulary", "examples", "trainer", "baseline"}),
         (evaluation, {"evaluator"}),
         (settings, set()),
-        (export, {"trainer", "gates"}),
+        (exporting, {"trainer", "gates"}),
         (optimizer, {"trainer"}),
         (embedded, {"corpus", "vocabulary", "examples", "trainer", "baseline"}),
     ],

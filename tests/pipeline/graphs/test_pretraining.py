@@ -66,6 +66,6 @@ def test_a_checkpoint_of_another_vocabulary_is_refused_before_the_first_step(tmp
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join((*features.SPECIAL_TOKENS, "b")))
     run = settings.smoke().replace(init=str(init), vocabulary=settings.VocabularySettings(file=str(path)))
-    with pytest.raises(InputError, match=r"must have the run's vocabulary .*set vocabulary\.file to the checkpoint's"):
+    with pytest.raises(InputError, match=r"must have the run's vocabulary, .* line 6 is 'a' there, 'b' here"):
         create(run)
     create(run.replace(vocabulary=settings.VocabularySettings(file=str(init / "vocab.txt"))))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.loaded_model import DESCRIPTION, LoadedModel
+from serving.engine.loaded_model import DESCRIPTION, LoadedModel
 
 TEXT = tf.TensorSpec([None], tf.string, name="text")
 

@@ -9,8 +9,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from preprocessing.features import MASK
 from preprocessing.tokenizer import BertTokenizer
-from serving import golden
-from serving.loaded_model import WARMUP_REQUESTS, LoadedModel
+from serving.engine.loaded_model import WARMUP_REQUESTS, LoadedModel
+from serving.export import golden
 from serving.signatures import ALL
 from serving.signatures.base import TextEncoder
 from tests.serving import small_model

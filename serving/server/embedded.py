@@ -1,0 +1,455 @@
+"""The embedded server: TensorFlow Serving's gRPC and REST API over its version folders, in one process.
+
+One event loop reads requests, batches them and writes answers; TensorFlow runs in a few threads beside it.
+"""
+
+import array
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import ssl
+import sys
+import tempfile
+import termios
+from collections.abc import Callable, Sequence
+
+import grpc
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from preprocessing.errors import InputError
+from serving.engine import versions
+from serving.server import config_files
+from serving.server.config_files import ModelSettings, ServerSettings
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[str], None]
+
+HEAD_SECONDS = 10.0  # until a request's head has come
+SEND_SECONDS = 30.0  # in which a client must have taken something of its answer
+OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+MAX_CONNECTIONS = (OPEN_FILES if OPEN_FILES > 0 else 1 << 20) // 2  # over REST; the rest is for all else
+
+
+@dataclasses.dataclass(frozen=True)
+class Addresses:
+    """Where a running server answers; None for what is switched off."""
+
+    grpc: str | None  # host:port
+    rest: str | None  # http://host:port
+
+
+def serve(settings: ServerSettings, *, report: Report = log.info, ready: Callable[[Addresses], None] = print) -> None:
+    """Serves until SIGTERM or SIGINT, then answers what is running and returns.
+
+    Args:
+        settings: see ServerSettings.
+        report: called with a line whenever a version comes, goes or is refused.
+        ready: called once, when the first models answer.
+
+    Raises: InputError if a folder is missing, a port is taken, none of the only model's versions loads, or a part of
+        the server ends by itself.
+    """
+
+    async def main():
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await run(settings, stop, report=report, ready=ready)
+
+    asyncio.run(main())
+
+
+async def run(
+    settings: ServerSettings, stop: asyncio.Event, *, report: Report, ready: Callable[[Addresses], None]
+) -> None:
+    """As `serve`, in the running event loop, until `stop` is set."""
+    for model in settings.models:
+        check_folder(model)
+    if settings.tls:
+        _ssl_context(settings.tls)  # says what is wrong with them; gRPC would not
+    # Ports first: one that is taken should be known before TensorFlow is imported, which takes seconds.
+    rest_socket = _bind(settings.host, settings.rest_api_port) if settings.rest_api_port >= 0 else None
+    with contextlib.closing(rest_socket) if rest_socket else contextlib.nullcontext():
+        grpc_server, grpc_port = _grpc_server(settings) if settings.port >= 0 else (None, None)
+        try:
+            await _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_port)
+        finally:
+            if grpc_server is not None:
+                await grpc_server.stop(0)
+
+
+async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_port):
+    import tensorflow as tf
+
+    from serving.engine.batching import Batcher
+    from serving.engine.inference import Inference
+    from serving.engine.models import Models
+    from serving.protocol.errors import Code, RequestError
+    from serving.server import grpc_api
+    from serving.server.metrics import Metrics
+    from serving.server.rest_api import RestApi
+
+    with contextlib.suppress(RuntimeError):  # already running, as in tests
+        tf.config.threading.set_intra_op_parallelism_threads(_intra_op_threads(settings))
+        tf.config.threading.set_inter_op_parallelism_threads(settings.inter_op_parallelism)
+
+    # What has been imported stays: collecting the garbage of an unloaded model need not look at it, and takes
+    # milliseconds instead of tenths of a second in which no request is read.
+    gc.freeze()
+    metrics = Metrics()
+    models = Models(
+        settings.models,
+        warm_up=settings.enable_model_warmup,
+        load_retries=settings.max_num_load_retries,
+        report=report,
+    )
+    batcher = Batcher(settings.batching, metrics.batch)
+    inference = Inference(models, batcher, settings.limits)
+    known_paths = {model.base_path for model in settings.models}
+
+    async def reload(config) -> None:
+        try:
+            asked = config_files.models_of(config)
+        except InputError as error:
+            raise RequestError(Code.INVALID_ARGUMENT, str(error)) from None
+        for model in asked:
+            # A request must not make the server read folders that its operator did not name.
+            if model.base_path not in known_paths:
+                raise RequestError(
+                    Code.PERMISSION_DENIED,
+                    f"base_path must be one that the server was started with: {sorted(known_paths)}. "
+                    f"Received: {model.base_path!r}",
+                )
+        await models.reload(asked)
+
+    tasks = []
+    health = grpc_api.add_services(grpc_server, inference, metrics, reload) if grpc_server else None
+    rest_server = None
+    try:
+        if not await _unless(stop, _first_look(models)):
+            return
+        gc.enable()
+        _check_loaded(settings, models)
+        if grpc_server is not None:
+            await grpc_server.start()
+        if rest_socket is not None:
+            app = RestApi(
+                inference,
+                metrics,
+                timeout=settings.rest_api_timeout_in_ms / 1000,
+                prometheus_path=settings.prometheus_path,
+                waiting_rows=lambda: batcher.waiting_rows,
+            )
+            rest_server = _RestServer(_rest_config(app, settings))
+            try:
+                rest_socket.listen(2048)
+            except OSError as error:  # another server was started at the same time
+                raise InputError(_taken(settings.host, settings.rest_api_port, error.strerror, error.errno)) from None
+            rest = asyncio.create_task(rest_server.serve(sockets=[rest_socket]), name="the REST API")
+            tasks.append(rest)
+            while not rest_server.started and not rest.done():
+                await asyncio.sleep(0.001)
+            if rest.done():
+                raise InputError(_ended(rest))
+        watch = models.watch(settings.file_system_poll_wait_seconds)
+        tasks.append(asyncio.create_task(watch, name="the watch over new versions"))
+        if health is not None:
+            tasks.append(asyncio.create_task(_follow_health(models, health), name="the health service"))
+        if settings.model_config_file and settings.model_config_file_poll_wait_seconds > 0:
+            follow = _follow_config(settings, models, known_paths, report)
+            tasks.append(asyncio.create_task(follow, name="the watch over the model configuration"))
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        scheme = "https" if settings.tls else "http"
+        ready(
+            Addresses(
+                grpc=f"{host}:{grpc_port}" if grpc_server else None,
+                rest=f"{scheme}://{host}:{rest_socket.getsockname()[1]}" if rest_socket else None,
+            )
+        )
+        ended = await _first_to_end(stop, tasks)
+        if health is not None:
+            await grpc_api.set_health(health, False)
+        drained = [grpc_server.stop(settings.drain_seconds)] if grpc_server is not None else []
+        if rest_server is not None and not rest.done():
+            rest_server.should_exit = True
+            drained.append(rest)
+        await asyncio.gather(*drained)
+        if ended is not None:
+            raise InputError(_ended(ended))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await models.close()
+        batcher.close()
+
+
+async def _first_look(models):
+    await models.refresh()
+    settled = asyncio.get_running_loop().time() + 3 * versions.SETTLE_SECONDS
+    while models.unsettled and asyncio.get_running_loop().time() < settled:
+        await asyncio.sleep(0.1)  # a version that has only just been written
+        await models.refresh()
+
+
+async def _unless(stop: asyncio.Event, coroutine) -> bool:
+    """Whether it came to its end before `stop` was set."""
+    task = asyncio.create_task(coroutine)
+    if await _first_to_end(stop, [task]) is None:
+        task.cancel()
+        return False
+    task.result()
+    return True
+
+
+async def _first_to_end(stop: asyncio.Event, tasks: Sequence[asyncio.Task]) -> asyncio.Task | None:
+    """A task that has ended before `stop` was set, or None."""
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    return next((task for task in tasks if task.done()), None)
+
+
+def _ended(task: asyncio.Task) -> str:
+    """None of the server's parts ends before the server does, so that one is missing is never passed over."""
+    error = task.exception()
+    why = f" ({type(error).__name__}: {error})" if error else ""
+    return f"{task.get_name()} has ended by itself{why}, and the server with it: start it again"
+
+
+def check_folder(model: ModelSettings) -> None:
+    """Raises InputError if a model's base path is no folder, or plainly the wrong one."""
+    if not os.path.isdir(model.base_path):
+        raise InputError(f"the base path of model {model.name} must be a folder. Received: {model.base_path!r}")
+    if versions.on_disk(model.base_path):
+        return
+    if os.path.exists(os.path.join(model.base_path, "saved_model.pb")):
+        raise InputError(f"{model.base_path} is a version itself; name the folder that holds it")
+    inside = [entry.path for entry in os.scandir(model.base_path) if entry.is_dir() and versions.on_disk(entry.path)]
+    if inside:
+        raise InputError(f"{model.base_path} has no version folder (1, 2, ...), but {inside[0]} has: name that one")
+
+
+def _check_loaded(settings, models):
+    for model in settings.models:
+        refused = [(number, error) for number, state, error in models.status(model.name) if state.name == "END"]
+        if refused and not models.all_answer() and len(settings.models) == 1:
+            number, error = refused[0]
+            raise InputError(f"{model.base_path}/{number}: no version of {model.name} could be loaded: {error}")
+
+
+async def _follow_health(models, health):
+    """SERVING once every model answers that has a version, and from then on as long as any does: a model that is added
+    takes nothing from the others."""
+    from serving.server import grpc_api
+
+    shown = None
+    while True:
+        serving = models.some_answer() if shown else models.all_answer()
+        if serving != shown:
+            await grpc_api.set_health(health, serving)
+            shown = serving
+        await asyncio.sleep(0.2)
+
+
+async def _follow_config(settings, models, known_paths, report):
+    """Reads the model configuration again when it changes. The operator's own file may name new folders."""
+    taken, told = settings.models, ""
+    while True:
+        await asyncio.sleep(settings.model_config_file_poll_wait_seconds)
+        try:
+            found = config_files.read_models(settings.model_config_file)
+            if found != taken:
+                known_paths.update(model.base_path for model in found)
+                await models.reload(found)
+                taken = found
+            told = ""
+        except Exception as error:  # tried again at the next look: a version may still be on its way
+            if str(error) != told:
+                told = str(error)
+                report(f"{settings.model_config_file} was not taken over: {error}")
+
+
+def _intra_op_threads(settings) -> int:
+    """Batches that run at once share the cores; more threads than cores would wait for each other."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return settings.intra_op_parallelism or max(1, cores // settings.batching.num_batch_threads)
+
+
+class _Protocol(H11Protocol):
+    """Closes a connection on which no whole request head comes, one whose client does not take its answer, and those
+    beyond the bound: uvicorn waits for ever, and at the limit of open files nobody else could connect."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _send_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # writing pauses as soon as the client is behind
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+
+    def data_received(self, data):
+        super().data_received(data)
+        if self._head_timer is None and self.conn.trailing_data[0] and self.conn.their_state is h11.IDLE:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+        elif self._head_timer is not None and self.conn.their_state is not h11.IDLE:
+            self._stop_timer()
+
+    def connection_lost(self, exc):
+        self._stop_timer()
+        self._stop_send_timer()
+        super().connection_lost(exc)
+
+    def pause_writing(self):
+        super().pause_writing()
+        self._await_progress()
+
+    def resume_writing(self):
+        self._stop_send_timer()
+        super().resume_writing()
+
+    def _await_progress(self):
+        self._send_timer = self.loop.call_later(SEND_SECONDS, self._send_is_late, self._untaken())
+
+    def _untaken(self):
+        """Bytes that the client has not acknowledged: ours, and the system's, which may be megabytes."""
+        theirs = array.array("i", [0])
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, theirs)
+        return self.transport.get_write_buffer_size() + theirs[0]
+
+    def _send_is_late(self, left):
+        if self._untaken() < left:
+            self._await_progress()
+        else:
+            self.transport.abort()  # `close` would wait for what is left to be taken
+
+    def _head_is_late(self):
+        self._head_timer = None
+        if self.conn.their_state is h11.IDLE:
+            self.transport.close()
+
+    def _stop_timer(self):
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _stop_send_timer(self):
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+
+class _RestServer(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self):  # `serve` has its own
+        yield
+
+
+def _rest_config(app, settings) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,  # h11: httptools loses the body of a request that offers an upgrade, and bounds no head
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    config.load()
+    if settings.tls:
+        config.ssl = _ssl_context(settings.tls)
+    return config
+
+
+def _grpc_credentials(tls) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [(tls.server_key.encode(), tls.server_cert.encode())],
+        root_certificates=tls.custom_ca.encode() or None,
+        require_client_auth=tls.client_verify,
+    )
+
+
+def _ssl_context(tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # ssl reads keys from files only.
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(tls.server_key.strip() + "\n" + tls.server_cert)
+        file.flush()
+        try:
+            context.load_cert_chain(file.name)
+        except ssl.SSLError as error:
+            raise InputError(f"server_key and server_cert must be PEM texts that belong together ({error})") from None
+    if tls.custom_ca:
+        context.load_verify_locations(cadata=tls.custom_ca)
+    if tls.client_verify:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _bind(host, port) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise InputError(_taken(host, port, error.strerror, error.errno)) from None
+    return bound
+
+
+def _grpc_server(settings) -> tuple[grpc.aio.Server, int]:
+    if settings.port:
+        # gRPC's own message does not say why.
+        _bind(settings.host, settings.port).close()
+    limit = settings.limits
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),  # else two servers would share a port without a word
+            ("grpc.max_receive_message_length", limit.message_bytes),
+            ("grpc.max_send_message_length", -1),  # answers are bounded by Limits.answer_bytes
+        ]
+    )
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.port}"
+    try:
+        if settings.tls:
+            port = server.add_secure_port(address, _grpc_credentials(settings.tls))
+        else:
+            port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise InputError(_taken(settings.host, settings.port, str(error), errno.EADDRINUSE)) from None
+    return server, port
+
+
+def _taken(host, port, reason, number):
+    way_out = (
+        "; another server may be running: choose another port, or 0 for a free one"
+        if number == errno.EADDRINUSE
+        else ""
+    )
+    return f"cannot listen on {host}:{port} ({reason}){way_out}"
+
+
+def print_ready(addresses: Addresses, stream=None) -> None:
+    """The one line on standard output that says where the server answers."""
+    where = [f"gRPC {addresses.grpc}"] if addresses.grpc else []
+    where += [f"REST {addresses.rest}"] if addresses.rest else []
+    print("Ready: " + ", ".join(where), file=stream or sys.stdout, flush=True)

@@ -1,0 +1,83 @@
+"""TensorFlow Serving's files and what they become."""
+
+import pytest
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from preprocessing.errors import InputError
+from serving.server import config_files as s
+
+MODELS = """
+model_config_list {
+  config {
+    name: "bert"
+    base_path: "/models/bert"
+    model_platform: "tensorflow"
+    model_version_policy { specific { versions: 4 versions: 5 } }
+    version_labels { key: "stable" value: 4 }
+    version_labels { key: "canary" value: 5 }
+  }
+  config { name: "other" base_path: "/models/other" model_version_policy { latest { num_versions: 2 } } }
+  config { name: "third" base_path: "/models/third" model_version_policy { all {} } }
+}
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        (tmp_path / "file.txt").write_text(text)
+        return str(tmp_path / "file.txt")
+
+    return write
+
+
+def test_models(written):
+    expected = (
+        s.ModelSettings("bert", "/models/bert", "specific", 1, (4, 5), (("canary", 5), ("stable", 4))),
+        s.ModelSettings("other", "/models/other", "latest", 2),
+        s.ModelSettings("third", "/models/third", "all"),
+    )
+    assert s.read_models(written(MODELS)) == expected
+    # The same from TensorFlow Serving's own class, which a reload brings.
+    assert s.models_of(text_format.Parse(MODELS, model_server_config_pb2.ModelServerConfig())) == expected
+
+
+def test_batching(written):
+    text = """
+    max_batch_size { value: 64 } batch_timeout_micros { value: 2000 } num_batch_threads { value: 3 }
+    max_enqueued_batches { value: 10 } thread_pool_name { value: "pool" } allowed_batch_sizes: 8 allowed_batch_sizes: 64
+    pad_variable_length_inputs: true enable_large_batch_splitting { value: true }
+    """
+    assert s.read_batching(written(text)) == s.BatchingSettings(64, 2000, 3, 10)
+    assert s.read_batching(written("")) == s.BatchingSettings()
+
+
+def test_monitoring(written):
+    assert s.read_prometheus_path(written('prometheus_config { enable: true path: "/metrics" }')) == "/metrics"
+    assert s.read_prometheus_path(written("")) == "/monitoring/prometheus/metrics"
+
+
+@pytest.mark.parametrize("text", ["model_config_list {", "models {}", "model_config_list { config { name: 3 } }"])
+def test_errors_name_file_and_line(written, text):
+    with pytest.raises(InputError, match=r"file\.txt:1:\d+ : "):
+        s.read_models(written(text))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: s.ModelSettings("a/b", "x"), "a model's name"),
+        (lambda: s.ModelSettings("a", "gs://bucket/a"), "must be a local folder"),
+        (lambda: s.ModelSettings("a", "x", "specific"), "needs versions"),
+        (lambda: s.BatchingSettings(max_batch_size=0), "max_batch_size must be positive. Received: 0"),
+        (lambda: s.ServerSettings(()), "there must be a model"),
+        (lambda: s.ServerSettings((s.ModelSettings("a", "x"), s.ModelSettings("a", "y"))), "different names"),
+        (lambda: s.ServerSettings((s.ModelSettings("a", "x"),), port=70000), "below 65536"),
+        (lambda: s.ServerSettings((s.ModelSettings("a", "x"),), port=-1, rest_api_port=-1), "must be on"),
+        (lambda: s.Limits(rows=0), "rows must be positive"),
+    ],
+)
+def test_bad_settings(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
