@@ -13,7 +13,9 @@ FORBIDDEN = {
     "serving": {"tfx", "apache_beam", "pipeline"},
     "pipeline": set(),
 }
-MODEL_MAY_IMPORT = {f"preprocessing.{name}" for name in ("features", "batches", "errors", "outputs", "characters")}
+MODEL_MAY_IMPORT = {
+    f"preprocessing.{name}" for name in ("features", "batches", "errors", "storage", "characters", "vocab_file")
+}
 
 
 def imported_modules(path):

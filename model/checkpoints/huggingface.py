@@ -31,6 +31,7 @@ from model.checkpoints.tokenizer_files import CheckpointTokenizer
 from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError, require
+from preprocessing.vocab_file import ids
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
@@ -178,10 +179,10 @@ def write(encoder: BertEncoder, folder: pathlib.Path, tokenizer: CheckpointToken
     if tokenizer.lower_case is not None:
         rules["do_lower_case"] = tokenizer.lower_case
     if tokenizer.tokens and tokenizer.added:
-        ids = {token: number for number, token in enumerate(tokenizer.tokens)}
+        numbers = ids(tokenizer.tokens)
         usual = dict.fromkeys(("lstrip", "rstrip", "single_word"), False)
         rules["added_tokens_decoder"] = {
-            str(ids[token]): {"content": token, "normalized": not exact, "special": exact, **usual}
+            str(numbers[token]): {"content": token, "normalized": not exact, "special": exact, **usual}
             for token, exact in tokenizer.added.items()
         }
     write_vocab(folder, tokenizer.tokens)

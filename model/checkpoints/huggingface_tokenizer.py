@@ -8,9 +8,10 @@ import pathlib
 from collections.abc import Mapping
 
 from model.checkpoints.names import read_json, read_vocab
-from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case, unlike_rule, with_usual_names
+from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case, unlike_rule
 from preprocessing.errors import InputError
 from preprocessing.features import CLS, MASK, PAD, SEP, UNK
+from preprocessing.vocab_file import ids, with_usual_names
 
 CONFIG, TOKENIZER_CONFIG, FAST, VOCAB = "config.json", "tokenizer_config.json", "tokenizer.json", "vocab.txt"
 ADDED, SPECIAL = "added_tokens.json", "special_tokens_map.json"
@@ -87,6 +88,8 @@ def _listed(path: pathlib.Path, number: object, token: object, unlike: list[str]
     content = _content(token)
     if content is None or not isinstance(token, dict) or not str(number).isdecimal():
         raise InputError(f"{path}: an added token must have an id and a content. Received: {number!r}: {token!r}")
+    if not content.strip():
+        unlike.append(f"{path}: an added token must have letters or signs. Received: {content!r}")
     if token.get("single_word"):
         unlike.append(f"{path}: single_word must be false. Received: true, for the added token {content!r}")
     return {content: (int(str(number)), not token.get("normalized", False))}
@@ -95,10 +98,9 @@ def _listed(path: pathlib.Path, number: object, token: object, unlike: list[str]
 def _with_added(tokens, added, unlike: list[str], folder: pathlib.Path) -> list[str]:
     """The vocabulary with the added tokens at their ids; one without an id that is not there yet comes last."""
     tokens = list(tokens)
-    known = set(tokens)
     for token, (number, _) in sorted(added.items(), key=lambda item: (item[1][0] is None, item[1][0])):
         if number is None:
-            number = len(tokens) if token not in known else tokens.index(token)
+            number = ids(tokens).get(token, len(tokens))
         tokens += [""] * (number + 1 - len(tokens))
         if tokens[number] not in ("", token):
             unlike.append(f"{folder}: id {number} must be one token. Received: {tokens[number]!r} and {token!r}")
@@ -109,7 +111,7 @@ def _with_added(tokens, added, unlike: list[str], folder: pathlib.Path) -> list[
 
 def _differing(folder: pathlib.Path, tokens: list[str], fast: list[str]) -> list[str]:
     """That two files give a token different ids; the last of several equal ones counts."""
-    ours, theirs = ({token: number for number, token in enumerate(own) if token} for own in (tokens, fast))
+    ours, theirs = ids(tokens), ids(fast)
     differing = next((token for token in ours if theirs and theirs.get(token) != ours[token]), None)
     if differing is None:
         return []
@@ -158,10 +160,10 @@ class _Fast:
         vocab = model.get("vocab")
         if not isinstance(vocab, dict):
             return
-        ids = list(vocab.values())
-        if not all(type(number) is int and 0 <= number < 10 * len(ids) for number in ids):
+        numbers = list(vocab.values())
+        if not all(type(number) is int and 0 <= number < 10 * len(numbers) for number in numbers):
             raise InputError(f"{self._path}: the vocabulary's ids must be whole numbers from 0 on, without large gaps")
-        self.tokens = [""] * (max(ids, default=-1) + 1)
+        self.tokens = [""] * (max(numbers, default=-1) + 1)
         for token, number in vocab.items():
             self.tokens[number] = token
         longest = model.get("max_input_chars_per_word", LONGEST_WORD)

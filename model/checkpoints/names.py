@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case, with_usual_names
+from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case
 from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError, require
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
+from preprocessing.vocab_file import with_usual_names
 
 ENCODER, POOLER = "encoder", "pooler"
 VOCAB = "vocab.txt"
@@ -248,7 +249,7 @@ def tokens_of(vocab: str | os.PathLike | Sequence[str] | None, vocab_size: int) 
     if vocab is None:
         return None
     tokens = read_vocab(pathlib.Path(vocab)) if isinstance(vocab, str | os.PathLike) else list(vocab)
-    tokens = with_usual_names(tokens, {})
+    tokens = with_usual_names(tokens)
     if len(tokens) > vocab_size:
         rule = f"the vocabulary must not have more tokens than the model has embeddings ({vocab_size})"
         raise InputError(f"{rule}. Received: {len(tokens)}")
@@ -268,6 +269,6 @@ def vocab_in(folder: pathlib.Path) -> pathlib.Path | None:
 
 def tokenizer_of(vocab_file: pathlib.Path | None, lower_case: object, config: Mapping) -> CheckpointTokenizer:
     """Of a vocabulary file, with `lower_case` where a configuration states it, else as the vocabulary tells."""
-    tokens = with_usual_names(read_vocab(vocab_file), {}) if vocab_file else None
+    tokens = with_usual_names(read_vocab(vocab_file)) if vocab_file else None
     lower_case = lower_case if isinstance(lower_case, bool) else infer_lower_case(tokens)
     return CheckpointTokenizer(tokens, lower_case).with_stated(config)

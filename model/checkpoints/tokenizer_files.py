@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 from preprocessing.characters import is_uncased
-from preprocessing.features import SPECIAL_TOKENS
 
 GOOGLES_LONGEST_WORD = 200
 
@@ -44,20 +43,6 @@ class CheckpointTokenizer:
             longest_word=longest if type(longest) is int else GOOGLES_LONGEST_WORD,
             unlike=unlike if isinstance(unlike, list) else [],
         )
-
-
-def with_usual_names(tokens: Sequence[str], names: Mapping[str, str]) -> list[str]:
-    """The vocabulary with the special tokens under BERT's names. `names` says what they are called instead, by the
-    usual name; one that it leaves out may stand there in small letters. No id changes."""
-    tokens = list(tokens)
-    for usual in SPECIAL_TOKENS:
-        actual = names.get(usual, usual)
-        actual = actual if actual in tokens else actual.lower()
-        if actual != usual and actual in tokens:
-            place = len(tokens) - 1 - tokens[::-1].index(actual)
-            tokens = ["" if token == usual else token for token in tokens]
-            tokens[place] = usual
-    return tokens
 
 
 def infer_lower_case(tokens: Sequence[str] | None) -> bool | None:

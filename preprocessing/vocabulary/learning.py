@@ -6,32 +6,30 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from preprocessing.errors import InputError
-from preprocessing.features import SPECIAL_TOKENS
+from preprocessing.features import CLS, SEP, SPECIAL_TOKENS, UNK
 from preprocessing.settings import VocabularySettings
 from preprocessing.storage import is_remote
+from preprocessing.vocab_file import with_usual_names
 from preprocessing.vocabulary import merging
 
 
 def check(tokens: Sequence[str], name: str = "the vocabulary") -> list[str]:
-    """The tokens, if they are a vocabulary: no empty token, none twice, all special tokens. Raises InputError."""
-    lines: dict[str, int] = {}
-    for number, token in enumerate(tokens, 1):
-        if not token:
-            raise InputError(f"{name}:{number}: empty token; a vocabulary has one token per line")
-        if token in lines:
-            raise InputError(f"{name}:{number}: token {token!r} stands on line {lines[token]} already; remove one")
-        lines[token] = number
-    missing = [token for token in SPECIAL_TOKENS if token not in lines]
+    """The tokens, the special ones under their usual names, if they are a vocabulary. Raises InputError for one that
+    lacks a token without which no text can be encoded."""
+    tokens = with_usual_names(tokens)
+    missing = [token for token in (UNK, CLS, SEP) if token not in tokens]
     if missing:
         raise InputError(
-            f"{name}: a vocabulary needs the special tokens. Missing: {', '.join(missing)}; add a line each"
+            f"{name}: a vocabulary has one token per line, these among them. Missing: {', '.join(missing)}; write each on the line "
+            "of a token that is not used, so that no id changes"
         )
-    return list(tokens)
+    return tokens
 
 
 def load(path: str | os.PathLike) -> list[str]:
     """Reads a vocabulary: UTF-8, a token per line, the line number (from 0) is the id. A byte order mark, Windows
-    line ends and blanks around a token are read over. Raises InputError naming file and line."""
+    line ends and blanks around a token are read over; else see `preprocessing.vocab_file`. Raises InputError naming
+    file and line."""
     name = os.fspath(path)
     try:
         data = _read(name)

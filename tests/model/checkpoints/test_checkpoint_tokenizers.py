@@ -6,11 +6,12 @@ import json
 import pytest
 
 from model import checkpoints
-from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case, with_usual_names
+from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
 from preprocessing.features import SPECIAL_TOKENS
+from preprocessing.vocab_file import with_usual_names
 from tests import data
 
 SETTINGS = EncoderSettings(
