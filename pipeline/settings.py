@@ -8,8 +8,7 @@ import re
 from typing import Any
 
 from model import settings as encoders
-from model.settings import EncoderSettings
-from model.training_settings import TrainingSettings
+from model.settings import EncoderSettings, TrainingSettings
 from pipeline import values
 from preprocessing.errors import InputError, require
 from preprocessing.settings import CorpusSettings, ExampleSettings, VocabularySettings
@@ -101,9 +100,9 @@ class PipelineSettings:
             lengths,
         )
         if self.vocabulary.file is not None:
-            from preprocessing.vocabulary import learning  # for the few runs that name one
+            from preprocessing import vocab_file  # for the few runs that name one
 
-            learning.load(self.vocabulary.file)
+            vocab_file.load(self.vocabulary.file)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)

@@ -9,13 +9,12 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
 
 from model import training
-from model.settings import EncoderSettings
+from model.settings import EncoderSettings, TrainingSettings
 from model.tasks.pretraining import Pretraining
-from model.training_settings import TrainingSettings
 from pipeline import terminal, values
 from pipeline.components.vocabulary import FILE
+from preprocessing import vocab_file
 from preprocessing.settings import VocabularySettings
-from preprocessing.vocabulary import learning
 from serving.export import exporting
 from serving.settings import ExportSettings
 
@@ -37,7 +36,7 @@ def run_fn(fn_args: FnArgs) -> None:
     )
     examples = _examples_folder(fn_args.train_files)
     vocab_path = os.path.join(examples, FILE)
-    tokens = learning.load(vocab_path)
+    tokens = vocab_file.load(vocab_path)
     work = pathlib.Path(fn_args.custom_config["work_folder"], _fingerprint(fn_args))
     encoder_settings = dataclasses.replace(run.encoder, vocab_size=len(tokens))
     with terminal.Progress("  training", total=run.training.steps, unit="steps") as progress:

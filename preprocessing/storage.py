@@ -109,3 +109,45 @@ def _held(folder: pathlib.Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> Ite
         yield alone
     finally:
         os.close(descriptor)
+
+
+def write_whole(text: str, path: str | os.PathLike) -> None:
+    """Writes a text file under another name and then renames it, so that no half-written file has the name."""
+    name = os.fspath(path)
+    scratch = f"{name}.{os.getpid()}.tmp"
+    try:
+        if is_remote(name):
+            with gfiles() as gfile:
+                with gfile.GFile(scratch, "w") as file:
+                    file.write(text)
+                gfile.rename(scratch, name, overwrite=True)
+            return
+        try:
+            pathlib.Path(scratch).write_text(text, "utf-8", newline="")
+            os.replace(scratch, name)
+        finally:
+            pathlib.Path(scratch).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be written ({error.strerror or error})") from error
+
+
+def read(name: str) -> bytes:
+    """The content of a file, on any filesystem of TensorFlow's. Raises OSError."""
+    if not is_remote(name):
+        return pathlib.Path(name).read_bytes()
+    with gfiles() as gfile:
+        if gfile.isdir(name):
+            raise IsADirectoryError(name)
+        with gfile.GFile(name, "rb") as file:
+            return file.read()
+
+
+@contextlib.contextmanager
+def gfiles():
+    """TensorFlow's files, their errors as OSError. Imported where needed: it takes seconds."""
+    import tensorflow as tf
+
+    try:
+        yield tf.io.gfile
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error

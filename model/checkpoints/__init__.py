@@ -4,10 +4,10 @@ encoder = load("uncased_L-12_H-768_A-12")              # google's, Hugging Face'
 save_huggingface(encoder, "out", vocab="uncased_L-12_H-768_A-12/vocab.txt", lower_case=True)
 """
 
+from model.checkpoints.comparing import largest_difference
 from model.checkpoints.loading import (
     FORMATS,
     build,
-    largest_difference,
     load,
     lower_case,
     read,

@@ -11,20 +11,10 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from model.checkpoints import foreign_names
-from model.checkpoints.names import (
-    Checkpoint,
-    arrays_of,
-    config_of,
-    read_json,
-    settings_from,
-    shapes,
-    tokenizer_of,
-    vocab_in,
-    without,
-    write_json,
-    write_vocab,
-)
+from model.checkpoints.configs import config_of, read_json, settings_from, write_json
+from model.checkpoints.names import Checkpoint, arrays_of, shapes, without
 from model.checkpoints.tokenizer_files import CheckpointTokenizer
+from model.checkpoints.vocabularies import tokenizer_of, vocab_in, write_vocab
 from model.encoder import BertEncoder, heads
 from preprocessing.errors import InputError
 

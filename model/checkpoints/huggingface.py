@@ -14,20 +14,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from model.checkpoints import foreign_names, tensor_files
+from model.checkpoints.configs import config_of, read_json, settings_from, write_json
 from model.checkpoints.huggingface_tokenizer import CONFIG, TOKENIZER_CONFIG, read_tokenizer
-from model.checkpoints.names import (
-    Checkpoint,
-    arrays_of,
-    config_of,
-    read_json,
-    settings_from,
-    shapes,
-    vocab_in,
-    without,
-    write_json,
-    write_vocab,
-)
+from model.checkpoints.names import Checkpoint, arrays_of, shapes, without
 from model.checkpoints.tokenizer_files import CheckpointTokenizer
+from model.checkpoints.vocabularies import vocab_in, write_vocab
 from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError, require

@@ -7,8 +7,9 @@ A fast tokenizer is a chain of parts with parameters. BERT's is read here; whate
 import pathlib
 from collections.abc import Mapping
 
-from model.checkpoints.names import read_json, read_vocab
+from model.checkpoints.configs import read_json
 from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case, unlike_rule
+from model.checkpoints.vocabularies import read_vocab
 from preprocessing.errors import InputError
 from preprocessing.features import CLS, MASK, PAD, SEP, UNK
 from preprocessing.vocab_file import ids, with_usual_names

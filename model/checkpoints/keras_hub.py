@@ -13,20 +13,12 @@ import h5py
 import keras
 import numpy as np
 
-from model.checkpoints.names import (
-    VOCAB,
-    Checkpoint,
-    arrays_of,
-    difference,
-    random_inputs,
-    read_json,
-    settings_in,
-    tokenizer_of,
-    without,
-    write_json,
-)
+from model.checkpoints.comparing import difference, random_inputs
+from model.checkpoints.configs import read_json, settings_in, write_json
+from model.checkpoints.names import Checkpoint, arrays_of, without
 from model.checkpoints.tensor_files import read_safetensors, write_safetensors
 from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case
+from model.checkpoints.vocabularies import VOCAB, tokenizer_of
 from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError

@@ -9,14 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from model.checkpoints import google, huggingface, keras_hub, ours
+from model.checkpoints import google, huggingface, keras_hub, ours, vocabularies
 from model.checkpoints import names as array_names
 from model.checkpoints.names import ENCODER, POOLER, Checkpoint
 from model.checkpoints.tokenizer_files import CheckpointTokenizer
 from model.encoder import BertEncoder
 from model.encoder.heads import Head, chosen
 from preprocessing.errors import InputError
-from preprocessing.features import INPUT_IDS
 
 Format = Literal["google", "huggingface", "keras-hub", "ours"]
 # Each has `read`, `write`, `vocab_file` and `tokenizer`.
@@ -205,21 +204,4 @@ def save_as(
 def _tokenizer(encoder: BertEncoder, vocab: Vocab, lower_case: bool | None) -> CheckpointTokenizer:
     found = vocab if isinstance(vocab, CheckpointTokenizer) else CheckpointTokenizer(None, lower_case)
     tokens = found.tokens if isinstance(vocab, CheckpointTokenizer) else vocab
-    return dataclasses.replace(found, tokens=array_names.tokens_of(tokens, encoder.settings.vocab_size))
-
-
-def largest_difference(first: BertEncoder, second: BertEncoder) -> float:
-    """The largest absolute difference of any output, heads included, on one batch of random ids."""
-    inputs = array_names.random_inputs(first.settings)
-    pairs = zip(_outputs(first, inputs), _outputs(second, inputs), strict=True)
-    return max(array_names.difference(a, b) for a, b in pairs)
-
-
-def _outputs(encoder: BertEncoder, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-    outputs = encoder(inputs, hidden_states=True)
-    tensors = [*outputs["hidden_states"], outputs["pooled_output"]]
-    first = np.zeros((len(inputs[INPUT_IDS]), 1), np.int32)
-    for head in encoder.described_heads:
-        over = (outputs["sequence_output"], first) if head.over == "tokens" else (outputs["pooled_output"],)
-        tensors.append(getattr(encoder, head.name)(*over))
-    return [np.asarray(tensor, np.float32) for tensor in tensors]
+    return dataclasses.replace(found, tokens=vocabularies.tokens_of(tokens, encoder.settings.vocab_size))

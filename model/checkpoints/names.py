@@ -1,46 +1,23 @@
-"""What every checkpoint format is read into and written from: settings, named arrays, vocabulary.
+"""What every checkpoint format is read into and written from: arrays by name.
 
 The common names and layouts are those of google-research/bert's checkpoints (206 arrays for BERT-base with both heads):
 dense kernels are [in, out], query, key and value are apart, `cls/seq_relationship/output_weights` is [2, H].
 """
 
-import contextlib
 import dataclasses
 import fnmatch
-import json
-import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import keras
 import numpy as np
 
-from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case
 from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
-from preprocessing.errors import InputError, require
-from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
-from preprocessing.vocab_file import with_usual_names
 
 ENCODER, POOLER = "encoder", "pooler"
-VOCAB = "vocab.txt"
 Value = TypeVar("Value")
-
-# Our setting -> the name that google's bert_config.json and Hugging Face's config.json share.
-CONFIG_NAMES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "type_vocab_size": "type_vocab_size",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "initializer_range": "initializer_range",
-    "layer_norm_epsilon": "layer_norm_eps",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,126 +126,3 @@ def assign(encoder: BertEncoder, arrays: Mapping[str, np.ndarray]) -> None:
 def without(arrays: Mapping[str, Value], ignore: Sequence[str]) -> dict[str, Value]:
     """The arrays whose names no pattern matches."""
     return {n: array for n, array in arrays.items() if not any(fnmatch.fnmatchcase(n, p) for p in ignore)}
-
-
-def random_inputs(settings: EncoderSettings) -> dict[str, np.ndarray]:
-    """A batch of two examples of random ids and segments, the second padded."""
-    random, length = np.random.default_rng(0), min(settings.max_positions, 32)
-    return {
-        INPUT_IDS: random.integers(settings.vocab_size, size=(2, length), dtype=np.int32),
-        INPUT_MASK: (np.arange(length) < [[length], [length // 2 + 1]]).astype(np.int32),
-        SEGMENT_IDS: random.integers(settings.type_vocab_size, size=(2, length), dtype=np.int32),
-    }
-
-
-def difference(a: np.ndarray, b: np.ndarray) -> float:
-    """The largest absolute difference; infinite where one alone is not a number."""
-    with np.errstate(invalid="ignore"):
-        gaps = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
-    return float(np.max(np.where(np.isnan(gaps), np.inf, gaps)))
-
-
-def read_json(path: pathlib.Path) -> dict:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: must hold a JSON object. Received: {type(value).__name__}")
-    return value
-
-
-def write_json(path: pathlib.Path, value: Mapping) -> None:
-    _write_whole(path, json.dumps(value, indent=2) + "\n")
-
-
-def _write_whole(path: pathlib.Path, text: str) -> None:
-    """Under a temporary name first: the file is whole or absent."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(text.encode("utf-8"))
-    partial.replace(path)
-
-
-def settings_from(path: pathlib.Path, config: Mapping, activation: str) -> EncoderSettings:
-    """Settings from a config with google's names; absent entries keep their defaults, except the sizes."""
-    values: dict[str, Any] = {"activation": activation}
-    for ours, theirs in CONFIG_NAMES.items():
-        value = config.get(theirs)
-        if value is None and ours in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size"):
-            raise InputError(f"{path}: {theirs} is missing")
-        if value is not None:
-            values[ours] = _number(value)
-    return _settings(path, values, CONFIG_NAMES)
-
-
-def settings_in(path: pathlib.Path) -> EncoderSettings:
-    """The EncoderSettings in a JSON file: our config.json, or one that holds nothing else."""
-    config = read_json(path)
-    return _settings(path, config.get("encoder", config), {})
-
-
-def _settings(path: pathlib.Path, values: object, names: Mapping[str, str]) -> EncoderSettings:
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: the settings must be a JSON object. Received: {values!r}")
-    for field in dataclasses.fields(EncoderSettings):
-        if field.type in (int, float) and field.name in values:
-            value, rule = values[field.name], "a whole number" if field.type is int else "a number"
-            fits = type(value) is int or type(value) is field.type
-            require(fits, f"{path}: {names.get(field.name, field.name)} must be {rule}", value)
-    try:
-        return EncoderSettings(**values)
-    except (TypeError, InputError) as error:
-        raise InputError(f"{path}: {error}".replace("EncoderSettings.__init__() ", "")) from error
-
-
-def _number(value: object) -> object:
-    """The number in a string, as some writers of JSON leave it: `1e-12` is one to YAML."""
-    if isinstance(value, str):
-        for kind in (int, float):
-            with contextlib.suppress(ValueError):
-                return kind(value)
-    return value
-
-
-def config_of(settings: EncoderSettings) -> dict:
-    return {theirs: getattr(settings, ours) for ours, theirs in CONFIG_NAMES.items()}
-
-
-def read_vocab(path: pathlib.Path) -> list[str]:
-    """Tokens of a vocab.txt, one per line; only newline ends a line. A byte order mark, Windows line ends and blank
-    lines at the end are read over."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    return text.rstrip("\r\n").replace("\r\n", "\n").split("\n")
-
-
-def tokens_of(vocab: str | os.PathLike | Sequence[str] | None, vocab_size: int) -> list[str] | None:
-    """The tokens of a vocabulary given as a file or as tokens, none more than the model has embeddings."""
-    if vocab is None:
-        return None
-    tokens = read_vocab(pathlib.Path(vocab)) if isinstance(vocab, str | os.PathLike) else list(vocab)
-    tokens = with_usual_names(tokens)
-    if len(tokens) > vocab_size:
-        rule = f"the vocabulary must not have more tokens than the model has embeddings ({vocab_size})"
-        raise InputError(f"{rule}. Received: {len(tokens)}")
-    return tokens
-
-
-def write_vocab(folder: pathlib.Path, tokens: Sequence[str] | None) -> None:
-    if tokens is not None:
-        _write_whole(folder / VOCAB, "".join(f"{token}\n" for token in tokens))
-
-
-def vocab_in(folder: pathlib.Path) -> pathlib.Path | None:
-    """The vocab.txt of a folder, or None."""
-    path = folder / VOCAB
-    return path if path.is_file() else None
-
-
-def tokenizer_of(vocab_file: pathlib.Path | None, lower_case: object, config: Mapping) -> CheckpointTokenizer:
-    """Of a vocabulary file, with `lower_case` where a configuration states it, else as the vocabulary tells."""
-    tokens = with_usual_names(read_vocab(vocab_file)) if vocab_file else None
-    lower_case = lower_case if isinstance(lower_case, bool) else infer_lower_case(tokens)
-    return CheckpointTokenizer(tokens, lower_case).with_stated(config)

@@ -6,19 +6,11 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from model.checkpoints.names import (
-    Checkpoint,
-    arrays_of,
-    read_json,
-    settings_in,
-    tokenizer_of,
-    vocab_in,
-    without,
-    write_json,
-    write_vocab,
-)
+from model.checkpoints.configs import read_json, settings_in, write_json
+from model.checkpoints.names import Checkpoint, arrays_of, without
 from model.checkpoints.tensor_files import read_safetensors, write_safetensors
 from model.checkpoints.tokenizer_files import CheckpointTokenizer
+from model.checkpoints.vocabularies import tokenizer_of, vocab_in, write_vocab
 from model.encoder import BertEncoder
 from preprocessing.errors import InputError
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.encoder import BertEncoder
-from model.training_settings import TrainingSettings
+from model.settings import TrainingSettings
 from preprocessing import batches, features
 
 Sums = Mapping[str, tf.Tensor]

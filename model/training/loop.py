@@ -6,10 +6,10 @@ import time
 
 import tensorflow as tf
 
+from model.settings import TrainingSettings
 from model.tasks.task import Task
 from model.training.optimizer import learning_rate
 from model.training.step import LossScale, TrainingStep
-from model.training_settings import TrainingSettings
 from preprocessing import batches
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from model.training_settings import TrainingSettings
+from model.settings import TrainingSettings
 
 # Last part of the names of the weights that are not decayed: biases, and LayerNorm's scale and offset.
 NOT_DECAYED = ("bias", "norm_scale", "norm_offset")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from model.checkpoints import names
+from model.checkpoints import vocabularies
 from model.tasks.task import Curve
 from preprocessing.errors import InputError
 
@@ -113,7 +113,7 @@ def read_vocabulary(path: str, vocab_size: int) -> list[str]:
     """Tokens by id. InputError when their number is not the model's."""
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such vocabulary file")
-    tokens = names.read_vocab(pathlib.Path(path))
+    tokens = vocabularies.read_vocab(pathlib.Path(path))
     if len(tokens) != vocab_size:
         raise InputError(
             f"{path}: the vocabulary must have as many tokens as the model ({vocab_size}). Received: {len(tokens)}"

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from model import checkpoints
 from model.encoder import BertEncoder
-from model.settings import EncoderSettings
+from model.settings import EncoderSettings, Phase, TrainingSettings
 from model.tasks.task import Task
 from model.training import devices
 from model.training.evaluation import Evaluation
@@ -25,7 +25,6 @@ from model.training.loop import Loop, Meter
 from model.training.optimizer import Optimizer
 from model.training.records import Records, read_vocabulary
 from model.training.state import State, claim, one_at_a_time
-from model.training_settings import Phase, TrainingSettings
 from preprocessing import batches
 from preprocessing.errors import InputError
 

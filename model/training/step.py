@@ -7,9 +7,9 @@ over devices then gives the gradient of the whole batch, which is clipped and ap
 import tensorflow as tf
 
 from model.encoder import BertEncoder
+from model.settings import TrainingSettings
 from model.tasks.task import Task
 from model.training.optimizer import Optimizer
-from model.training_settings import TrainingSettings
 from preprocessing import features
 from preprocessing.errors import require
 

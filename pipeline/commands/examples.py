@@ -12,10 +12,9 @@ import click
 
 from pipeline import terminal
 from preprocessing import settings as s
-from preprocessing import storage
+from preprocessing import storage, vocab_file
 from preprocessing.beam import nursery
 from preprocessing.errors import InputError, require
-from preprocessing.vocabulary import learning
 
 DEFAULTS = s.ExampleSettings()
 _BYTES_WORTH_WORKERS = 100 << 20
@@ -81,11 +80,11 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from preprocessing.beam import runner
-    from preprocessing.corpus import reading
+    from preprocessing.corpus import inputs
     from preprocessing.examples import writing
 
-    learning.load(vocab)
-    chunks = reading.find_chunks(corpus_settings)
+    vocab_file.load(vocab)
+    chunks = inputs.find_chunks(corpus_settings)
     size = sum(chunk.size for chunk in chunks)
     shards = shards or writing.number_of_shards(size, settings.dupe_factor)
     local = not PipelineOptions(list(beam_options)).get_all_options().get("runner")
@@ -203,7 +202,7 @@ def _show(output: str, vocab: str, count: int) -> None:
     from preprocessing import features, tfrecord
     from preprocessing.corpus import chunks
 
-    pieces = learning.load(vocab)
+    pieces = vocab_file.load(vocab)
     shards = [path for path in storage.listed(output) if os.path.basename(path).startswith("examples-")]
     if not shards:
         raise InputError(f"{output}: no examples there; give --input to make some")

@@ -112,13 +112,14 @@ def handover(flags: Mapping[str, Any]) -> list[str]:
 
 
 def _settings(flags):
+    from serving.engine import settings
     from serving.server import config_files as s
 
     if flags["model_config_file"]:
         models = s.read_models(flags["model_config_file"])
     else:
-        models = (s.ModelSettings(flags["model_name"], flags["model_base_path"]),)
-    batching = s.read_batching(path) if (path := flags["batching_parameters_file"]) else s.BatchingSettings()
+        models = (settings.ModelSettings(flags["model_name"], flags["model_base_path"]),)
+    batching = s.read_batching(path) if (path := flags["batching_parameters_file"]) else settings.BatchingSettings()
     if not flags["enable_batching"]:
         batching = dataclasses.replace(batching, max_batch_size=1)
     limits = {
@@ -131,10 +132,10 @@ def _settings(flags):
         more["tls"] = s.read_tls(flags["ssl_config_file"])
     if flags["monitoring_config_file"]:
         more["prometheus_path"] = s.read_prometheus_path(flags["monitoring_config_file"])
-    return s.ServerSettings(
+    return settings.ServerSettings(
         models=models,
         batching=batching,
-        limits=s.Limits(**{name: limit for name, limit in limits.items() if limit is not None}),
+        limits=settings.Limits(**{name: limit for name, limit in limits.items() if limit is not None}),
         intra_op_parallelism=flags["tensorflow_intra_op_parallelism"],
         inter_op_parallelism=flags["tensorflow_inter_op_parallelism"],
         **more,

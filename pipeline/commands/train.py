@@ -56,8 +56,8 @@ from preprocessing.errors import InputError
 def command(examples, vocab, config, steps, output, held_out, init, phases, masking, lower_case, **options):
     """Pretrains an encoder. The same command in the same folder goes on with an interrupted run."""
     from model import training
+    from model.settings import TrainingSettings
     from model.tasks.pretraining import Pretraining
-    from model.training_settings import TrainingSettings
     from preprocessing.batches import files
 
     settings = TrainingSettings(steps=steps, phases=tuple(_phase(text) for text in phases), **options)
@@ -96,7 +96,7 @@ def _writable(folder: str) -> pathlib.Path:
 
 
 def _phase(text: str):
-    from model.training_settings import Phase
+    from model.settings import Phase
 
     length, _, steps = text.partition(":")
     if not (length.isdecimal() and steps.isdecimal()):
@@ -114,15 +114,15 @@ def _masking(kind, vocab: str, seed: int):
 
 
 def _vocabulary_size(path: str) -> int:
-    from preprocessing.vocabulary import learning
+    from preprocessing import vocab_file
 
-    return len(learning.load(path))
+    return len(vocab_file.load(path))
 
 
 def _encoder_settings(config: str, vocab_size: int):
     """A named size with the vocabulary's number of tokens, or the settings of a file."""
     from model import settings
-    from model.checkpoints.names import settings_in
+    from model.checkpoints.configs import settings_in
 
     if config in settings.NAMED:
         return settings.NAMED[config](vocab_size=vocab_size)

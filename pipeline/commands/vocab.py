@@ -50,18 +50,20 @@ def command(inputs, size, output, cased, format_, text_field, max_bad_share, com
 
     if workers > 1 and not beam_options:
         nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
+    from preprocessing import storage as preprocessing_storage
+    from preprocessing import vocab_file
     from preprocessing.beam import runner
-    from preprocessing.corpus import reading
+    from preprocessing.corpus import inputs as corpu_inputs
     from preprocessing.vocabulary import learning
     from preprocessing.vocabulary import report as vocabulary_report
     from preprocessing.vocabulary.counting import count_corpus
 
     report_path = os.path.splitext(output)[0] + ".report.json"
-    for path in {chunk.path for chunk in reading.find_chunks(corpus_settings)}:
+    for path in {chunk.path for chunk in corpu_inputs.find_chunks(corpus_settings)}:
         for place in (output, report_path):
             if path == place or (os.path.exists(path) and os.path.exists(place) and os.path.samefile(path, place)):
                 raise InputError(f"--output must not overwrite an input. Received: {place}, which is one")
-    other = learning.load(compare) if compare else None
+    other = vocab_file.load(compare) if compare else None
     options = runner.make_options(beam_options, workers)
     click.echo("Counting words", err=True)
     with _scratch(output) as scratch:
@@ -69,13 +71,13 @@ def command(inputs, size, output, cased, format_, text_field, max_bad_share, com
     judged = held_out or counts
     with terminal.Progress("Learning", total=size, unit="tokens") as progress:
         tokens = learning.learn(counts, settings, progress.update)
-    learning.save(tokens, output)
+    vocab_file.save(tokens, output)
     report: dict[str, Any] = {"vocabulary": vocabulary_report.describe(tokens, judged, settings.lower_case)}
     if other:
         report["compared"] = {"path": compare} | vocabulary_report.describe(other, judged, settings.lower_case)
     report["learned_from"] = {"words": sum(counts.values()), "different_words": len(counts)}
     report["held_out"] = bool(held_out)
-    learning.write_whole(json.dumps(report, indent=2) + "\n", report_path)
+    preprocessing_storage.write_whole(json.dumps(report, indent=2) + "\n", report_path)
     _show(report, output)
 
 

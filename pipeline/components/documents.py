@@ -17,12 +17,13 @@ from tfx.utils import io_utils
 from pipeline import values
 from pipeline.components import split
 from preprocessing.beam import runner
+from preprocessing.corpus import documents as corpu_documents
 from preprocessing.corpus import embedded, reading
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings
 
 
-def encode(document: reading.Document, split_name: str) -> bytes:
+def encode(document: corpu_documents.Document, split_name: str) -> bytes:
     """A document as a serialized tf.Example: `text` (a sentence a line), `id` and sizes for the statistics."""
     Metrics.counter(runner.NAMESPACE, f"documents_{split_name}").inc()
     text = "\n".join(document.sentences).encode()
@@ -33,10 +34,10 @@ def encode(document: reading.Document, split_name: str) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
 
 
-def decode(record: bytes) -> reading.Document:
+def decode(record: bytes) -> corpu_documents.Document:
     """The inverse of `encode`."""
     feature = tf.train.Example.FromString(record).features.feature
-    return reading.Document(
+    return corpu_documents.Document(
         bytes.fromhex(feature["id"].bytes_list.value[0].decode()),
         tuple(feature["text"].bytes_list.value[0].decode().split("\n")),
     )

@@ -22,12 +22,11 @@ from pipeline import terminal, values
 from pipeline.components import split
 from pipeline.components.documents import decode
 from pipeline.components.vocabulary import FILE, Vocabulary
-from preprocessing import features
+from preprocessing import features, vocab_file
 from preprocessing.beam import runner
-from preprocessing.corpus import reading
+from preprocessing.corpus import documents as corpu_documents
 from preprocessing.examples import writing
 from preprocessing.settings import ExampleSettings
-from preprocessing.vocabulary import learning
 
 
 def schema(settings: ExampleSettings, vocab_size: int) -> schema_pb2.Schema:
@@ -78,7 +77,7 @@ def MaskedExamplesGen(
             (found,) = FileSystems.match([pattern])
             size = sum(file.size_in_bytes for file in found.metadata_list)
             read = beam_pipeline | f"Read-{name}" >> beam.io.ReadFromTFRecord(pattern)
-            decoded = read | f"Decode-{name}" >> beam.Map(decode).with_output_types(reading.Document)
+            decoded = read | f"Decode-{name}" >> beam.Map(decode).with_output_types(corpu_documents.Document)
             _ = decoded | f"Write-{name}" >> writing.WriteExamples(
                 split_settings,
                 vocab_path,
@@ -92,5 +91,5 @@ def MaskedExamplesGen(
     fileio.rmtree(tokens_folder)
     io_utils.write_string_file(os.path.join(examples.uri, "report.json"), json.dumps(report, indent=2))
     io_utils.copy_file(vocab_path, os.path.join(examples.uri, FILE), overwrite=True)
-    vocab_size = len(learning.load(vocab_path))
+    vocab_size = len(vocab_file.load(vocab_path))
     io_utils.write_pbtxt_file(os.path.join(example_schema.uri, "schema.pbtxt"), schema(run.examples, vocab_size))

@@ -1,7 +1,7 @@
 """Which documents are held out: a pure function of their content, so none stands on both sides, however often the
 corpus is re-ordered, re-sharded or extended."""
 
-from preprocessing.corpus.reading import Document
+from preprocessing.corpus.documents import Document
 
 NAMES = ("train", "eval")
 

@@ -17,6 +17,7 @@ from tfx.utils import io_utils
 from pipeline import values
 from pipeline.components import split
 from pipeline.components.documents import decode
+from preprocessing import vocab_file
 from preprocessing.settings import VocabularySettings
 from preprocessing.vocabulary import counting, learning
 from preprocessing.vocabulary import report as vocabulary_report
@@ -50,7 +51,7 @@ def VocabularyGen(
     ]
     scratch = os.path.join(vocabulary_artifact.uri, "counts")
     counts, held_out = counting.count_parts(beam_pipeline, parts, run.lower_case, scratch)
-    tokens = learning.load(run.file) if run.file else learning.learn(counts, run)
+    tokens = vocab_file.load(run.file) if run.file else learning.learn(counts, run)
     report = vocabulary_report.describe(tokens, held_out, run.lower_case)
     if run.file:
         known = vocabulary_report.describe(tokens, counts, run.lower_case)

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 
 import pipeline
-from preprocessing.corpus import reading
+from preprocessing.corpus import inputs
 
 _ONLY_SHOWN = {"pipeline.terminal"}  # what a person sees changes no result
 
@@ -78,7 +78,7 @@ def of_files(patterns: tuple[str, ...]) -> str:
     """Hash of the names, sizes and times of the files that patterns stand for, on any filesystem Beam reads; empty for
     none."""
     digest = hashlib.sha256()
-    for file in reading.files(patterns):
+    for file in inputs.files(patterns):
         digest.update(f"{file.path}\0{file.size_in_bytes}\0{file.last_updated_in_seconds}\0".encode())
     return digest.hexdigest()[:16]
 

@@ -30,7 +30,7 @@ from pipeline.components.vocabulary import VocabularyGen
 from pipeline.evaluation import pretraining as evaluation
 from pipeline.graphs import fingerprint, parts
 from pipeline.settings import PipelineSettings
-from preprocessing.vocabulary import learning as vocabulary_file
+from preprocessing import vocab_file
 
 
 def create_pipeline(
@@ -79,7 +79,7 @@ def data_steps(settings: PipelineSettings) -> tuple[list[BaseNode], BaseNode]:
 
     pinned = ""
     if settings.vocabulary.file:
-        tokens = vocabulary_file.load(settings.vocabulary.file)
+        tokens = vocab_file.load(settings.vocabulary.file)
         pinned = fingerprint.of_text(*tokens)
         if settings.init:
             training.check_words(settings.init, tokens)

@@ -60,9 +60,9 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
 
 def _run(settings, home, record):
     if settings.corpus.input:
-        from preprocessing.corpus import reading
+        from preprocessing.corpus import inputs
 
-        reading.check_input(settings.corpus)
+        inputs.check_input(settings.corpus)
     from tfx.orchestration import metadata
 
     from pipeline.graphs import pretraining

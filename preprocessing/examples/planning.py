@@ -19,7 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 
 from preprocessing.beam.runner import NAMESPACE
-from preprocessing.corpus import reading
+from preprocessing.corpus import reports as corpu_reports
 from preprocessing.errors import InputError, require
 from preprocessing.examples import counter_random, regrouping, spilling, token_store
 from preprocessing.examples.spilling import REPORTS, ROW, SLOTS
@@ -119,7 +119,7 @@ def _plan(grouped, settings, folder, shards, corpus_settings, set_aside):
     """(group of slots, name of the plan); (-1, name) where the files need not be regrouped."""
     counted, paths, reports = zip(*grouped[1], strict=True)
     if corpus_settings:
-        reading.check_reports(itertools.chain.from_iterable(reports), corpus_settings, set_aside)
+        corpu_reports.check_reports(itertools.chain.from_iterable(reports), corpus_settings, set_aside)
     slots, splits = divide(np.frombuffer(b"".join(counted), _COUNTED))
     plan = make_plan(slots, settings, shards, splits)
     files = sorted(set(itertools.chain.from_iterable(paths)))

@@ -16,10 +16,11 @@ from apache_beam.transforms.window import GlobalWindows
 
 from preprocessing.beam import worker_exit
 from preprocessing.beam.progress import WorkerProgress
-from preprocessing.corpus import readers, reading
-from preprocessing.corpus.reading import Document
+from preprocessing.corpus import documents as corpu_documents
+from preprocessing.corpus import readers, reading, reports
+from preprocessing.corpus.documents import ID_TYPE, Document
 from preprocessing.examples import counter_random, token_store
-from preprocessing.examples.token_store import ID_TYPE, TokenizedDocuments
+from preprocessing.examples.token_store import TokenizedDocuments
 from preprocessing.settings import CorpusSettings, ExampleSettings
 
 SLOTS = 1024  # fixed, since they decide which documents meet in a pool
@@ -156,9 +157,9 @@ class _SpillFiles(_SpillDocuments):
 
     def process(self, numbered):
         for chunk in numbered[1]:
-            report = reading.ChunkReport(chunk)
+            report = reports.ChunkReport(chunk)
             for text in readers.read_texts(chunk, self._corpus_settings, report.tally, report.set_aside):
-                self.add(reading.make_document(text, chunk.format, self._corpus_settings))
+                self.add(corpu_documents.make_document(text, chunk.format, self._corpus_settings))
                 if self._tokens >= _SPILL_TOKENS:
                     yield from self.spill()
             yield REPORTS, report

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-ID_BYTES = 16
-ID_TYPE = np.dtype((np.void, ID_BYTES))
+from preprocessing.corpus.documents import ID_TYPE
+
 _HEADER = np.dtype("<i8")
 
 Ints = npt.NDArray[np.integer]

@@ -1,4 +1,4 @@
-"""Beam transforms from documents to word counts and to masked examples.
+"""Beam transforms from documents to masked examples, written.
 
 How a corpus becomes examples without being held: workers tokenize documents and write the tokens to temporary files,
 cut into slots by a hash of the document's id; Beam groups only references (`spilling`), and some 30 bytes of each
@@ -10,7 +10,6 @@ pool or two, some 100 MB; slots are split for up to 64 * 1024 pools (524 G token
 """
 
 import atexit
-import collections
 import contextlib
 import gzip
 import shutil
@@ -23,7 +22,6 @@ import numpy as np
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
-from apache_beam.transforms.window import GlobalWindows
 
 from preprocessing import features, tfrecord
 from preprocessing.beam.progress import WorkerProgress
@@ -37,7 +35,6 @@ from preprocessing.settings import Compression, CorpusSettings, ExampleSettings
 # These only decide how the work is cut.
 _BATCH_EXAMPLES = 2048
 _EXPANSION = 1.8  # bytes of examples for a byte of text and a copy, at google's settings
-_TEXT_BATCH_BYTES = 2_000_000  # of words counted at a time
 
 
 class MakeExamples(beam.PTransform):
@@ -200,51 +197,3 @@ def report(counters: Mapping[str, int]) -> dict[str, float]:
         "random_next_share": share("random_next", "examples"),
         "unknown_share": share("unknown_tokens", "tokens"),
     }
-
-
-class CountWords(beam.PTransform):
-    """Documents -> (word, count), the words as the tokenizer divides text (lower-cased and stripped of accents where
-    `lower_case`), for vocabulary learning."""
-
-    def __init__(self, lower_case: bool = True):
-        super().__init__()
-        self._lower_case = lower_case
-
-    def expand(self, documents):
-        return (
-            documents
-            | "Count" >> beam.ParDo(_CountWords(self._lower_case)).with_output_types(tuple[str, int])
-            | "Sum" >> beam.CombinePerKey(sum)
-        )
-
-
-class _CountWords(beam.DoFn):
-    _MAX_WORDS = 1_000_000  # held by a worker at a time
-
-    def __init__(self, lower_case):
-        self._lower_case = lower_case
-
-    def start_bundle(self):
-        self._texts, self._size = [], 0
-        self._counts: collections.Counter[str] = collections.Counter()
-
-    def process(self, document):
-        self._texts.extend(document.sentences)
-        self._size += sum(map(len, document.sentences))
-        if self._size >= _TEXT_BATCH_BYTES:
-            self._count()
-            if len(self._counts) > self._MAX_WORDS:
-                yield from self._counts.items()
-                self._counts = collections.Counter()
-
-    def finish_bundle(self):
-        self._count()
-        for item in self._counts.items():
-            yield GlobalWindows.windowed_value(item)
-
-    def _count(self):
-        from preprocessing.tokenizer.words import count_words
-
-        if self._texts:
-            self._counts.update(count_words(self._texts, self._lower_case))
-        self._texts, self._size = [], 0

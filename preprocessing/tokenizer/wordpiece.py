@@ -26,7 +26,6 @@ from preprocessing.tokenizer.normalization import (
     Normalizer,
     row_ids,
 )
-from preprocessing.vocabulary import learning
 
 # Stand for added tokens in a text; not assigned either.
 ADDED_SIGNS = tuple(map(chr, range(0xE01F0, 0xE1000)))
@@ -69,7 +68,7 @@ class BertTokenizer:
         added: Mapping[str, bool] | None = None,
         longest_word: int = MAX_WORD_CHARACTERS,
     ):
-        self.vocab = learning.check(list(vocab))
+        self.vocab = vocab_file.check(list(vocab))
         self.lower_case = lower_case
         self.special_tokens_in_text = special_tokens_in_text
         ids = vocab_file.ids(self.vocab)
@@ -104,7 +103,7 @@ class BertTokenizer:
         cls, path: str | os.PathLike, lower_case: bool = True, special_tokens_in_text: bool = False
     ) -> "BertTokenizer":
         """Reads `vocab.txt`. Raises InputError for a file that is no vocabulary."""
-        return cls(learning.load(path), lower_case, special_tokens_in_text)
+        return cls(vocab_file.load(path), lower_case, special_tokens_in_text)
 
     @property
     def vocab_size(self) -> int:

@@ -1,5 +1,6 @@
 """Counting the words of a corpus with Beam, in two parts: to learn from, and held out to judge what was learned."""
 
+import collections
 import json
 import os
 import uuid
@@ -8,14 +9,15 @@ from collections.abc import Sequence
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.window import GlobalWindows
 
 from preprocessing import storage
 from preprocessing.beam import runner
 from preprocessing.corpus.reading import ReadDocuments
 from preprocessing.errors import InputError
-from preprocessing.examples.writing import CountWords
 from preprocessing.settings import CorpusSettings
 
+_TEXT_BATCH_BYTES = 2_000_000  # of words counted at a time
 _HELD_OUT = 20  # one document in so many, by its id and so by its content
 
 
@@ -87,3 +89,51 @@ def _read(folder: str, name: str) -> dict[str, int]:
             with FileSystems.open(path) as lines:
                 counts |= dict(map(json.loads, lines))
     return counts
+
+
+class CountWords(beam.PTransform):
+    """Documents -> (word, count), the words as the tokenizer divides text (lower-cased and stripped of accents where
+    `lower_case`), for vocabulary learning."""
+
+    def __init__(self, lower_case: bool = True):
+        super().__init__()
+        self._lower_case = lower_case
+
+    def expand(self, documents):
+        return (
+            documents
+            | "Count" >> beam.ParDo(_CountWords(self._lower_case)).with_output_types(tuple[str, int])
+            | "Sum" >> beam.CombinePerKey(sum)
+        )
+
+
+class _CountWords(beam.DoFn):
+    _MAX_WORDS = 1_000_000  # held by a worker at a time
+
+    def __init__(self, lower_case):
+        self._lower_case = lower_case
+
+    def start_bundle(self):
+        self._texts, self._size = [], 0
+        self._counts: collections.Counter[str] = collections.Counter()
+
+    def process(self, document):
+        self._texts.extend(document.sentences)
+        self._size += sum(map(len, document.sentences))
+        if self._size >= _TEXT_BATCH_BYTES:
+            self._count()
+            if len(self._counts) > self._MAX_WORDS:
+                yield from self._counts.items()
+                self._counts = collections.Counter()
+
+    def finish_bundle(self):
+        self._count()
+        for item in self._counts.items():
+            yield GlobalWindows.windowed_value(item)
+
+    def _count(self):
+        from preprocessing.tokenizer.words import count_words
+
+        if self._texts:
+            self._counts.update(count_words(self._texts, self._lower_case))
+        self._texts, self._size = [], 0

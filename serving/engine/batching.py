@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from serving.engine.loaded_model import Signature
+from serving.engine.settings import BatchingSettings
 from serving.protocol.errors import Code, RequestError
-from serving.server.config_files import BatchingSettings
 
 log = logging.getLogger(__name__)
 

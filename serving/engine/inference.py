@@ -7,8 +7,8 @@ import numpy as np
 from serving.engine.batching import Batcher
 from serving.engine.loaded_model import Signature, asked_for
 from serving.engine.models import Models
+from serving.engine.settings import Limits
 from serving.protocol.errors import Code, RequestError
-from serving.server.config_files import Limits
 
 
 class Inference:

@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 from serving.engine import versions
 from serving.engine.loaded_model import LoadedModel
+from serving.engine.settings import ModelSettings
 from serving.protocol.errors import Code, RequestError
-from serving.server.config_files import ModelSettings
 
 log = logging.getLogger(__name__)
 

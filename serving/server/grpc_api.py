@@ -22,6 +22,7 @@ from tensorflow_serving.apis import (
 from serving.engine.inference import Inference
 from serving.protocol import tensors
 from serving.protocol.errors import Code, RequestError
+from serving.server.metadata import METADATA_FIELD, no_examples, signature_def_map
 from serving.server.metrics import Metrics
 
 # These fail half-way under protobuf's C implementation, after the service's description has been registered, which is
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
-METADATA_FIELD = "signature_def"
 HEALTH_NAMES = ("", "PredictionService", "ModelService", PREDICTION_SERVICE, MODEL_SERVICE)
 _CODES = {code: grpc.StatusCode[code.name] for code in Code}
 
@@ -186,21 +186,6 @@ async def set_health(healthy, serving: bool) -> None:
     status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
     for name in HEALTH_NAMES:
         await healthy.set(name, status)
-
-
-def signature_def_map(model):
-    """`SignatureDefMap` of a loaded model."""
-    found = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in model.signature_defs.items():
-        found.signature_def[name].CopyFrom(definition)
-    return found
-
-
-def no_examples(method: str) -> str:
-    return (
-        f"{method} takes tf.Examples for signatures of classification or regression, which models that take raw text "
-        "do not have; use Predict"
-    )
 
 
 def _chosen(spec) -> tuple[str, int | None, str | None]:

@@ -18,7 +18,7 @@ from serving.engine.inference import Inference
 from serving.engine.loaded_model import LoadedModel
 from serving.protocol.errors import Code, RequestError
 from serving.server import rest_json
-from serving.server.grpc_api import METADATA_FIELD, no_examples, signature_def_map
+from serving.server.metadata import METADATA_FIELD, no_examples, signature_def_map
 from serving.server.metrics import CONTENT_TYPE, Metrics
 
 log = logging.getLogger(__name__)

@@ -38,8 +38,9 @@ Inputs = dict[str, list]  # a request's columns, by name
 
 # How near an output must come to the Python path's where matrices are multiplied as bfloat16, by the measures of
 # `serving.export.golden`. Seen at most, in MiniLM, in random encoders, and in a small one of large weights: vectors
-# 0.018, probabilities 0.027 (distributions as vectors 0.076), nats 0.007. Without their last layer they were off by 0.051 to
-# 1.7 in vectors and, where heads say anything, by 0.11 in distributions and 0.38 in nats; by another pooling, by 1.07.
+# 0.018, probabilities 0.027 (distributions as vectors 0.076), nats 0.007. Without their last layer they were off by
+# 0.051 to 1.7 in vectors and, where heads say anything, by 0.11 in distributions and 0.38 in nats; by another pooling,
+# by 1.07.
 VECTORS = {"vectors": 0.05}
 PROBABILITIES = {"numbers": 0.05}
 DISTRIBUTIONS = {"numbers": 0.05, "vectors": 0.15}

@@ -10,8 +10,8 @@ from serving.signatures.forward import forward
 
 
 class StoredEncoder:
-    """Calls like BertEncoder, without dropout: eagerly it is that encoder, in a graph `forward.forward`. `variables` are
-    the tf.Variables it reads, and nothing else.
+    """Calls like BertEncoder, without dropout: eagerly it is that encoder, in a graph `forward.forward`. `variables`
+    are the tf.Variables it reads, and nothing else.
 
     Matrices may be stored as bfloat16; LayerNorm's and the biases' vectors stay float32, and so do logits, softmax and
     LayerNorm's arithmetic (see BertEncoder).

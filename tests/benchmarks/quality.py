@@ -67,12 +67,12 @@ def ours(options) -> None:
 
     from model import settings
     from model.encoder import BertEncoder
+    from model.settings import TrainingSettings
     from model.tasks.pretraining import Pretraining
     from model.training.evaluation import Evaluation
     from model.training.loop import Loop
     from model.training.optimizer import Optimizer
     from model.training.step import LossScale
-    from model.training_settings import TrainingSettings
     from preprocessing import batches, features
     from preprocessing.batches import files
 

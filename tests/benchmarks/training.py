@@ -107,11 +107,10 @@ def ours_step(batch, layers, hidden, heads, precision, recompute=False):
     import tensorflow as tf
 
     from model.encoder import BertEncoder
-    from model.settings import EncoderSettings
+    from model.settings import EncoderSettings, TrainingSettings
     from model.tasks.pretraining import Pretraining
     from model.training.optimizer import Optimizer
     from model.training.step import TrainingStep
-    from model.training_settings import TrainingSettings
 
     settings = TrainingSettings(precision=precision, recompute=recompute)
     encoder = BertEncoder(

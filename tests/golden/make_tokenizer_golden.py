@@ -10,7 +10,7 @@ import json
 import pathlib
 import random
 
-from preprocessing.vocabulary import learning
+from preprocessing import vocab_file
 from tests.data import uncased_vocabulary
 from tests.preprocessing.tokenizer import google_reference
 
@@ -53,7 +53,7 @@ def strings(count=300):
 
 
 def main():
-    ids = {token: number for number, token in enumerate(learning.load(uncased_vocabulary()))}
+    ids = {token: number for number, token in enumerate(vocab_file.load(uncased_vocabulary()))}
     with PATH.open("w", encoding="ascii") as file:
         for text in strings():
             row = {"text": text} | {

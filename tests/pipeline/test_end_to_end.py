@@ -14,8 +14,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline import local_runner, settings
-from preprocessing import features
-from preprocessing.vocabulary import learning
+from preprocessing import features, vocab_file
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -115,7 +114,7 @@ def test_no_document_is_on_both_sides(first_run):
 def test_the_examples_are_as_the_feature_contract_says(first_run):
     home, _ = first_run
     (path,) = home.glob("artifacts/MaskedExamplesGen/examples/*/vocab.txt")
-    size = len(learning.load(str(path)))
+    size = len(vocab_file.load(str(path)))
     expected = features.lengths(64, 10)
     for record in records(home, "MaskedExamplesGen", "examples", "eval"):
         values = {

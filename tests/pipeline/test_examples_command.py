@@ -10,11 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.commands.examples import command
-from preprocessing import storage, tfrecord
+from preprocessing import storage, tfrecord, vocab_file
 from preprocessing.errors import InputError
 from preprocessing.examples import writing
 from preprocessing.features import SPECIAL_TOKENS
-from preprocessing.vocabulary import learning
 
 TEXT = "\n\n".join(f"The {animal} walked home. It was a {animal}. Then it slept." for animal in ("cat", "dog", "cow"))
 
@@ -23,7 +22,7 @@ TEXT = "\n\n".join(f"The {animal} walked home. It was a {animal}. Then it slept.
 def vocab(tmp_path):
     path = tmp_path / "vocab.txt"
     words = ["the", "cat", "dog", "cow", "walk", "##ed", "home", ".", "it", "was", "a", "then", "slept"]
-    learning.save([*SPECIAL_TOKENS, *words], path)
+    vocab_file.save([*SPECIAL_TOKENS, *words], path)
     return str(path)
 
 
@@ -225,7 +224,7 @@ def test_show_of_halves_that_may_be_swapped(tmp_path, vocab, text):
 def test_show_refuses_in_a_line(tmp_path, vocab, text):
     output = tmp_path / "out"
     invoke("--input", text, "--vocab", vocab, "--output", output)
-    learning.save(SPECIAL_TOKENS, tmp_path / "small.txt")
+    vocab_file.save(SPECIAL_TOKENS, tmp_path / "small.txt")
     with pytest.raises(
         InputError, match=r"00001\.tfrecord: token ids must lie in .*small\.txt \(5 tokens\)\. Received"
     ):

@@ -6,8 +6,8 @@ import pytest
 from model.training import run as training_run
 from pipeline import settings, trainer
 from pipeline.components.vocabulary import FILE
+from preprocessing import vocab_file
 from preprocessing.features import SPECIAL_TOKENS
-from preprocessing.vocabulary import learning
 
 
 def given_to_train(monkeypatch, folder, run):
@@ -18,7 +18,7 @@ def given_to_train(monkeypatch, folder, run):
         given.update(options)
         raise StopIteration
 
-    learning.save(SPECIAL_TOKENS, folder / FILE)
+    vocab_file.save(SPECIAL_TOKENS, folder / FILE)
     monkeypatch.setattr(training_run, "train", train)
     custom = {"settings": run.to_json(), "work_folder": str(folder), "fingerprint": "a"}
     with pytest.raises(StopIteration):

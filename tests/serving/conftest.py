@@ -33,7 +33,7 @@ def exported(tmp_path_factory):
 @pytest.fixture(scope="session")
 def toy_server(toy_folder):
     """Serves both versions of `toy`, version 1 with the label `stable`."""
-    from serving.server.config_files import Limits
+    from serving.engine.settings import Limits
     from tests.serving import served
 
     limits = Limits(message_bytes=200_000, answer_bytes=1_000_000, rows=100, variable_rows=4, text_bytes=50_000)

@@ -8,8 +8,8 @@ import threading
 
 import tensorflow as tf
 
+from serving.engine.settings import ModelSettings, ServerSettings
 from serving.server import embedded
-from serving.server.config_files import ModelSettings, ServerSettings
 
 TEXT = tf.TensorSpec([None], tf.string, name="text")
 

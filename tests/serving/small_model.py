@@ -9,7 +9,7 @@ import numpy as np
 from model.encoder import BertEncoder
 from model.encoder.heads import ALL_HEADS
 from model.settings import EncoderSettings
-from preprocessing.vocabulary import learning
+from preprocessing import vocab_file
 from serving.settings import ExportSettings
 
 WORDS = "paris is the capital of france it lies on a river run runner no mask here , . ? ! é ##s ##ning ##er 東 京"
@@ -31,5 +31,5 @@ def encoder(heads=ALL_HEADS, layers=4) -> BertEncoder:
 
 def write_vocab(folder: pathlib.Path, name: str = "vocab.txt") -> pathlib.Path:
     path = folder / name
-    learning.save(VOCAB, path)
+    vocab_file.save(VOCAB, path)
     return path

@@ -16,6 +16,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 import serving
 from pipeline.commands import serve
+from serving.engine import settings
 from serving.protocol import protos
 from serving.server import config_files
 
@@ -80,7 +81,7 @@ def test_the_embedded_server_takes_the_same_batches():
     written = re.findall(r"^(\w+) \{ value: (\d+) \}", path.read_text(), re.MULTILINE)
     ours = config_files.read_batching(str(path))
     assert dataclasses.asdict(ours) == {name: int(value) for name, value in written}
-    defaults = dataclasses.asdict(config_files.BatchingSettings())
+    defaults = dataclasses.asdict(settings.BatchingSettings())
     assert set(dataclasses.asdict(ours).items()) - set(defaults.items()) >= {("max_batch_size", 32)}  # not its defaults
 
 

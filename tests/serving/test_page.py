@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from preprocessing.tokenizer import BertTokenizer
-from serving.server.config_files import ModelSettings
+from serving.engine.settings import ModelSettings
 from serving.settings import ExportSettings
 from serving.signatures import ATTENTION, EMBEDDING, FILL_MASK, NEXT_SENTENCE
 from serving.signatures.base import TextEncoder

@@ -18,7 +18,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from model import checkpoints
-from model.checkpoints import huggingface, keras_hub, tensor_files
+from model.checkpoints import configs, huggingface, keras_hub, tensor_files, vocabularies
 from model.checkpoints import names as array_names
 from model.checkpoints.tokenizer_files import infer_lower_case
 from model.encoder import BertEncoder
@@ -82,20 +82,20 @@ def test_round_trips_change_no_bit(kind, heads, tmp_path):
 
 KILLED_WHILE_WRITING = """
 import pathlib, resource, signal, sys
-from model.checkpoints import names
+from model.checkpoints import vocabularies
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-names.write_vocab(pathlib.Path(sys.argv[1]), ["other"] * 1000)
+vocabularies.write_vocab(pathlib.Path(sys.argv[1]), ["other"] * 1000)
 """
 
 
 def test_a_vocabulary_is_whole_whenever_its_writer_is_killed(tmp_path):
-    array_names.write_vocab(tmp_path, VOCAB)
+    vocabularies.write_vocab(tmp_path, VOCAB)
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path)], cwd=ROOT, check=False, capture_output=True
     )
     assert killed.returncode == -signal.SIGXFSZ, killed.stderr
-    assert array_names.read_vocab(tmp_path / "vocab.txt") == VOCAB
+    assert vocabularies.read_vocab(tmp_path / "vocab.txt") == VOCAB
 
 
 def test_keras_hub_round_trip_and_its_own_outputs(tmp_path):
@@ -370,7 +370,7 @@ def test_wrong_settings_files_are_refused(config, message, tmp_path):
     path = tmp_path / "x.json"
     path.write_text(json.dumps(config))
     with pytest.raises(InputError, match=f"^{path}: .*{message}"):
-        array_names.settings_in(path)
+        configs.settings_in(path)
 
 
 def test_damaged_and_absent_files(folder, tmp_path):
@@ -419,7 +419,7 @@ def test_keras_hub_infers_lower_case(encoder, tmp_path):
     ("name", "expected"), [("uncased", True), ("cased", False), ("multilingual-cased", False), ("chinese", True)]
 )
 def test_lower_case_of_official_vocabularies(name, expected):
-    tokens = array_names.read_vocab(data.require(f"vocab/bert-base-{name}-vocab.txt"))
+    tokens = vocabularies.read_vocab(data.require(f"vocab/bert-base-{name}-vocab.txt"))
     assert infer_lower_case(tokens) is expected
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from model import checkpoints
-from model.checkpoints import keras_hub, names
+from model.checkpoints import comparing, keras_hub
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
 from preprocessing.features import SPECIAL_TOKENS
@@ -194,7 +194,7 @@ class TestModelsOfKerasHub:
         loaded = checkpoints.load(tmp_path, report=told.append)
         assert loaded.heads == ("masked_lm",)
         assert "its head computes GELU exactly" in told[0]
-        inputs, positions = names.random_inputs(SETTINGS), np.array([[0, 3], [1, 2]], np.int32)
+        inputs, positions = comparing.random_inputs(SETTINGS), np.array([[0, 3], [1, 2]], np.int32)
         theirs = model(
             {
                 "token_ids": inputs["input_ids"],

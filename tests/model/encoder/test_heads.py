@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from model import checkpoints
-from model.checkpoints import names
+from model.checkpoints import comparing, names
 from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
@@ -119,7 +119,7 @@ class TestEveryHead:
         return encoder
 
     def logits(self, head, encoder):
-        outputs = encoder(names.random_inputs(SETTINGS))
+        outputs = encoder(comparing.random_inputs(SETTINGS))
         layer = getattr(encoder, head.name)
         if head.over == "pooled":
             return layer(outputs["pooled_output"])

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 from model import training
+from model.settings import TrainingSettings
 from model.tasks.task import Curve
 from model.training.optimizer import Optimizer
 from model.training.state import State
 from model.training.step import EXTRA, TrainingStep
-from model.training_settings import TrainingSettings
 from preprocessing import features
 from preprocessing.errors import InputError
 from tests.model import small_examples

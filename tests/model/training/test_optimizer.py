@@ -6,12 +6,12 @@ import pytest
 import tensorflow as tf
 
 from model.encoder import BertEncoder
+from model.settings import TrainingSettings
 from model.tasks.pretraining import Pretraining
 from model.training import optimizer as optimizers
 from model.training.loop import loss_of
 from model.training.optimizer import Optimizer
 from model.training.step import LossScale, TrainingStep
-from model.training_settings import TrainingSettings
 from tests.model import small_examples
 
 TASK = Pretraining()

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from model import training
+from model.settings import TrainingSettings
 from model.tasks.pretraining import Pretraining
-from model.training_settings import TrainingSettings
 from preprocessing.errors import InputError
 from tests.data import ROOT
 from tests.model import small_examples

@@ -12,12 +12,12 @@ import pytest
 
 from model import checkpoints, training
 from model.encoder import BertEncoder
+from model.settings import Phase, TrainingSettings
 from model.tasks.pretraining import Pretraining
 from model.training import devices
 from model.training import run as training_run
 from model.training.records import read_vocabulary
 from model.training.state import claim
-from model.training_settings import Phase, TrainingSettings
 from preprocessing import features, storage
 from preprocessing.errors import InputError
 from tests.data import ROOT

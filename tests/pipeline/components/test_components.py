@@ -10,7 +10,7 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from pipeline.components import documents, examples, gates
 from preprocessing import features
-from preprocessing.corpus.reading import Document
+from preprocessing.corpus.documents import Document
 from preprocessing.errors import InputError
 from preprocessing.settings import ExampleSettings
 

@@ -1,7 +1,7 @@
 import hashlib
 
 from pipeline.components import split
-from preprocessing.corpus.reading import Document
+from preprocessing.corpus.documents import Document
 
 DOCUMENTS = [Document(hashlib.blake2b(str(i).encode(), digest_size=16).digest(), ()) for i in range(20_000)]
 

@@ -10,7 +10,7 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from pipeline.components import documents, vocabulary
 from pipeline.settings import PipelineSettings, VocabularySettings
-from preprocessing.corpus.reading import Document
+from preprocessing.corpus.documents import Document
 from preprocessing.features import SPECIAL_TOKENS
 
 TEXTS = {"train": "one two three four", "eval": "one two two five"}

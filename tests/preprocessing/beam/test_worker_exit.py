@@ -7,11 +7,11 @@ import sys
 import apache_beam as beam
 import pytest
 
+from preprocessing import vocab_file
 from preprocessing.beam import nursery, runner
 from preprocessing.errors import InputError
 from preprocessing.examples import spilling
 from preprocessing.features import SPECIAL_TOKENS
-from preprocessing.vocabulary import learning
 
 
 def work(number, vocab, fails):
@@ -32,7 +32,7 @@ def test_status_of_workers(tmp_path, monkeypatch, forked, fails):
         nursery.start()
     else:
         vocab = str(tmp_path / "vocab.txt")
-        learning.save([*SPECIAL_TOKENS, "a"], vocab)
+        vocab_file.save([*SPECIAL_TOKENS, "a"], vocab)
     workers = []
     start = subprocess.Popen
 

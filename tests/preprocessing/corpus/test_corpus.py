@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from preprocessing import tfrecord
 from preprocessing.beam import runner
-from preprocessing.corpus import plain_text, readers, reading
+from preprocessing.corpus import documents as corpu_documents
+from preprocessing.corpus import inputs, plain_text, readers, reading
 from preprocessing.corpus.chunks import Chunk, Tally
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings
@@ -34,7 +35,7 @@ def texts_of(path, format_="paragraphs", start=0, end=None, **options):
     return found, tally, bad
 
 
-COLLECTED: list[reading.Document] = []
+COLLECTED: list[corpu_documents.Document] = []
 
 
 def collect(document):
@@ -71,7 +72,7 @@ def write(folder, format_, texts=TEXTS):
 class TestFormats:
     @pytest.mark.parametrize("format_", ["paragraphs", "jsonl", "parquet", "tfrecord"])
     def test_same_documents_from_every_format(self, tmp_path, format_):
-        chunks = reading.find_chunks(CorpusSettings((str(write(tmp_path, format_)),)))
+        chunks = inputs.find_chunks(CorpusSettings((str(write(tmp_path, format_)),)))
         assert {chunk.format for chunk in chunks} == {format_}
         found = [text for c in chunks for text in readers.read_texts(c, CorpusSettings(), Tally(), print)]
         assert found == TEXTS
@@ -104,7 +105,7 @@ class TestFormats:
         for name in ("x/a.txt", "x/b.txt", "y/c.txt"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(name)
-        chunks = reading.find_chunks(CorpusSettings((str(tmp_path / "x"), str(tmp_path / "*" / "[bc].txt"))))
+        chunks = inputs.find_chunks(CorpusSettings((str(tmp_path / "x"), str(tmp_path / "*" / "[bc].txt"))))
         assert [pathlib.Path(chunk.path).name for chunk in chunks] == ["a.txt", "b.txt", "c.txt"]
 
     def test_hidden_files_and_pipes_are_passed_over(self, tmp_path):
@@ -112,32 +113,32 @@ class TestFormats:
             (tmp_path / name).write_text("text")
         os.mkfifo(tmp_path / "pipe.txt")
         for pattern in (tmp_path, tmp_path / "*", tmp_path / "*.txt"):
-            files = reading.files([str(pattern)])
+            files = inputs.files([str(pattern)])
             assert [(pathlib.Path(file.path).name, file.size_in_bytes) for file in files] == [
                 ("a.txt", 4),
                 ("b.txt", 4),
             ]
             assert files[0].last_updated_in_seconds == (tmp_path / "a.txt").stat().st_mtime
-        assert len(reading.files([str(tmp_path / ".hidden.txt")])) == len(reading.files([str(tmp_path / ".h*")])) == 1
+        assert len(inputs.files([str(tmp_path / ".hidden.txt")])) == len(inputs.files([str(tmp_path / ".h*")])) == 1
         with pytest.raises(InputError, match=r"^.*pipe\.txt: not a regular file"):
-            reading.files([str(tmp_path / "pipe.txt")])
+            inputs.files([str(tmp_path / "pipe.txt")])
 
     def test_a_path_that_exists_is_no_glob(self, tmp_path):
         (tmp_path / "d[1]").mkdir()
         for name in ("a[1].txt", "a1.txt", "d[1]/b.txt"):
             (tmp_path / name).write_text("text")
-        found = reading.files([str(tmp_path / "a[1].txt"), str(tmp_path / "d[1]")])
+        found = inputs.files([str(tmp_path / "a[1].txt"), str(tmp_path / "d[1]")])
         assert [file.path for file in found] == [str(tmp_path / "a[1].txt"), str(tmp_path / "d[1]" / "b.txt")]
 
     def test_a_glob_without_a_folder(self, tmp_path, monkeypatch):
         write(tmp_path, "paragraphs")
         monkeypatch.chdir(tmp_path)
-        assert len(reading.files(["*.txt"])) == 1
+        assert len(inputs.files(["*.txt"])) == 1
 
     def test_endings_in_capitals(self, tmp_path):
         path = tmp_path / "A.JSONL.GZ"
         path.write_bytes(gzip.compress(b'{"text": "hello"}'))
-        (chunk,) = reading.find_chunks(CorpusSettings((str(path),)))
+        (chunk,) = inputs.find_chunks(CorpusSettings((str(path),)))
         assert texts_of(path, chunk.format)[0] == ["hello"]
 
     def test_windows_line_ends_and_byte_order_mark(self, tmp_path):
@@ -195,7 +196,7 @@ class TestChunks:
         lines[2222] = b"a\0b"
         path.write_bytes(b"\n\n".join(lines))
         aside = tmp_path / "set_aside.jsonl"
-        assert len(reading.find_chunks(CorpusSettings((str(path),)))) > 1
+        assert len(inputs.find_chunks(CorpusSettings((str(path),)))) > 1
         _, counters = run(path, str(aside))
         rows = sorted(map(json.loads, aside.read_text().splitlines()), key=lambda row: row["line"])
         assert [(row["file"], row["line"]) for row in rows] == [(str(path), 2469), (str(path), 4445)]
@@ -239,11 +240,11 @@ class TestBadInput:
     def test_nothing_to_read(self, tmp_path, make, message):
         make(tmp_path / "input")
         with pytest.raises(InputError, match=message):
-            reading.check_input(CorpusSettings((str(tmp_path / "input"),)))
+            inputs.check_input(CorpusSettings((str(tmp_path / "input"),)))
 
     def test_no_input(self):
         with pytest.raises(InputError, match="no input"):
-            reading.check_input(CorpusSettings())
+            inputs.check_input(CorpusSettings())
 
     def test_blank_lines_only(self, tmp_path):
         (tmp_path / "a.txt").write_text("\n \n\t\n\n")
@@ -253,7 +254,7 @@ class TestBadInput:
     def test_an_empty_file_among_others_is_passed_over(self, tmp_path):
         (tmp_path / "a.txt").write_text("")
         (tmp_path / "b.txt").write_text("text")
-        assert len(reading.find_chunks(CorpusSettings((str(tmp_path),)))) == 1
+        assert len(inputs.find_chunks(CorpusSettings((str(tmp_path),)))) == 1
 
     @pytest.mark.parametrize(("data", "reason"), [(b"bad \xff\xfe", "not UTF-8"), (b"a\0b", "NUL")])
     def test_too_many_bad_lines_stop_the_run(self, tmp_path, data, reason):
@@ -314,14 +315,14 @@ class TestBadInput:
         (tmp_path / "a.txt").write_text("text")
         monkeypatch.setattr(reading.FileSystems, "open", refuse)  # the tests may run as root, who may read everything
         with pytest.raises(InputError, match=r"cannot be read: \[Errno 13\] Permission denied"):
-            reading.check_input(CorpusSettings((str(tmp_path),)))
+            inputs.check_input(CorpusSettings((str(tmp_path),)))
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
     def test_file_without_permission(self, tmp_path):
         (tmp_path / "a.txt").write_text("text")
         (tmp_path / "a.txt").chmod(0)
         with pytest.raises(InputError, match="cannot be read"):
-            reading.check_input(CorpusSettings((str(tmp_path),)))
+            inputs.check_input(CorpusSettings((str(tmp_path),)))
 
     def test_truncated_gzip(self, tmp_path):
         path = tmp_path / "a.txt.gz"
@@ -332,14 +333,14 @@ class TestBadInput:
     def test_parquet_without_the_column(self, tmp_path):
         path = write(tmp_path, "parquet")
         with pytest.raises(InputError, match=r"no column 'body'. Its columns: id, text. Name one with --text-field"):
-            reading.check_input(CorpusSettings((str(path),), text_field="body"))
+            inputs.check_input(CorpusSettings((str(path),), text_field="body"))
         with pytest.raises(InputError, match=r"column 'id' must hold text. Received: int64"):
-            reading.check_input(CorpusSettings((str(path),), text_field="id"))
+            inputs.check_input(CorpusSettings((str(path),), text_field="id"))
 
     def test_not_parquet(self, tmp_path):
         (tmp_path / "a.parquet").write_text("text")
         with pytest.raises(InputError, match="not a Parquet file"):
-            reading.check_input(CorpusSettings((str(tmp_path / "a.parquet"),)))
+            inputs.check_input(CorpusSettings((str(tmp_path / "a.parquet"),)))
 
     def test_damaged_parquet(self, tmp_path):
         path = write(tmp_path, "parquet")
@@ -347,17 +348,17 @@ class TestBadInput:
         footer = int.from_bytes(data[-8:-4], "little")
         path.write_bytes(data[: -8 - footer] + b"\xff" * footer + data[-8:])
         with pytest.raises(InputError, match=rf"^{path}: damaged, or not a Parquet file: .*$"):
-            reading.check_input(CorpusSettings((str(path),)))
+            inputs.check_input(CorpusSettings((str(path),)))
 
     def test_parquet_with_a_column_twice(self, tmp_path):
         pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), tmp_path / "a.parquet")
         with pytest.raises(InputError, match=r"a\.parquet: only one column may be named 'text'"):
-            reading.check_input(CorpusSettings((str(tmp_path),)))
+            inputs.check_input(CorpusSettings((str(tmp_path),)))
 
     def test_parquet_without_rows(self, tmp_path):
         pq.ParquetWriter(tmp_path / "a.parquet", pa.schema({"text": pa.string()})).close()
         with pytest.raises(InputError, match=r"a\.parquet: the file holds no row$"):
-            reading.check_input(CorpusSettings((str(tmp_path),)))
+            inputs.check_input(CorpusSettings((str(tmp_path),)))
 
     def test_parquet_text_that_is_set_aside(self, tmp_path):
         for rows in (["a\0b"], [b"a\0b"]):
@@ -401,7 +402,7 @@ class TestBadInput:
         with pytest.raises(
             InputError, match=r"must have one format.*Received: jsonl \(.*a\.jsonl\), paragraphs \(.*a\.txt\)"
         ):
-            reading.check_input(CorpusSettings((str(tmp_path),)))
+            inputs.check_input(CorpusSettings((str(tmp_path),)))
 
     @pytest.mark.long
     def test_errors_of_worker_processes_are_one_line(self, tmp_path):

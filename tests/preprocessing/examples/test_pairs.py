@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preprocessing.corpus.documents import ID_TYPE
 from preprocessing.examples import counter_random, pairs
-from preprocessing.examples.token_store import ID_TYPE, Pool, TokenizedDocuments, concatenate, from_bytes, merge
+from preprocessing.examples.token_store import Pool, TokenizedDocuments, concatenate, from_bytes, merge
 from preprocessing.settings import ExampleSettings
 
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from preprocessing.vocabulary import learning
+from preprocessing import vocab_file
 from tests.data import ROOT
 from tests.preprocessing.examples.test_writing import VOCABULARY, digest, examples, one_file
 
@@ -30,7 +30,7 @@ def prism():
 @pytest.fixture(scope="module")
 def vocab(tmp_path_factory):
     path = tmp_path_factory.mktemp("vocab") / "vocab.txt"
-    learning.save(VOCABULARY, path)
+    vocab_file.save(VOCABULARY, path)
     return str(path)
 
 

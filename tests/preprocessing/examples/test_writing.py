@@ -19,13 +19,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing import features, tfrecord
+from preprocessing import features, tfrecord, vocab_file
 from preprocessing.beam import nursery, progress, runner
 from preprocessing.corpus import reading
 from preprocessing.errors import InputError
 from preprocessing.examples import encoding, planning, spilling, writing
 from preprocessing.settings import CorpusSettings, ExampleSettings
-from preprocessing.vocabulary import learning
+from preprocessing.vocabulary import counting
 
 WORDS = ["river", "stone", "bridge", "walk", "##ing", "##ed", "light", "under", "old", "new", "cat", "house", "."]
 VOCABULARY = [*features.SPECIAL_TOKENS, "[unused1]", *WORDS, *(f"d{number}" for number in range(120))]
@@ -34,7 +34,7 @@ VOCABULARY = [*features.SPECIAL_TOKENS, "[unused1]", *WORDS, *(f"d{number}" for 
 @pytest.fixture(scope="module")
 def vocab(tmp_path_factory):
     path = tmp_path_factory.mktemp("vocab") / "vocab.txt"
-    learning.save(VOCABULARY, path)
+    vocab_file.save(VOCABULARY, path)
     return str(path)
 
 
@@ -348,7 +348,7 @@ def test_count_words(tmp_path):
     path = one_file(tmp_path, ["The cat. The Dog!", "the café, " * 3])
     pipeline = beam.Pipeline(options=runner.make_options())
     documents = pipeline | reading.ReadDocuments(CorpusSettings((str(path),)))
-    _ = documents | writing.CountWords(lower_case=True) | beam.Map(keep)
+    _ = documents | counting.CountWords(lower_case=True) | beam.Map(keep)
     runner.run(pipeline)
     assert COUNTED == {"the": 5, "cat": 1, ".": 1, "dog": 1, "!": 1, "cafe": 3, ",": 3}
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cli import bert
-from preprocessing import storage
+from preprocessing import storage, vocab_file
 from preprocessing.errors import InputError
 from preprocessing.settings import VocabularySettings
 from preprocessing.tokenizer.normalization import RESERVED
@@ -35,9 +35,9 @@ def write(path, content):
 class TestFile:
     def test_round_trip(self, tmp_path):
         tokens = [*SPECIAL, "a", "##b", "\u2028", "é"]
-        learning.save(tokens, tmp_path / "vocab.txt")
+        vocab_file.save(tokens, tmp_path / "vocab.txt")
         assert (tmp_path / "vocab.txt").read_bytes() == "".join(f"{token}\n" for token in tokens).encode()
-        assert learning.load(tmp_path / "vocab.txt") == tokens
+        assert vocab_file.load(tmp_path / "vocab.txt") == tokens
         assert os.listdir(tmp_path) == ["vocab.txt"]
 
     @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ class TestFile:
         ids=["no line end", "blank lines behind", "Windows line ends", "byte order mark", "both", "blanks"],
     )
     def test_reads_rightly(self, tmp_path, content):
-        assert learning.load(write(tmp_path / "vocab.txt", content.encode())) == [*SPECIAL, "a"]
+        assert vocab_file.load(write(tmp_path / "vocab.txt", content.encode())) == [*SPECIAL, "a"]
 
     @pytest.mark.parametrize(
         "lines",
@@ -62,11 +62,11 @@ class TestFile:
     )
     def test_takes_what_others_take(self, tmp_path, lines):
         """Whatever the file holds, the number of a line is an id."""
-        assert learning.load(write(tmp_path / "vocab.txt", "\n".join(lines).encode())) == lines
+        assert vocab_file.load(write(tmp_path / "vocab.txt", "\n".join(lines).encode())) == lines
 
     def test_special_tokens_in_small_letters(self, tmp_path):
         small = [token.lower() for token in SPECIAL]
-        assert learning.load(write(tmp_path / "vocab.txt", "\n".join([*small, "a"]).encode())) == [*SPECIAL, "a"]
+        assert vocab_file.load(write(tmp_path / "vocab.txt", "\n".join([*small, "a"]).encode())) == [*SPECIAL, "a"]
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -80,22 +80,22 @@ class TestFile:
     )
     def test_refuses(self, tmp_path, content, message):
         with pytest.raises(InputError, match=message):
-            learning.load(write(tmp_path / "vocab.txt", content))
+            vocab_file.load(write(tmp_path / "vocab.txt", content))
 
     def test_refuses_what_is_no_file(self, tmp_path):
         with pytest.raises(InputError, match=r"absent\.txt: the vocabulary cannot be read"):
-            learning.load(tmp_path / "absent.txt")
+            vocab_file.load(tmp_path / "absent.txt")
         with pytest.raises(InputError, match="Received a folder"):
-            learning.load(tmp_path)
+            vocab_file.load(tmp_path)
 
     def test_unwritable_output_is_one_line(self, tmp_path):
         with pytest.raises(InputError, match=r"file/vocab\.txt: cannot be written"):
-            learning.save(SPECIAL, write(tmp_path / "file", b"") / "vocab.txt")
+            vocab_file.save(SPECIAL, write(tmp_path / "file", b"") / "vocab.txt")
 
     @pytest.mark.parametrize("name", ["uncased", "cased", "chinese", "multilingual-cased"])
     def test_official(self, name):
         size = {"uncased": 30_522, "cased": 28_996, "chinese": 21_128, "multilingual-cased": 119_547}[name]
-        assert len(learning.load(data.require(f"vocab/bert-base-{name}-vocab.txt"))) == size
+        assert len(vocab_file.load(data.require(f"vocab/bert-base-{name}-vocab.txt"))) == size
 
 
 class TestCountWords:
@@ -247,7 +247,7 @@ class TestCommand:
         output = tmp_path / "vocab.txt"
         result = self.run("--input", source, "--size", 60, "--output", output)
         assert result.exit_code == 0, result.exception
-        tokens = learning.load(output)
+        tokens = vocab_file.load(output)
         assert len(tokens) == 60
         assert "the" in tokens
         assert sorted(os.listdir(tmp_path)) == ["a.txt", "vocab.report.json", "vocab.txt"]

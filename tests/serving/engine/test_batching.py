@@ -12,8 +12,8 @@ import pytest
 from serving.client import Client
 from serving.engine.batching import Batcher
 from serving.engine.loaded_model import Spec
+from serving.engine.settings import BatchingSettings
 from serving.protocol.errors import Code, RequestError
-from serving.server.config_files import BatchingSettings
 from tests.serving import served
 
 

@@ -21,9 +21,9 @@ from preprocessing.errors import InputError
 from serving.engine import versions
 from serving.engine.loaded_model import LoadedModel
 from serving.engine.models import Models
+from serving.engine.settings import ModelSettings
 from serving.protocol.errors import Code, RequestError
-from serving.server import embedded
-from serving.server.config_files import ModelSettings
+from serving.server import embedded, http
 from tests.serving import served
 
 
@@ -330,7 +330,7 @@ def test_a_rest_api_that_ends_by_itself_ends_the_server(tmp_path, monkeypatch, p
             await asyncio.sleep(0.3)
         raise OSError("no more files")
 
-    monkeypatch.setattr(embedded._RestServer, part, fails)
+    monkeypatch.setattr(http.RestServer, part, fails)
 
     async def body():
         settings = served.settings(tmp_path, port=0, rest_api_port=0, drain_seconds=1)

@@ -5,6 +5,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from preprocessing.errors import InputError
+from serving.engine import settings
 from serving.server import config_files as s
 
 MODELS = """
@@ -34,9 +35,9 @@ def written(tmp_path):
 
 def test_models(written):
     expected = (
-        s.ModelSettings("bert", "/models/bert", "specific", 1, (4, 5), (("canary", 5), ("stable", 4))),
-        s.ModelSettings("other", "/models/other", "latest", 2),
-        s.ModelSettings("third", "/models/third", "all"),
+        settings.ModelSettings("bert", "/models/bert", "specific", 1, (4, 5), (("canary", 5), ("stable", 4))),
+        settings.ModelSettings("other", "/models/other", "latest", 2),
+        settings.ModelSettings("third", "/models/third", "all"),
     )
     assert s.read_models(written(MODELS)) == expected
     # The same from TensorFlow Serving's own class, which a reload brings.
@@ -49,8 +50,8 @@ def test_batching(written):
     max_enqueued_batches { value: 10 } thread_pool_name { value: "pool" } allowed_batch_sizes: 8 allowed_batch_sizes: 64
     pad_variable_length_inputs: true enable_large_batch_splitting { value: true }
     """
-    assert s.read_batching(written(text)) == s.BatchingSettings(64, 2000, 3, 10)
-    assert s.read_batching(written("")) == s.BatchingSettings()
+    assert s.read_batching(written(text)) == settings.BatchingSettings(64, 2000, 3, 10)
+    assert s.read_batching(written("")) == settings.BatchingSettings()
 
 
 def test_monitoring(written):
@@ -67,15 +68,18 @@ def test_errors_name_file_and_line(written, text):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: s.ModelSettings("a/b", "x"), "a model's name"),
-        (lambda: s.ModelSettings("a", "gs://bucket/a"), "must be a local folder"),
-        (lambda: s.ModelSettings("a", "x", "specific"), "needs versions"),
-        (lambda: s.BatchingSettings(max_batch_size=0), "max_batch_size must be positive. Received: 0"),
-        (lambda: s.ServerSettings(()), "there must be a model"),
-        (lambda: s.ServerSettings((s.ModelSettings("a", "x"), s.ModelSettings("a", "y"))), "different names"),
-        (lambda: s.ServerSettings((s.ModelSettings("a", "x"),), port=70000), "below 65536"),
-        (lambda: s.ServerSettings((s.ModelSettings("a", "x"),), port=-1, rest_api_port=-1), "must be on"),
-        (lambda: s.Limits(rows=0), "rows must be positive"),
+        (lambda: settings.ModelSettings("a/b", "x"), "a model's name"),
+        (lambda: settings.ModelSettings("a", "gs://bucket/a"), "must be a local folder"),
+        (lambda: settings.ModelSettings("a", "x", "specific"), "needs versions"),
+        (lambda: settings.BatchingSettings(max_batch_size=0), "max_batch_size must be positive. Received: 0"),
+        (lambda: settings.ServerSettings(()), "there must be a model"),
+        (
+            lambda: settings.ServerSettings((settings.ModelSettings("a", "x"), settings.ModelSettings("a", "y"))),
+            "different names",
+        ),
+        (lambda: settings.ServerSettings((settings.ModelSettings("a", "x"),), port=70000), "below 65536"),
+        (lambda: settings.ServerSettings((settings.ModelSettings("a", "x"),), port=-1, rest_api_port=-1), "must be on"),
+        (lambda: settings.Limits(rows=0), "rows must be positive"),
     ],
 )
 def test_bad_settings(make, message):

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from serving.client import Client
+from serving.engine.settings import BatchingSettings, Limits
 from serving.protocol.errors import RequestError
-from serving.server import embedded, rest_json
-from serving.server.config_files import BatchingSettings, Limits
+from serving.server import http as server_http
+from serving.server import rest_json
 from tests.serving import served
 
 
@@ -206,7 +207,7 @@ def test_strings_count_by_their_bytes(toy_folder):
 
 @pytest.mark.parametrize("begin", [b"", b"POST /v1/mod"])
 def test_who_says_nothing_is_not_waited_for(toy_server, monkeypatch, begin):
-    monkeypatch.setattr(embedded, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(server_http, "HEAD_SECONDS", 0.3)
     host, port = toy_server.rest.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=4) as connection:
         if begin:  # behind a whole request too
@@ -219,7 +220,7 @@ def test_who_says_nothing_is_not_waited_for(toy_server, monkeypatch, begin):
 
 
 def test_who_does_not_take_the_answer_is_not_waited_for(toy_folder, monkeypatch):
-    monkeypatch.setattr(embedded, "SEND_SECONDS", 0.5)
+    monkeypatch.setattr(server_http, "SEND_SECONDS", 0.5)
     body = json.dumps({"signature_name": "free", "instances": ["ab" * 700_000]}).encode()
     head = b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     with served.running(served.settings(toy_folder)) as running:
@@ -255,7 +256,7 @@ def test_who_does_not_take_the_answer_is_not_waited_for(toy_folder, monkeypatch)
 
 
 def test_connections_are_bounded(toy_server, monkeypatch):
-    monkeypatch.setattr(embedded, "MAX_CONNECTIONS", 0)
+    monkeypatch.setattr(server_http, "MAX_CONNECTIONS", 0)
     with pytest.raises(OSError, match=r"reset|closed|aborted"):
         urllib.request.urlopen(f"{toy_server.rest}/v1/models/toy", timeout=5)
     monkeypatch.undo()

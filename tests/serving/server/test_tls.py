@@ -10,8 +10,9 @@ import pytest
 
 from preprocessing.errors import InputError
 from serving.client import Client
+from serving.engine.settings import TLSSettings
 from serving.protocol.errors import RequestError
-from serving.server.config_files import TLSSettings, read_tls
+from serving.server.config_files import read_tls
 from tests.serving import served
 
 
