@@ -362,7 +362,7 @@ class TestRunning:
         assert (two["direct_running_mode"], two["direct_num_workers"]) == ("multi_processing", 2)
 
     def test_the_nursery_of_workers_ends_with_its_process(self):
-        program = "from preprocessing import worker_nursery as n; n.start(); import os; print(os.environ[n.SOCKET])"
+        program = "from preprocessing.beam import nursery as n; n.start(); import os; print(os.environ[n.SOCKET])"
         path = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
         folder = pathlib.Path(path.strip()).parent
         for _ in range(300):
