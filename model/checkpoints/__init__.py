@@ -8,6 +8,7 @@ from model.checkpoints.comparing import largest_difference
 from model.checkpoints.loading import (
     FORMATS,
     build,
+    folder,
     load,
     lower_case,
     read,
@@ -16,15 +17,18 @@ from model.checkpoints.loading import (
     save_as,
     save_google,
     save_huggingface,
+    sentences,
     tokenizer,
     vocab_file,
 )
-from model.checkpoints.tokenizer_files import CheckpointTokenizer
+from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case
 
 __all__ = [
     "FORMATS",
     "CheckpointTokenizer",
     "build",
+    "folder",
+    "infer_lower_case",
     "largest_difference",
     "load",
     "lower_case",
@@ -34,6 +38,7 @@ __all__ = [
     "save_as",
     "save_google",
     "save_huggingface",
+    "sentences",
     "tokenizer",
     "vocab_file",
 ]
