@@ -71,6 +71,7 @@ class BertTokenizer:
         self.vocab = vocab_file.check(list(vocab))
         self.lower_case = lower_case
         self.special_tokens_in_text = special_tokens_in_text
+        self.added, self.longest_word = added or {}, longest_word
         ids = vocab_file.ids(self.vocab)
         self.unk_id, self.cls_id, self.sep_id = (ids[token] for token in (UNK, CLS, SEP))
         self.pad_id, self.mask_id = ids.get(PAD, 0), ids.get(MASK)  # google pads with 0 whatever that is
@@ -80,7 +81,7 @@ class BertTokenizer:
         # Ids behind the vocabulary's end, by what stands in the text for a token; longer tokens are looked for first.
         masked = self.unk_id if self.mask_id is None else self.mask_id
         self._signs = {MASK_SIGN: masked, SEP_SIGN: self.sep_id} if special_tokens_in_text else {}
-        self._added = sorted((added or {}).items(), key=lambda item: -len(item[0]))
+        self._added = sorted(self.added.items(), key=lambda item: -len(item[0]))
         self._signs |= {sign: ids[token] for (token, _), sign in zip(self._added, ADDED_SIGNS, strict=False)}
         require(
             len(self._added) <= len(ADDED_SIGNS), f"added tokens must be {len(ADDED_SIGNS)} at most", len(self._added)
