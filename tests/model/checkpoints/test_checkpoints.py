@@ -81,10 +81,10 @@ def test_round_trips_change_no_bit(kind, heads, tmp_path):
 
 KILLED_WHILE_WRITING = """
 import pathlib, resource, signal, sys
-from model import formats
+from model.checkpoints import vocabularies
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-formats.write_vocab(pathlib.Path(sys.argv[1]), ["other"] * 1000)
+vocabularies.write_vocab(pathlib.Path(sys.argv[1]), ["other"] * 1000)
 """
 
 

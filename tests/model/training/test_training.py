@@ -364,7 +364,7 @@ import sys
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from tests.model import test_training
+from tests.model.training import test_training
 test_training.train_few_steps(*sys.argv[1:], recompute=True)  # that must not matter either
 """
 
@@ -415,9 +415,8 @@ def test_two_workers_give_the_weights_of_one(files, tmp_path):
     workers = []
     for index in range(2):
         cluster = {"cluster": {"worker": ports}, "task": {"type": "worker", "index": index}}
-        script = (
-            f"from tests.model import test_training as t; t.train_few_steps({examples!r}, {str(tmp_path / 'two')!r})"
-        )
+        call = f"train_few_steps({examples!r}, {str(tmp_path / 'two')!r})"
+        script = f"from tests.model.training import test_training; test_training.{call}"
         with open(tmp_path / f"worker{index}.log", "wb") as log:
             environment = os.environ | {"TF_CONFIG": json.dumps(cluster)}
             workers.append(
