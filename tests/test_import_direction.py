@@ -37,7 +37,9 @@ FLOORS = {
 # What a folder may take from the other folders: all of one, or these rooms of it.
 MAY_IMPORT = {
     "preprocessing": set(),
-    "model": {f"preprocessing.{room}" for room in ("errors", "features", "batches", "characters", "storage")},
+    "model": {
+        f"preprocessing.{room}" for room in ("errors", "features", "batches", "characters", "storage", "vocab_file")
+    },
     "serving": {"model", "preprocessing"},
     "pipeline": {"serving", "model", "preprocessing"},
 }

@@ -16,11 +16,14 @@ from model.checkpoints.loading import (
     save_as,
     save_google,
     save_huggingface,
+    tokenizer,
     vocab_file,
 )
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
 
 __all__ = [
     "FORMATS",
+    "CheckpointTokenizer",
     "build",
     "largest_difference",
     "load",
@@ -31,5 +34,6 @@ __all__ = [
     "save_as",
     "save_google",
     "save_huggingface",
+    "tokenizer",
     "vocab_file",
 ]

@@ -1,5 +1,6 @@
 """Loading and saving: the format is recognised, the heads are those that the checkpoint has."""
 
+import dataclasses
 import logging
 import os
 import pathlib
@@ -11,12 +12,13 @@ import numpy as np
 from model.checkpoints import google, huggingface, keras_hub, ours, vocabularies
 from model.checkpoints import names as array_names
 from model.checkpoints.names import ENCODER, POOLER, Checkpoint
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
 from model.encoder import BertEncoder
 from model.encoder.heads import Head, chosen
 from preprocessing.errors import InputError
 
 Format = Literal["google", "huggingface", "keras-hub", "ours"]
-# Each has `read`, `write`, `vocab_file` and `lower_case`.
+# Each has `read`, `write`, `vocab_file` and `tokenizer`.
 _MODULES: dict[Format, Any] = {
     "google": google,
     "huggingface": huggingface,
@@ -24,8 +26,18 @@ _MODULES: dict[Format, Any] = {
     "ours": ours,
 }
 FORMATS = tuple(_MODULES)
+# Files of weights in forms that are not read: what they are, and the way out.
+_FROM = (
+    "load it with transformers 4, and save it: BertForPreTraining.from_pretrained(FOLDER, {}=True).save_pretrained(OUT)"
+)
+_OTHERS = {
+    "tf_model.h5": f"Hugging Face's weights for TensorFlow; {_FROM.format('from_tf')}",
+    "flax_model.msgpack": f"Hugging Face's weights for Flax; {_FROM.format('from_flax')}",
+    "model.onnx": "an ONNX graph, made to be run only; take the checkpoint that it was made of",
+    "saved_model.pb": "a SavedModel, made to be served; take the checkpoint that it was made of",
+}
 PathLike = str | os.PathLike
-Vocab = PathLike | Sequence[str] | None
+Vocab = PathLike | Sequence[str] | CheckpointTokenizer | None
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +64,9 @@ def _locate(path: pathlib.Path) -> tuple[Format, pathlib.Path]:
         return _locate(path.parent)
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint")
+    for name, what in _OTHERS.items():
+        if (path / name).exists():
+            raise InputError(f"{path / name}: {what}")
     raise InputError(
         f"{path}: not a checkpoint: no *.index (google), no config.json with model.safetensors or pytorch_model.bin "
         "(Hugging Face, ours) or model.weights.h5 (keras-hub)"
@@ -140,22 +155,27 @@ def _some(items: Sequence[str], count: int = 5) -> str:
 
 
 def vocab_file(path: PathLike) -> pathlib.Path | None:
-    """The vocabulary of the checkpoint at `path`, or None."""
+    """The vocab.txt of the checkpoint at `path`, or None."""
     kind, place = _locate(pathlib.Path(path))
     return _MODULES[kind].vocab_file(place)
 
 
+def tokenizer(path: PathLike) -> CheckpointTokenizer:
+    """What the checkpoint says of its tokenizer. Raises InputError for files that cannot be read."""
+    kind, place = _locate(pathlib.Path(path))
+    return _MODULES[kind].tokenizer(place)
+
+
 def lower_case(path: PathLike) -> bool | None:
     """Whether the checkpoint's text is lower-cased: as its configuration says, else by its vocabulary, else None."""
-    kind, place = _locate(pathlib.Path(path))
-    return _MODULES[kind].lower_case(place)
+    return tokenizer(path).lower_case
 
 
 def save(encoder: BertEncoder, folder: PathLike, vocab: Vocab = None, lower_case: bool | None = None) -> None:
     """Writes our format.
 
     Args:
-        vocab: the vocabulary to put beside it: a file, or the tokens.
+        vocab: the vocabulary to put beside it: a file, or the tokens; or all that `tokenizer` found.
         lower_case: whether its text is lower-cased; a reader goes by the vocabulary if None.
     """
     save_as("ours", encoder, folder, vocab, lower_case)
@@ -170,8 +190,7 @@ def save_huggingface(
 
 def save_google(encoder: BertEncoder, prefix: PathLike, vocab: Vocab = None, lower_case: bool | None = None) -> None:
     """Writes google's TF1 checkpoint `prefix.*` and, beside it, bert_config.json and vocab.txt."""
-    tokens = vocabularies.tokens_of(vocab, encoder.settings.vocab_size)
-    google.write(encoder, pathlib.Path(prefix), tokens, lower_case)
+    google.write(encoder, pathlib.Path(prefix), _tokenizer(encoder, vocab, lower_case))
 
 
 def save_as(
@@ -179,5 +198,10 @@ def save_as(
 ) -> None:
     """Writes a checkpoint of the given format into `folder`."""
     place = pathlib.Path(folder) / google.PREFIX if kind == "google" else pathlib.Path(folder)
-    tokens = vocabularies.tokens_of(vocab, encoder.settings.vocab_size)
-    _MODULES[kind].write(encoder, place, tokens, lower_case)
+    _MODULES[kind].write(encoder, place, _tokenizer(encoder, vocab, lower_case))
+
+
+def _tokenizer(encoder: BertEncoder, vocab: Vocab, lower_case: bool | None) -> CheckpointTokenizer:
+    found = vocab if isinstance(vocab, CheckpointTokenizer) else CheckpointTokenizer(None, lower_case)
+    tokens = found.tokens if isinstance(vocab, CheckpointTokenizer) else vocab
+    return dataclasses.replace(found, tokens=vocabularies.tokens_of(tokens, encoder.settings.vocab_size))

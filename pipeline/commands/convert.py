@@ -1,6 +1,7 @@
 """`bert convert`: a checkpoint from one format into another, read back and compared."""
 
 import contextlib
+import dataclasses
 import pathlib
 
 import click
@@ -31,13 +32,16 @@ def command(source, output, to, ignore):
 
     kind = checkpoints.recognise(source)
     encoder = checkpoints.load(source, ignore=ignore, report=click.echo)
-    settings, vocab = encoder.settings, checkpoints.vocab_file(source)
+    settings, tokenizer = encoder.settings, checkpoints.tokenizer(source)
     click.echo(
         f"{source}: {kind}, {settings.num_layers} layers, {settings.hidden_size} hidden, "
         f"{encoder.count_params():,} parameters, heads: {', '.join(encoder.heads) or 'none'}"
     )
-    if vocab is None:
+    if tokenizer.tokens is None:
         click.echo("no vocabulary beside it")
+    elif len(tokenizer.tokens) > settings.vocab_size:
+        click.echo(f"{len(tokenizer.tokens)} tokens in its vocabulary, {settings.vocab_size} in the model: left out")
+        tokenizer = dataclasses.replace(tokenizer, tokens=None)
     with contextlib.ExitStack() as stack:
         try:
             # Beside the target, so that the move is one rename: the target is whole or absent.
@@ -46,7 +50,7 @@ def command(source, output, to, ignore):
         except OSError as error:
             raise InputError(f"--output must be writable: {error}") from error
         try:
-            checkpoints.save_as(to, encoder, partial, vocab, checkpoints.lower_case(source))
+            checkpoints.save_as(to, encoder, partial, tokenizer)
             difference = checkpoints.largest_difference(encoder, checkpoints.load(partial, report=lambda line: None))
             if difference > TOLERANCE:
                 raise InputError(

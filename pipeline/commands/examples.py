@@ -77,7 +77,6 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     if workers > 1 and not beam_options:
         nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
     from apache_beam.io.filesystems import FileSystems
-    from apache_beam.options.pipeline_options import PipelineOptions
 
     from preprocessing.beam import runner
     from preprocessing.corpus import inputs
@@ -87,7 +86,7 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     chunks = inputs.find_chunks(corpus_settings)
     size = sum(chunk.size for chunk in chunks)
     shards = shards or writing.number_of_shards(size, settings.dupe_factor)
-    local = not PipelineOptions(list(beam_options)).get_all_options().get("runner")
+    local = not runner.named_runner(beam_options)
     workers = workers or (os.cpu_count() or 1 if size * settings.dupe_factor > _BYTES_WORTH_WORKERS else 1)
     shards = max(shards, workers) if local else shards
     pipeline = runner.make_pipeline(runner.make_options(beam_options, workers))

@@ -3,8 +3,8 @@
 The specification, for a text as a string of characters: drop invalid bytes, NUL, U+FFFD and the categories Cc and Cf
 except tab, line feed and carriage return; put blanks around Chinese characters; split at white space; lower each word,
 decompose it (NFD) and drop the category Mn (uncased models only); split off every punctuation character; a word of more
-than 200 characters is unknown. Splitting at white space, punctuation and Chinese characters is done by
-`tf_text.FastWordpieceTokenizer` itself, so what remains is one string to one string.
+than 200 characters is unknown (Hugging Face: 100). Splitting at white space, punctuation and Chinese characters is
+done by `tf_text.FastWordpieceTokenizer` itself, so what remains is one string to one string.
 
 Three ways through, the cheapest that is exact for a string: `plain` strings need ASCII lower-casing only; `ordinary`
 ones pass through ICU (lower, NFD, drop Mn), after their control characters were dropped; the rest (invalid bytes,
@@ -94,7 +94,6 @@ _BREAKS = [(9, 10), (13, 13), (32, 32), *ASCII_PUNCTUATION, (0x3001, 0x3002), (0
 # Besides letters and digits: Latin-1 signs, quotes and dashes, currency, Chinese and full-width punctuation.
 _NOTHING_TO_FOLD = [(48, 57), (65, 90), (97, 122), (0xA1, 0xAC), (0xAE, 0xBF), (0x2010, 0x2027), (0x2030, 0x203E)]
 _NOTHING_TO_FOLD += [(0x20A0, 0x20BF), (0x3003, 0x3029), (0xFF01, 0xFF20)]
-_PLAIN = _bounded_words(_class(_NOTHING_TO_FOLD), _class(_BREAKS), MAX_WORD_CHARACTERS)
 
 
 @functools.lru_cache(maxsize=1)
@@ -105,11 +104,13 @@ def _known() -> str:
 
 
 class Normalizer:
-    """Cleans texts; graph-compatible."""
+    """Cleans texts; graph-compatible. Words of more than `longest_word` characters become unknown."""
 
-    def __init__(self, lower_case: bool):
+    def __init__(self, lower_case: bool, longest_word: int = MAX_WORD_CHARACTERS):
         self.lower_case = lower_case
-        bound = MAX_WORD_CHARACTERS // _LARGEST_EXPANSION if lower_case else MAX_WORD_CHARACTERS
+        self._longest_word = longest_word
+        bound = longest_word // _LARGEST_EXPANSION if lower_case else longest_word
+        self._plain = _bounded_words(_class(_NOTHING_TO_FOLD), _class(_BREAKS), longest_word)
         self._short_words = _bounded_words(_class(_BREAKS, negated=True), _class(_BREAKS), bound)
 
     def normalize(self, texts: tf.Tensor) -> tf.Tensor:
@@ -119,11 +120,11 @@ class Normalizer:
 
     def is_plain(self, texts: tf.Tensor) -> tf.Tensor:
         """Bool [N]: whether normalizing is ASCII lower-casing at most, which leaves every byte where it is."""
-        return tf.strings.regex_full_match(texts, _PLAIN) if self.lower_case else self._is_ordinary(texts)
+        return tf.strings.regex_full_match(texts, self._plain) if self.lower_case else self._is_ordinary(texts)
 
     def align(self, texts: tf.Tensor) -> Aligned:
         """The same as `normalize`, with the alignment; several times slower."""
-        return _take_apart(texts, self.lower_case)
+        return _take_apart(texts, self.lower_case, self._longest_word)
 
     def words(self, texts: tf.Tensor) -> tf.Tensor:
         """String [N] -> string [N], the words that WordPiece gets, with blanks between them."""
@@ -145,7 +146,7 @@ class Normalizer:
         return self._fold_or(tf.where(is_valid, cleaned, texts), self._normalize_rare)
 
     def _normalize_rare(self, texts):
-        return _take_apart(texts, self.lower_case).texts
+        return _take_apart(texts, self.lower_case, self._longest_word).texts
 
     def _fold_or(self, texts, otherwise):
         """Folds the ordinary texts; `otherwise(texts)` for the others."""
@@ -170,7 +171,7 @@ class Normalizer:
         return tf.cond(tf.size(rows) > 0, replace, lambda: otherwise)
 
 
-def _take_apart(texts: tf.Tensor, lower_case: bool) -> Aligned:
+def _take_apart(texts: tf.Tensor, lower_case: bool, longest_word: int) -> Aligned:
     """Normalizes by code points, each with the index of the original character that it comes from."""
     # The op takes noncharacters for errors.
     texts = tf.strings.regex_replace(texts, _class([(0xFDD0, 0xFDEF), (0xFFFE, 0xFFFF)]), UNKNOWN)
@@ -205,7 +206,7 @@ def _take_apart(texts: tf.Tensor, lower_case: bool) -> Aligned:
         is_mark_C = _matches(code_C, _marks())
         code_C = tf.boolean_mask(*_reorder(code_C, ~is_mark_C, row_C))
         row_C, start_C, end_C = (tf.boolean_mask(values, ~is_mark_C) for values in (row_C, start_C, end_C))
-    code_C = _mark_long_words(code_C, row_C)
+    code_C = _mark_long_words(code_C, row_C, longest_word)
 
     length_C = _utf8_length(code_C)
     row_lengths = tf.math.unsorted_segment_sum(length_C, row_C, count)
@@ -295,11 +296,11 @@ def _reorder(code_C, is_kept_C, row_C):
     return tf.cond(tf.reduce_any(is_kept_C & (class_C > 0)), sort, lambda: (code_C, is_kept_C))
 
 
-def _mark_long_words(code_C, row_C):
-    """Makes words of more than 200 characters unknown by their first character."""
+def _mark_long_words(code_C, row_C, longest_word):
+    """Makes longer words unknown by their first character."""
     is_break_C = _matches(code_C, f"{_spaces()}|{_separators()}")
     begins_row_C = _begins_row(row_C)
     word_C = tf.cumsum(tf.cast(is_break_C | begins_row_C, tf.int32)) - 1
     lengths = tf.math.segment_sum(tf.cast(~is_break_C, tf.int32), word_C)
     is_first_C = ~is_break_C & (begins_row_C | tf.concat([[True], is_break_C[:-1]], 0)[: tf.size(code_C)])
-    return tf.where(is_first_C & (tf.gather(lengths, word_C) > MAX_WORD_CHARACTERS), ord(UNKNOWN), code_C)
+    return tf.where(is_first_C & (tf.gather(lengths, word_C) > longest_word), ord(UNKNOWN), code_C)

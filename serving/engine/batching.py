@@ -47,13 +47,13 @@ class _Queue:
         self.waiting = [one for one in self.waiting if not one.answer.done()]
         self.rows = sum(one.rows for one in self.waiting)
 
-    def take(self, max_rows: int) -> list[_Waiting]:
+    def take(self, max_rows: int, share: bool) -> list[_Waiting]:
         """The next batch: who has waited longest, and of the others, in the order of their coming, those that may share
         and fit. A batch of long texts takes fewer rows, and short ones do not join long ones, as attention pads."""
         self.forget()
         waiting = self.waiting
         batch, rows, longest = waiting[:1], 0, 0
-        if batch and self.signature.sharable:
+        if batch and share and self.signature.sharable:
             rows, longest = batch[0].rows, batch[0].length
             for other in waiting[1:]:
                 most = max(longest, other.length)
@@ -102,7 +102,7 @@ class Batcher:
                 )
         signature.model.in_flight += 1
         try:
-            if rows <= size or not signature.sharable:
+            if rows <= size or not (signature.sharable and self._settings.enabled):
                 return await self._enqueue(signature, inputs, rows)
             # Texts of similar length together, so that little is padded.
             order = np.argsort(_lengths(inputs, rows), kind="stable")
@@ -142,7 +142,7 @@ class Batcher:
                 if self._timer is None:
                     self._timer = loop.call_later(left, self._timed_out)
                 return
-            batch = queue.take(self._settings.max_batch_size)
+            batch = queue.take(self._settings.max_batch_size, self._settings.enabled)
             if not queue.waiting:
                 del self._queues[queue.signature]
             if batch:
@@ -151,7 +151,8 @@ class Batcher:
 
     def _due(self, queue) -> float:
         """When its next batch may start, in monotonic seconds: at once if it is full or for one request alone."""
-        waits = queue.signature.sharable and queue.rows < self._settings.max_batch_size
+        settings = self._settings
+        waits = settings.enabled and queue.signature.sharable and queue.rows < settings.max_batch_size
         return queue.waiting[0].since + waits * self._settings.batch_timeout_micros / 1e6
 
     def _timed_out(self):

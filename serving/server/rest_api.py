@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from serving.engine.inference import Inference
 from serving.engine.loaded_model import LoadedModel
 from serving.protocol.errors import Code, RequestError
-from serving.server import rest_json
+from serving.server import encoding, rest_json
 from serving.server.metadata import METADATA_FIELD, no_examples, signature_def_map
 from serving.server.metrics import CONTENT_TYPE, Metrics
 
@@ -40,6 +40,13 @@ _PAGE_HEADERS = {
     "cache-control": "no-cache",
 }
 
+_CORS_HEADERS = {  # TensorFlow Serving's
+    "access-control-allow-origin": "*",
+    "access-control-allow-methods": "POST, GET",
+    "access-control-allow-headers": "Content-Type",
+}
+_AUTHORITY = re.compile(r"https?://[^/]*", re.IGNORECASE)  # of a target in absolute form, as proxies send it
+
 WATCH_SECONDS = 0.05
 
 Response = tuple[int, str, bytes | Iterator[bytes]]
@@ -52,6 +59,7 @@ class RestApi:
         inference, metrics: shared with gRPC.
         timeout: seconds a request may take.
         prometheus_path: where the metrics are.
+        cors: whether pages from anywhere may ask.
         waiting_rows: for the metrics.
     """
 
@@ -62,21 +70,28 @@ class RestApi:
         *,
         timeout: float,
         prometheus_path: str,
+        cors: bool = False,
         waiting_rows: Callable[[], int] = lambda: 0,
     ):
         self._inference = inference
         self._metrics = metrics
         self._timeout = timeout
         self._prometheus_path = prometheus_path
+        self._cors = cors
         self._waiting_rows = waiting_rows
         self._page = page_files()
 
     async def __call__(self, scope, receive, send):
-        path, method = scope["path"], scope["method"]
-        headers = {}
+        path, method = _AUTHORITY.sub("", scope["path"], count=1) or "/", scope["method"]
+        asked = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        headers: dict[str, str] = {}
         body: bytes | Iterator[bytes]
         if path.startswith("/v1/"):
-            status, content_type, body = await self._api(method, path, receive)
+            if self._cors and method == "OPTIONS":
+                status, content_type, body = _preflight(asked)
+            else:
+                status, content_type, body = await self._api(method, path, asked, receive)
+            headers = _CORS_HEADERS if self._cors else {}
         elif method not in ("GET", "HEAD"):
             status, content_type, body = 405, "application/json", rest_json.error(f"Method not allowed: {method}")
             headers = {"allow": "GET, HEAD"}
@@ -90,6 +105,11 @@ class RestApi:
         else:
             status, content_type, body = 404, "application/json", rest_json.error(f"Not found: {method} {path[:200]}")
         start = {"content-type": content_type, **headers}
+        if method != "HEAD" and (not isinstance(body, bytes) or len(body) > encoding.LARGE):
+            start["vary"] = "accept-encoding"
+            if encoding.takes_gzip(asked.get(b"accept-encoding", "")):
+                start["content-encoding"] = "gzip"
+                body = encoding.gzipped([body] if isinstance(body, bytes) else body)
         if isinstance(body, bytes):
             start["content-length"] = str(len(body))
         if status == 413:  # what the client still sends was not read
@@ -98,12 +118,13 @@ class RestApi:
         await send({"type": "http.response.start", "status": status, "headers": encoded})
         if not isinstance(body, bytes):
             for piece in body:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if piece:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
                 await asyncio.sleep(0)  # others have their turn
             body = b""
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
-    async def _api(self, method, path, receive) -> Response:
+    async def _api(self, method, path, headers, receive) -> Response:
         try:
             match = _PATH.fullmatch(path)
             if not match or method not in (("POST",) if match["verb"] else ("GET", "HEAD")):
@@ -111,7 +132,8 @@ class RestApi:
             model, version, label = match["model"], match["version"], match["label"]
             number = int(version) if version else None
             if match["verb"]:
-                body = await self._verb(match["verb"], model, number, label, receive)
+                gzip = encoding.is_gzip(headers.get(b"content-encoding", ""))
+                body = await self._verb(match["verb"], model, number, label, gzip, receive)
             elif match["metadata"]:
                 body = _metadata(self._inference.models.find(model, number, label))
             else:
@@ -127,7 +149,7 @@ class RestApi:
             return 500, "application/json", rest_json.error(f"the server failed: {type(error).__name__}")
         return 200, "application/json", body
 
-    async def _verb(self, verb, model, version, label, receive) -> bytes | Iterator[bytes]:
+    async def _verb(self, verb, model, version, label, gzip, receive) -> bytes | Iterator[bytes]:
         if verb in ("classify", "regress"):
             raise RequestError(Code.UNIMPLEMENTED, no_examples(verb))
         if verb != "predict":
@@ -136,7 +158,7 @@ class RestApi:
         read = None
         try:
             async with _timeout(self._timeout):
-                read = await self._read(receive)
+                read = await self._read(receive, gzip)
                 request = rest_json.parse(read)
                 signature = self._inference.signature(model, version, label, request.get("signature_name", ""))
                 name = signature.model.name
@@ -163,20 +185,25 @@ class RestApi:
         finally:
             self._metrics.answered(name, "REST", status, time.perf_counter() - start)
 
-    async def _read(self, receive) -> bytes:
-        """The body. Raises _TooLarge before more than the bound is in memory."""
+    async def _read(self, receive, gzip) -> bytes:
+        """The body. Raises _TooLarge before more than the bound is in memory, as it came or as it opens."""
         limit = self._inference.limits.message_bytes
-        chunks, size = [], 0
+        chunks, came, size = [], 0, 0
+        gunzip = encoding.Gunzip() if gzip else None
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise RequestError(Code.CANCELLED, "the client has gone")
             chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise _TooLarge(f"a request may have {limit} bytes")
-            chunks.append(chunk)
+            came += len(chunk)
+            for part in gunzip.opened(chunk) if gunzip else (chunk,):
+                size += len(part)
+                if max(came, size) > limit:
+                    raise _TooLarge(f"a request may have {limit} bytes")
+                chunks.append(part)
             if not message.get("more_body"):
+                if gunzip:
+                    gunzip.end()
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _status(self, model, version, label) -> bytes:
@@ -198,6 +225,13 @@ class RestApi:
             for number, state, _ in models.status(name)
             if state.name == "AVAILABLE"
         ]
+
+
+def _preflight(headers) -> Response:
+    """What a browser asks before a page's request to another host."""
+    if headers.get(b"origin", "").startswith(("http://", "https://")):
+        return 200, "application/json", b""
+    return 400, "application/json", rest_json.error("Origin header is missing in CORS preflight")
 
 
 class _TooLarge(Exception):

@@ -162,6 +162,26 @@ def listening(answer):
             connection.close()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"{}", b"[]", b"3", b"[" * 100_000, b'{"outputs": [1], "metadata": []}'),
+        *(b'{"outputs": {"n": [null]}}', b'{"outputs": {"n": [[1], 2]}}', b'{"outputs": {"n": [{}]}}'),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_what_is_no_answer_of_such_a_server(body, status):
+    def answer(connection, n):
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+        connection.close()
+
+    with listening(answer) as address, Client(address, timeout=5, tries=1) as client:
+        for call in (lambda: client.predict("any", text=["x"]), client.versions, client.signatures):
+            with pytest.raises(RequestError):
+                call()
+
+
 def test_one_deadline_over_all_tries():
     """A connection that was kept open and is dead is tried anew, with what is left of the time."""
 
@@ -238,6 +258,8 @@ def test_targets(tmp_path):
         Client(tmp_path)
     with pytest.raises(InputError, match="no folder with version 7"):
         Client(tmp_path, version=7)
+    with pytest.raises(InputError, match="names no host"):
+        Client("http://")
     with pytest.raises(InputError, match="not both"):
         Client("localhost:1", version=1, label="stable")
 

@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -361,7 +362,7 @@ class TestRunning:
         assert (two["direct_running_mode"], two["direct_num_workers"]) == ("multi_processing", 2)
 
     def test_the_nursery_of_workers_ends_with_its_process(self):
-        program = "from preprocessing import worker_nursery as n; n.start(); import os; print(os.environ[n.SOCKET])"
+        program = "from preprocessing.beam import nursery as n; n.start(); import os; print(os.environ[n.SOCKET])"
         path = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
         folder = pathlib.Path(path.strip()).parent
         for _ in range(300):
@@ -403,6 +404,31 @@ class TestRunning:
             name, value = option.removeprefix("--").split("=")
             assert found[name] == value
         assert found["direct_running_mode"] == "in_memory"
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--runer=DataflowRunner"], "--runer=DataflowRunner; did you mean --runner?"),
+            (["--runer", "DataflowRunner"], "--runer DataflowRunner; did you mean --runner?"),
+            (["-runner=DataflowRunner"], "did you mean --runner?"),
+            (["--run=DataflowRunner"], "--run=DataflowRunner"),
+            (["DataflowRunner"], "DataflowRunner"),
+            (["--runner=DirectRunner", "--xyz"], "--xyz"),
+            (["--runner="], "must name a runner"),
+            (["--runner"], "expected one argument"),
+            (["--direct_num_workers=two"], "invalid int value: 'two'"),
+        ],
+    )
+    def test_an_option_that_beam_does_not_know_is_told(self, options, message):
+        for parse in (runner.make_options, runner.named_runner):
+            with pytest.raises(InputError, match=re.escape(message)):
+                parse(options)
+
+    def test_an_option_that_only_the_runner_knows_is_left_to_it(self, caplog):
+        options = ["--runner=FlinkRunner", "--object_reuse=true"]
+        made = runner.make_options(options)
+        assert made.get_all_options(retain_unknown_options=True)["object_reuse"] == "true"
+        assert "Beam does not know --object_reuse=true: left to FlinkRunner" in caplog.text
 
     @pytest.mark.parametrize(
         ("error", "message"),
