@@ -1,8 +1,10 @@
 """What a person sees: progress on a terminal, plain lines elsewhere, and no third-party noise."""
 
 import contextlib
+import importlib.util
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -34,6 +36,43 @@ def quiet() -> None:
         warnings.filterwarnings("default", module=rf"{module}(\.|$)")
     for name in ("tensorflow", "absl", "apache_beam", "root"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if "tensorflow" not in sys.modules and not any(isinstance(finder, _TensorFlowFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _TensorFlowFinder())
+
+
+class _TensorFlowFinder:
+    """Has TensorFlow imported without the remarks that its native code makes then from 2.21 on, whatever log level is
+    set: that oneDNN is on, that there is no CUDA. Whatever else it writes is shown once it is imported."""
+
+    _REMARK = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog\(\)")
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_quietly(module):
+                with self._without_remarks():
+                    load(module)
+
+            spec.loader.exec_module = load_quietly  # type: ignore[method-assign]
+        return spec
+
+    @contextlib.contextmanager
+    def _without_remarks(self):
+        terminal = os.dup(2)
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(terminal, 2)
+                os.close(terminal)
+                file.seek(0)
+                os.write(2, b"".join(line for line in file if not self._REMARK.match(line)))
 
 
 def run_command(function: Callable[[], object]) -> None:

@@ -5,6 +5,7 @@ Plain ASGI: there are six paths, and a framework's routing costs more than all o
 
 import asyncio
 import importlib.resources
+import inspect
 import itertools
 import logging
 import re
@@ -39,6 +40,9 @@ _PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
+# The same under protobuf's newer name, and the one before version 5.
+_NEWER, _OLDER = "always_print_fields_with_no_presence", "including_default_value_fields"
+_WITH_DEFAULTS = {_NEWER if _NEWER in inspect.signature(json_format.MessageToDict).parameters else _OLDER: True}
 
 _CORS_HEADERS = {  # TensorFlow Serving's
     "access-control-allow-origin": "*",
@@ -300,7 +304,7 @@ def page_files() -> dict[str, tuple[str, bytes]]:
 
 def _metadata(model: LoadedModel) -> bytes:
     definitions = json_format.MessageToDict(
-        signature_def_map(model), preserving_proto_field_name=True, including_default_value_fields=True
+        signature_def_map(model), preserving_proto_field_name=True, **_WITH_DEFAULTS
     )
     return orjson.dumps(
         {

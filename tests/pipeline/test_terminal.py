@@ -1,5 +1,6 @@
 import io
 import os
+import subprocess
 import sys
 import warnings
 
@@ -8,6 +9,7 @@ import pytest
 from model.tasks.pretraining import Pretraining
 from model.tasks.task import Curve
 from pipeline import terminal
+from tests.data import ROOT
 
 
 class Terminal(io.StringIO):
@@ -76,3 +78,25 @@ def test_native_output_goes_to_a_file_and_pythons_does_not(tmp_path, capfd):
     os.write(2, b"afterwards\n")
     assert (tmp_path / "native.log").read_text() == "from native code\n"
     assert capfd.readouterr().err == "from Python\nafterwards\n"
+
+
+@pytest.mark.parametrize("name", ["tensorflow", "tensorflow_text"])
+def test_what_tensorflow_remarks_as_it_is_imported_is_silent_and_the_rest_is_not(tmp_path, name):
+    for folder in ("tensorflow", "tensorflow_text"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text(
+        "import os, sys\n"
+        "os.write(2, b'WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n')\n"
+        "os.write(2, b'I0000 00:00:1795658540.382266   14108 port.cc:153] oneDNN custom operations are on.\\n')\n"
+        "os.write(2, b'F0000 of processors\\n')\n"
+        "print('of Python', file=sys.stderr)\n"
+        "value = 5\n"
+    )
+    (tmp_path / "tensorflow_text" / "__init__.py").write_text("import tensorflow\nvalue = tensorflow.value\n")
+    program = (
+        "import os; from pipeline import terminal; terminal.quiet(); terminal.quiet()\n"
+        f"import {name} as loaded; print(loaded.value, loaded.__spec__.name); os.write(2, b'I0000 afterwards\\n')"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert (done.stdout, done.stderr) == (f"5 {name}\n", "F0000 of processors\nof Python\nI0000 afterwards\n")
