@@ -35,8 +35,8 @@ class Case:
     def settings(self, **values) -> TrainingSettings:
         return dataclasses.replace(SETTINGS, next_sentence=getattr(self.task, "next_sentence", True), **values)
 
-    def encoder(self, **values) -> BertEncoder:
-        return BertEncoder(small_examples.encoder_settings(**values), self.task.heads)
+    def encoder(self) -> BertEncoder:
+        return BertEncoder(ENCODER, self.task.heads)
 
     def batch(self, count: int, seed: int = 0) -> dict[str, tf.Tensor]:
         return small_examples.tensors(self.arrays(count, seed))
@@ -50,18 +50,19 @@ CASES = (PRETRAINING, Case("masked tokens alone", Pretraining(next_sentence=Fals
 TRAINED = (PRETRAINING, ALIKE)  # for those of which a run takes seconds
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 trained = pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
+ENCODER = small_examples.encoder_settings(num_layers=1)
 # Dropout stays on: its random numbers must resume, too.
 SETTINGS = TrainingSettings(
-    steps=48,
+    steps=32,
     batch_size=16,
     accumulate=2,
     buckets=(8, 14),
     learning_rate=1e-2,
     bias_correction=True,
     steps_per_call=4,
-    evaluate_every=12,
-    report_every=12,
-    checkpoint_every=12,
+    evaluate_every=8,
+    report_every=8,
+    checkpoint_every=8,
 )
 
 
@@ -143,9 +144,9 @@ def write(case, folder):
     return folder
 
 
-def train(case, folder, output, settings=None, encoder_settings=None, **options):
+def train(case, folder, output, settings=None, encoder_settings=ENCODER, **options):
     return training.train(
-        encoder_settings or small_examples.encoder_settings(),
+        encoder_settings,
         settings or case.settings(),
         task=case.task,
         train_files=[str(folder / "train.tfrecord")],
@@ -185,7 +186,7 @@ def test_it_is_trained_and_shown(case, whole):
     task, rows = case.task, history(output, "training")
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert {"learning_rate", "tokens_per_second", *(curve.figure for curve in task.curves)} <= set(rows[0])
-    assert [row["step"] for row in history(output, "held_out")] == [12, 24, 36, 48]
+    assert [row["step"] for row in history(output, "held_out")] == [8, 16, 24, 32]
     assert history(output, "held_out")[-1].items() >= result.metrics.items()
     assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
     logs = b"".join(path.read_bytes() for path in (output / "logs").iterdir())
@@ -221,14 +222,14 @@ def test_it_goes_on_where_it_was_interrupted(case, whole, tmp_path):
     folder, output, result = whole(case)
 
     def interrupt(step, *_):
-        if step == 24:
+        if step == 16:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(case, folder, tmp_path, report=interrupt)
     told = []
     resumed = train(case, folder, tmp_path, report=lambda step, *_: told.append(step))
-    assert told == [24, 36, 48]
+    assert told == [16, 24, 32]
     assert_same(resumed.encoder, result.encoder)
     assert resumed.metrics == result.metrics
     assert history(tmp_path, "held_out") == history(output, "held_out")
@@ -254,7 +255,7 @@ def train_few_steps(folder, **values):
         settings = case.settings(
             steps=6, batch_size=8, buckets=(), optimizer=optimizer, learning_rate=3e-3, warmup_steps=0, **values
         )
-        still = small_examples.encoder_settings(dropout=0.0, attention_dropout=0.0)
+        still = dataclasses.replace(ENCODER, dropout=0.0, attention_dropout=0.0)
         result = train(case, write(case, of), of / "run", settings, still, eval_files=[])
         np.savez(of / "weights.npz", *[weight.numpy() for weight in result.encoder.weights])
 
