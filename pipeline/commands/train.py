@@ -68,12 +68,13 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
     encoder_settings = _encoder_settings(config, vocab_size)
     train_files = [file for pattern in examples for file in files.find_files(pattern)]
     eval_files = files.find_files(held_out) if held_out else []
+    task = Pretraining(next_sentence=settings.next_sentence)
     native_log = terminal.native_log(_writable(output) / "native.log")
     with native_log, terminal.Progress("Training", total=steps, unit="steps") as progress:
         result = training.train(
             encoder_settings,
             settings,
-            task=Pretraining(next_sentence=settings.next_sentence),
+            task=task,
             train_files=train_files,
             eval_files=eval_files,
             output=output,
@@ -82,7 +83,9 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
             init=init,
             transform=_masking(masking, vocab, settings.seed) if masking else None,
             masking=masking,
-            report=lambda step, total, figures: progress.update(step, **terminal.training_figures(figures)),
+            report=lambda step, total, figures: progress.update(
+                step, **terminal.training_figures(figures, task.curves)
+            ),
         )
     for name, value in result.metrics.items():
         click.echo(f"{name.replace('_', ' '):26} {value:.4f}")
