@@ -15,7 +15,16 @@ import tensorflow_text as text
 
 from preprocessing import vocabulary
 from preprocessing.features import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK
-from preprocessing.normalization import MASK_SIGN, MAX_WORD_CHARACTERS, RESERVED, SEP_SIGN, UNKNOWN, Normalizer, row_ids
+from preprocessing.normalization import (
+    MASK_SIGN,
+    MAX_WORD_CHARACTERS,
+    RESERVED,
+    SEP_SIGN,
+    UNKNOWN,
+    Normalizer,
+    row_ids,
+    substitutes,
+)
 
 
 class Spans(NamedTuple):
@@ -53,10 +62,12 @@ class BertTokenizer:
         )
         special = [ids[t] for t in self.vocab if t in SPECIAL_TOKENS or re.fullmatch(r"\[unused\d+\]", t)]
         self.ordinary_ids = np.setdiff1d(np.arange(self.vocab_size, dtype=np.int32), special)
-        self._normalizer = Normalizer(lower_case)
+        moved = substitutes(self.vocab)
+        self._normalizer = Normalizer(lower_case, moved)
         with tf.init_scope():  # the model is a constant of whatever graph uses it, not of the one it was made in
             self._wordpiece = text.FastWordpieceTokenizer(
-                _reachable(self.vocab) + ([MASK_SIGN, SEP_SIGN] if special_tokens_in_text else []),
+                [token.translate(moved) for token in _reachable(self.vocab)]
+                + ([MASK_SIGN, SEP_SIGN] if special_tokens_in_text else []),
                 max_bytes_per_word=4 * MAX_WORD_CHARACTERS,  # never binds: the normalizer has seen to long words
                 token_out_type=tf.int32,
                 unknown_token=UNK,
