@@ -1,4 +1,7 @@
-"""The architecture of an encoder. Frozen, validated; stored with every checkpoint."""
+"""The architecture of an encoder, stored with every checkpoint, and how one is trained, written beside the run's.
+
+Frozen and validated.
+"""
 
 import dataclasses
 from typing import Literal
@@ -86,3 +89,137 @@ def large(**overrides) -> EncoderSettings:
 
 
 NAMED = {"tiny": tiny, "mini": mini, "small": small, "medium": medium, "base": base, "large": large}
+
+
+OptimizerName = Literal["adamw", "lamb", "sgd"]
+Schedule = Literal["linear", "polynomial", "constant"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of a run with examples of one length, for example 90 % of the steps at 128 and the rest at 512."""
+
+    steps: int
+    max_seq_length: int | None = None  # None: that of the examples
+    batch_size: int | None = None  # None: the run's
+
+    def __post_init__(self):
+        for name in ("steps", "max_seq_length", "batch_size"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"a phase's {name} must be positive", value)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """Pretraining with masked tokens and next sentences; defaults are google-research/bert's but for size and time
+    (its base model: batch 256, 1,000,000 steps, 10,000 of them warm-up)."""
+
+    steps: int = 1000
+    batch_size: int = 32  # examples an update, over all devices
+    accumulate: int = (
+        1  # cut each batch into so many parts, one after the other: less memory, same result but for dropout's choice
+    )
+    recompute: bool = False  # each layer's inner values in the backward pass: less memory, more time, same result
+    phases: tuple[
+        Phase, ...
+    ] = ()  # in order, `steps` in all; each takes the example files of its length. (): one phase
+    buckets: tuple[int, ...] = ()  # lengths to which batches are cut; examples of like length then stand together
+    next_sentence: bool = True  # of pretraining: whether its next-sentence loss counts; other tasks do not ask
+
+    optimizer: OptimizerName = "adamw"
+    learning_rate: float = 1e-4
+    warmup_steps: int | None = None  # None: a tenth of `steps`
+    schedule: Schedule = "linear"  # after warm-up, from `learning_rate` down to `end_learning_rate` at the last step
+    schedule_power: float = 1.0  # of the polynomial
+    end_learning_rate: float = 0.0
+    weight_decay: float = 0.01  # of matrices; biases and LayerNorm have none
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-6
+    bias_correction: bool = False  # google's optimizer has none: early steps are larger, so warm up long or correct
+    clip_norm: float = 1.0  # of all gradients together; 0 = no clipping
+    layer_decay: float = 1.0  # learning rate of each layer as a share of that of the layer above
+
+    precision: Precision = "float32"
+    xla: bool | None = None  # None: on exactly one GPU
+    gpus: int | None = None  # None: all there are; 0: none
+    seed: int = 12345
+
+    steps_per_call: int = 20  # steps that run without returning to Python
+    report_every: int = 20  # steps
+    evaluate_every: int | None = None  # steps; None: ten times a run
+    evaluation_examples: int | None = 1024  # at most, while training; the last evaluation takes all. None: all
+    checkpoint_every: int | None = None  # steps; None: ten times a run
+    keep_checkpoints: int = 2  # newest ones
+
+    def __post_init__(self):
+        # What was read from JSON: lists, and phases as objects.
+        phases = tuple(phase if isinstance(phase, Phase) else Phase(**phase) for phase in self.phases)
+        object.__setattr__(self, "phases", phases)
+        object.__setattr__(self, "buckets", tuple(self.buckets))
+        require(
+            not phases or sum(phase.steps for phase in phases) == self.steps,
+            f"the phases' steps must add up to steps ({self.steps})",
+            [phase.steps for phase in phases],
+        )
+        require(
+            all(0 < a < b for a, b in zip(self.buckets, self.buckets[1:], strict=False))
+            and min(self.buckets, default=1) > 0,
+            "buckets must be positive and ascending",
+            self.buckets,
+        )
+        for name in ("steps", "batch_size", "accumulate", "steps_per_call", "report_every", "keep_checkpoints"):
+            require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
+        for name in ("evaluate_every", "evaluation_examples", "checkpoint_every"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} must be positive", value)
+        for size in (self.batch_size, *(phase.batch_size or self.batch_size for phase in phases)):
+            require(
+                size % self.accumulate == 0, f"batch_size must be a multiple of accumulate ({self.accumulate})", size
+            )
+        require(self.optimizer in ("adamw", "lamb", "sgd"), "optimizer must be adamw, lamb or sgd", self.optimizer)
+        require(self.learning_rate > 0, "learning_rate must be positive", self.learning_rate)
+        require(
+            0 <= self.end_learning_rate <= self.learning_rate,
+            f"end_learning_rate must be between 0 and learning_rate ({self.learning_rate})",
+            self.end_learning_rate,
+        )
+        require(
+            self.warmup_steps is None or 0 <= self.warmup_steps < self.steps,
+            f"warmup_steps must be at least 0 and less than steps ({self.steps})",
+            self.warmup_steps,
+        )
+        require(
+            self.schedule in ("linear", "polynomial", "constant"),
+            "schedule must be linear, polynomial or constant",
+            self.schedule,
+        )
+        require(
+            self.schedule_power == 1 or self.schedule == "polynomial",
+            "schedule_power needs schedule polynomial",
+            self.schedule_power,
+        )
+        for name in ("schedule_power", "epsilon", "layer_decay"):
+            require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
+        for name in ("weight_decay", "clip_norm"):
+            require(getattr(self, name) >= 0, f"{name} must be 0 or more", getattr(self, name))
+        for name in ("beta_1", "beta_2"):
+            require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1)", getattr(self, name))
+        require(
+            self.precision in ("float32", "bfloat16", "float16"),
+            "precision must be float32, bfloat16 or float16",
+            self.precision,
+        )
+        require(self.gpus is None or self.gpus >= 0, "gpus must be 0 or more", self.gpus)
+        require(0 <= self.seed < 2**31, "seed must be 0 or more and less than 2**31", self.seed)
+
+    @property
+    def warmup(self) -> int:
+        """Steps of warm-up."""
+        return self.steps // 10 if self.warmup_steps is None else self.warmup_steps
+
+    @property
+    def dtype_policy(self) -> str:
+        """Keras's name of the precision."""
+        return self.precision if self.precision == "float32" else f"mixed_{self.precision}"

@@ -48,6 +48,8 @@ def run(home: pathlib.Path) -> None:
     report = json.loads((home / "reports" / "report.json").read_text())
     if not report["blessed"]:
         raise InputError(f"the model did not pass the gate: see {home / 'reports' / 'report.json'}")
+    if report["rolled_back"]:
+        raise InputError(f"the model passed the gate, but was rolled back: see {home / 'reports' / 'report.json'}")
     with server(report["serving_folder"], name) as (grpc_address, rest_address):
         for protocol, target in (("REST", rest_address), ("gRPC", grpc_address)):
             click.echo(f"\nThe pushed model answers over {protocol} ({target}):")

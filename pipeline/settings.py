@@ -3,15 +3,13 @@
 import dataclasses
 import glob
 import json
-import math
 import pathlib
 import re
-import typing
 from typing import Any
 
 from model import settings as encoders
-from model.settings import EncoderSettings
-from model.training_settings import TrainingSettings
+from model.settings import EncoderSettings, TrainingSettings
+from pipeline import values
 from preprocessing.errors import InputError, require
 from preprocessing.settings import CorpusSettings, ExampleSettings, VocabularySettings
 from serving.settings import ExportSettings
@@ -35,7 +33,7 @@ class PipelineSettings:
     embedded_bytes: int = 5_000_000  # of the embedded corpus, when no input is given
     vocabulary: VocabularySettings = VocabularySettings()
     examples: ExampleSettings = ExampleSettings()
-    encoder: EncoderSettings = EncoderSettings()  # its vocab_size is set to the learned vocabulary's
+    encoder: EncoderSettings = EncoderSettings()  # its vocab_size is set to the vocabulary's
     training: TrainingSettings = TrainingSettings()
     export: ExportSettings = ExportSettings()
     gate: GateSettings = GateSettings()
@@ -55,18 +53,56 @@ class PipelineSettings:
         require(0 < self.eval_share < 1, "eval_share must be between 0 and 1", self.eval_share)
 
     def check(self) -> None:
-        """Raises InputError where parts contradict each other (a step is given only the parts that it needs)."""
+        """Raises InputError where parts contradict each other, before the first step (each is given only the parts that
+        it needs)."""
+        length = self.examples.max_seq_length
         require(self.init is None or bool(glob.glob(f"{self.init}*")), "init must be a checkpoint", self.init)
         require(
-            self.examples.max_seq_length <= self.encoder.max_positions,
+            length <= self.encoder.max_positions,
             f"max_seq_length must not exceed the model's max_positions ({self.encoder.max_positions})",
-            self.examples.max_seq_length,
+            length,
         )
         require(
             self.vocabulary.lower_case == self.examples.lower_case,
             f"examples.lower_case must be the vocabulary's ({self.vocabulary.lower_case})",
             self.examples.lower_case,
         )
+        require(
+            self.export.max_seq_length >= length,
+            f"export.max_seq_length must not be less than that of the examples ({length}), which the exported model is "
+            "evaluated on",
+            self.export.max_seq_length,
+        )
+        require(
+            self.examples.masking != "none",
+            "examples.masking must be token, whole-word or ngram: the pipeline trains on examples as they are written",
+            self.examples.masking,
+        )
+        require(
+            self.examples.names == "google",
+            "examples.names must be google: the pipeline's own steps read these names",
+            self.examples.names,
+        )
+        require(
+            self.examples.pairs != "none" or not self.training.next_sentence,
+            "training.next_sentence must be false with examples.pairs none, which have one label",
+            self.training.next_sentence,
+        )
+        require(
+            self.examples.pairs == "none" or self.encoder.type_vocab_size >= 2,
+            f"encoder.type_vocab_size must be at least 2 for the two segments of examples.pairs {self.examples.pairs}",
+            self.encoder.type_vocab_size,
+        )
+        lengths = [phase.max_seq_length for phase in self.training.phases]
+        require(
+            all(phase in (None, length) for phase in lengths),
+            f"a phase's max_seq_length must be that of the examples ({length}), or left out",
+            lengths,
+        )
+        if self.vocabulary.file is not None:
+            from preprocessing import vocab_file  # for the few runs that name one
+
+            vocab_file.load(self.vocabulary.file)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
@@ -78,50 +114,10 @@ class PipelineSettings:
 def from_json(text: str, origin: str = "settings") -> PipelineSettings:
     """Reads what `to_json` wrote; parts that are left out have their defaults. Raises InputError for unknown names."""
     try:
-        values = json.loads(text)
+        found = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{origin}:{error.lineno}: not JSON: {error.msg}") from error
-    return _build(PipelineSettings, values, origin)
-
-
-def _build(cls: type, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise InputError(f"{where} must be a JSON object. Received: {values!r}")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise InputError(f"{where} has no setting {unknown[0]!r}. There are: {', '.join(fields)}")
-    arguments = {}
-    for name, value in values.items():
-        default = fields[name].default
-        if dataclasses.is_dataclass(default):
-            value = _build(type(default), value, f"{where}.{name}")
-        elif isinstance(value, list):
-            value = tuple(value)
-        elif hints[name] is int and isinstance(value, float) and value.is_integer():
-            value = int(value)  # 2e4
-        wanted = str(hints[name]) if typing.get_args(hints[name]) else hints[name].__name__
-        require(_fits(value, hints[name]), f"{where}.{name} must be of type {wanted}", value)
-        arguments[name] = value
-    return cls(**arguments)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    options = typing.get_args(hint)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if typing.get_origin(hint) is typing.Literal:
-        return value in options
-    if typing.get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_fits(item, options[0]) for item in value)
-    if options:
-        return any(_fits(value, option) for option in options)
-    if dataclasses.is_dataclass(hint):
-        return isinstance(value, dict | hint)  # type: ignore[operator]
-    return isinstance(value, hint)
+    return values.build(PipelineSettings, found, origin)
 
 
 def demo() -> PipelineSettings:

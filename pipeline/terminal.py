@@ -170,9 +170,9 @@ class Progress:
 
 @contextlib.contextmanager
 def watch_workers(title: str, unit: str) -> Iterator[str]:
-    """Gives a folder for `preprocessing.progress.WorkerProgress` and shows what stands there until the block ends:
+    """Gives a folder for `preprocessing.beam.progress.WorkerProgress` and shows what stands there until the block ends:
     the counts of `unit`, of documents and of tokens, and their rates."""
-    from preprocessing import progress
+    from preprocessing.beam import progress
 
     folder = tempfile.mkdtemp(prefix="bert-progress-")
     finished = threading.Event()

@@ -8,13 +8,15 @@ import shutil
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
 
-from model import checkpoints, training
-from pipeline import settings as pipeline_settings
-from pipeline import terminal
+from model import training
+from model.settings import EncoderSettings, TrainingSettings
+from model.tasks.pretraining import Pretraining
+from pipeline import terminal, values
 from pipeline.components.vocabulary import FILE
-from preprocessing import vocabulary
-from preprocessing.errors import InputError
-from serving import export
+from preprocessing import vocab_file
+from preprocessing.settings import VocabularySettings
+from serving.export import exporting
+from serving.settings import ExportSettings
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -24,30 +26,34 @@ def run_fn(fn_args: FnArgs) -> None:
     where it stopped, although TFX gives it another output folder. Log, curves and final checkpoint are then moved to
     `fn_args.model_run_dir`.
     """
-    run = pipeline_settings.from_json(fn_args.custom_config["settings"])
+    run = values.read(
+        fn_args.custom_config["settings"],
+        encoder=EncoderSettings,
+        training=TrainingSettings,
+        vocabulary=VocabularySettings,
+        export=ExportSettings,
+        init=str | None,
+    )
     examples = _examples_folder(fn_args.train_files)
     vocab_path = os.path.join(examples, FILE)
-    tokens = vocabulary.load(vocab_path)
-    if run.init and (known := checkpoints.vocab_file(run.init)) and vocabulary.load(str(known)) != tokens:
-        raise InputError(
-            f"{run.init}: a checkpoint to begin with must have the vocabulary that was learned here ({vocab_path}), "
-            "else its ids would mean other words; leave init out"
-        )
+    tokens = vocab_file.load(vocab_path)
     work = pathlib.Path(fn_args.custom_config["work_folder"], _fingerprint(fn_args))
     encoder_settings = dataclasses.replace(run.encoder, vocab_size=len(tokens))
     with terminal.Progress("  training", total=run.training.steps, unit="steps") as progress:
         result = training.train(
             encoder_settings,
             run.training,
-            train_files=fileio.glob(os.path.join(examples, "Split-train", "*")),
-            eval_files=fileio.glob(os.path.join(examples, "Split-eval", "*")),
+            task=Pretraining(next_sentence=run.training.next_sentence),
+            # Sorted: which example stands where in the stream depends on the order of the files.
+            train_files=sorted(fileio.glob(os.path.join(examples, "Split-train", "*"))),
+            eval_files=sorted(fileio.glob(os.path.join(examples, "Split-eval", "*"))),
             output=str(work),
             vocab_path=vocab_path,
             lower_case=run.vocabulary.lower_case,
             init=run.init,
             report=lambda step, total, figures: progress.update(step, **terminal.training_figures(figures)),
         )
-    export.export(
+    exporting.export(
         result.encoder, vocab_path, fn_args.serving_model_dir, run.export, lower_case=run.vocabulary.lower_case
     )
     for name in ("model", "logs", "curves.png"):

@@ -1,4 +1,4 @@
-"""The feature contract: what a pretraining example is, stated once.
+"""The feature contract: what a pretraining example is, stated once, and how one states what any example is.
 
 Names and layout are those of google-research/bert's `create_pretraining_data.py`, so that its readers and TF Model
 Garden's read our files. One example is a serialized `tf.Example`; L is `max_seq_length`, P `max_predictions`:
@@ -27,6 +27,12 @@ which does follow A; `man` (2158) is masked and `store` (3573) is predicted but 
 Unmasking (writing `masked_lm_ids` back at `masked_lm_positions` where the weight is 1) restores the original ids.
 """
 
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+
 INPUT_IDS = "input_ids"
 INPUT_MASK = "input_mask"
 SEGMENT_IDS = "segment_ids"
@@ -46,10 +52,86 @@ MODEL_GARDEN_NAMES = {INPUT_IDS: "input_word_ids", SEGMENT_IDS: "input_type_ids"
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
+# The axis along which the features of a token lie: it is cut where a batch is shorter.
+LENGTH = "L"
+# Not the axis of a feature but a bound of ids: the model's number of tokens.
+VOCABULARY = "V"
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """A list of numbers in each example.
+
+    Attributes:
+        size: how many: a number, or the name of an axis. An axis is as long as in the first example of the files;
+            what lies along `LENGTH` is cut with the sequence.
+        rule: what each number must be, in words for the error.
+        least, below: each is `least` or more and less than `below`: numbers, or the name of an axis, or `VOCABULARY`.
+            None: there is no such bound.
+        stored: its type in memory. In files integers are int64, in the model int32; other numbers are float32 in both.
+    """
+
+    size: int | str
+    rule: str
+    least: float | None = 0
+    below: int | str | None = None
+    stored: Literal["int8", "int32", "float32"] = "int32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What the examples of a task are: the same code then reads, checks, keeps and batches them.
+
+    Attributes:
+        features: by name; the three of `SEQUENCE_FEATURES` among them, since an encoder needs them.
+        written_by: the command that writes such files, for errors.
+        check: arrays [N, size] by name -> the first row that breaks a rule which no single feature can state, and that
+            rule with what was received; None when all keep it.
+    """
+
+    features: Mapping[str, Feature]
+    written_by: str
+    check: Callable[[Mapping[str, np.ndarray]], tuple[int, str] | None] = lambda arrays: None
+
+    def lengths(self, axes: Mapping[str, int]) -> dict[str, int]:
+        """Number of values of each feature, by name, where the axes are so long."""
+        return {
+            name: axes[feature.size] if isinstance(feature.size, str) else feature.size
+            for name, feature in self.features.items()
+        }
+
+
+# What every example for an encoder has.
+SEQUENCE = {
+    INPUT_IDS: Feature(LENGTH, "a token id must lie inside the model's vocabulary", below=VOCABULARY),
+    INPUT_MASK: Feature(LENGTH, "the mask must be 0 or 1", below=2, stored="int8"),
+    SEGMENT_IDS: Feature(LENGTH, "a segment must be 0 or 1", below=2, stored="int8"),
+}
+
+
+def _predictions_are_of_tokens(arrays: Mapping[str, np.ndarray]) -> tuple[int, str] | None:
+    positions = arrays[MASKED_LM_POSITIONS]
+    real = np.take_along_axis(arrays[INPUT_MASK], positions.astype(np.int64), 1)
+    beyond = (arrays[MASKED_LM_WEIGHTS] > 0) & (real == 0)
+    if not beyond.any():
+        return None
+    row, column = np.argwhere(beyond)[0]
+    return int(row), f"a masked position must be a token's. Received: {positions[row, column]}"
+
+
+MASKED_PAIRS = Spec(
+    SEQUENCE
+    | {
+        MASKED_LM_POSITIONS: Feature("P", "a position must lie inside the sequence", below=LENGTH),
+        MASKED_LM_IDS: Feature("P", "a token id must lie inside the model's vocabulary", below=VOCABULARY),
+        MASKED_LM_WEIGHTS: Feature("P", "a weight must be a finite number", stored="float32"),
+        NEXT_SENTENCE_LABELS: Feature(1, "the label must be 0 or 1", below=2),
+    },
+    "`bert examples`",
+    _predictions_are_of_tokens,
+)
+
+
 def lengths(max_seq_length: int, max_predictions: int) -> dict[str, int]:
-    """Number of values of each feature, by name."""
-    return (
-        dict.fromkeys(SEQUENCE_FEATURES, max_seq_length)
-        | dict.fromkeys(PREDICTION_FEATURES, max_predictions)
-        | {NEXT_SENTENCE_LABELS: 1}
-    )
+    """Number of values of each feature of a masked pair, by name."""
+    return MASKED_PAIRS.lengths({LENGTH: max_seq_length, "P": max_predictions})

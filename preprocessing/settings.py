@@ -33,10 +33,11 @@ class CorpusSettings:
 
 @dataclasses.dataclass(frozen=True)
 class VocabularySettings:
-    """WordPiece vocabulary to learn."""
+    """WordPiece vocabulary: learned, or taken from a file as it is, for runs whose models are to be compared."""
 
-    size: int = 30_522
+    size: int = 30_522  # to learn; a file has its own
     lower_case: bool = True
+    file: str | None = None  # a `vocab.txt`
 
     def __post_init__(self):
         require(self.size > 5, "the vocabulary size must exceed its 5 special tokens", self.size)

@@ -8,31 +8,37 @@
 Only a folder needs TensorFlow; the other two import in a fraction of a second.
 """
 
+import contextlib
 import dataclasses
 import http.client
+import io
 import json
 import os
 import pathlib
 import random
 import re
+import socket
 import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
 from preprocessing.errors import InputError, require
-from serving import golden
-from serving.request_error import Code, RequestError
+from serving.export import golden
+from serving.protocol.errors import Code, RequestError
 
 Arrays = dict[str, np.ndarray]
+_Signatures = dict[str, tuple[Collection[str], Collection[str]]]  # names of inputs and outputs
 Texts = Sequence[str | bytes]
 
 _CODES = {405: Code.INVALID_ARGUMENT, 413: Code.INVALID_ARGUMENT}  # that have no gRPC code of their own
 # Worth another try: nothing was answered, and Predict changes nothing.
 _PASSING = (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)
+_CLOSED = "the client has been closed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Client:
         root_certificates: PEM bytes that the server's certificate is checked against; makes gRPC speak TLS.
 
     Calls raise RequestError, whose `code` is gRPC's, whatever the protocol; over REST, where several are status 400,
-    INVALID_ARGUMENT stands for them.
+    INVALID_ARGUMENT stands for them. What still waits for a server at `close`, or asks it afterwards, is CANCELLED.
     """
 
     def __init__(
@@ -96,7 +102,7 @@ class Client:
         """All outputs of a signature, by name. Inputs are lists of texts (or bytes), or arrays; strings come back as
         object arrays of bytes."""
         arrays = {name: _array(values) for name, values in inputs.items()}
-        return self._retried(lambda seconds: self._transport.predict(signature, arrays, seconds))
+        return self._retried(lambda end: self._transport.predict(signature, arrays, end))
 
     def embed(self, texts: Texts) -> np.ndarray:
         """float32 [texts, hidden]."""
@@ -127,18 +133,27 @@ class Client:
             for tokens, length in zip(outputs["tokens"], outputs["length"], strict=True)
         ]
 
+    def signatures(self) -> dict[str, tuple[list[str], list[str]]]:
+        """Names of the inputs and of the outputs, in the order of the alphabet, by signature."""
+        found = self._retried(self._transport.signatures)
+        return {
+            name: (sorted(inputs), sorted(outputs))
+            for name, (inputs, outputs) in sorted(found.items())
+            if not name.startswith("__saved_model")  # what TensorFlow itself runs
+        }
+
     def versions(self) -> dict[int, str]:
         """State by version: `AVAILABLE`, `LOADING`, `END` (refused) and so on."""
         return self._retried(self._transport.versions)
 
     def _retried(self, call: Callable[[float], object]):
         """Tries a call until its time is up, waiting longer each time, by chance, so that clients do not come back all
-        at once."""
+        at once. The call is told when that is, in monotonic seconds: whatever it does, it has no more."""
         end = time.monotonic() + self._timeout
         wait = 0.05
         for left in reversed(range(self._tries)):
             try:
-                return call(end - time.monotonic())
+                return call(end)
             except RequestError as error:
                 pause = wait * (0.5 + random.random())
                 if error.code not in _PASSING or not left or time.monotonic() + pause >= end:
@@ -151,7 +166,7 @@ class _Grpc:
     def __init__(self, target, model, version, label, root_certificates):
         import grpc
 
-        from serving import protos, tensors
+        from serving.protocol import protos, tensors
 
         self._grpc, self._protos, self._tensors = grpc, protos, tensors
         self._target = target
@@ -163,20 +178,27 @@ class _Grpc:
         else:
             self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(root_certificates), options)
         self._predict = self._method(protos.PREDICT, protos.PredictResponse)
+        self._metadata = self._method(protos.GET_MODEL_METADATA, protos.GetModelMetadataResponse)
         self._status = self._method(protos.GET_MODEL_STATUS, protos.GetModelStatusResponse)
 
-    def predict(self, signature, inputs: Mapping[str, np.ndarray], seconds) -> Arrays:
+    def predict(self, signature, inputs: Mapping[str, np.ndarray], end) -> Arrays:
         request = self._protos.PredictRequest(model_spec={**self._spec, "signature_name": signature})
         for name, array in inputs.items():
             self._tensors.to_proto(array, request.inputs[name])
-        response = self._called(self._predict, request, seconds)
+        response = self._called(self._predict, request, end)
         return {name: self._tensors.from_proto(proto) for name, proto in response.outputs.items()}
 
-    def versions(self, seconds) -> dict[int, str]:
+    def signatures(self, end) -> _Signatures:
+        request = self._protos.GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
+        packed = self._called(self._metadata, request, end).metadata["signature_def"]
+        found = self._protos.SignatureDefMap.FromString(packed.value).signature_def
+        return {name: (signature.inputs, signature.outputs) for name, signature in found.items()}
+
+    def versions(self, end) -> dict[int, str]:
         names = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
         request = self._protos.GetModelStatusRequest(model_spec=self._spec)
-        response = self._called(self._status, request, seconds)
-        return {status.version: names[status.state] for status in response.model_version_status}
+        response = self._called(self._status, request, end)
+        return {status.version: names.get(status.state, "UNKNOWN") for status in response.model_version_status}
 
     def close(self):
         self._channel.close()
@@ -188,9 +210,11 @@ class _Grpc:
             response_deserializer=response.FromString,
         )
 
-    def _called(self, method, request, seconds):
+    def _called(self, method, request, end):
         try:
-            return method(request, timeout=max(seconds, 0.001))
+            return method(request, timeout=_left(end))
+        except ValueError:  # of a closed channel
+            raise RequestError(Code.CANCELLED, _CLOSED) from None
         except self._grpc.RpcError as error:
             known = error.code().name in Code.__members__
             code = Code[error.code().name] if known else Code.UNKNOWN
@@ -204,6 +228,8 @@ class _Rest:
             self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
         except ValueError as error:
             raise InputError(f"{target}: no address of a server ({error})") from None
+        if not self._host:
+            raise InputError(f"{target}: no address of a server (it names no host)")
         self._tls = None
         if parts.scheme == "https":
             cadata = root_certificates.decode() if root_certificates else None
@@ -214,72 +240,134 @@ class _Rest:
         elif label is not None:
             self._path += f"/labels/{urllib.parse.quote(label)}"
         self._mine = threading.local()  # a connection per thread, kept open
+        self._all: weakref.WeakSet[http.client.HTTPConnection] = weakref.WeakSet()  # those of a thread end with it
+        self._closed = False
+        self._lock = threading.Lock()
 
-    def predict(self, signature, inputs: Mapping[str, np.ndarray], seconds) -> Arrays:
+    def predict(self, signature, inputs: Mapping[str, np.ndarray], end) -> Arrays:
         body = {
             "signature_name": signature,
             "inputs": {name: golden.encoded(array.tolist()) for name, array in inputs.items()},
         }
-        outputs = self._asked("POST", f"{self._path}:predict", json.dumps(body).encode(), seconds)["outputs"]
-        if not isinstance(outputs, dict):  # a single output has no name in JSON: ask for it
-            definitions = self._asked("GET", f"{self._path}/metadata", None, seconds)["metadata"]["signature_def"]
-            outputs = {next(iter(definitions["signature_def"][signature]["outputs"])): outputs}
-        return {name: _from_json(values) for name, values in outputs.items()}
+        answer = self._asked("POST", f"{self._path}:predict", json.dumps(body).encode(), end)
+        with self._understood():
+            outputs = answer["outputs"]
+            if not isinstance(outputs, dict):  # a single output has no name in JSON: ask for it
+                (name,) = self.signatures(end)[signature][1]
+                outputs = {name: outputs}
+            return {name: _from_json(values) for name, values in outputs.items()}
 
-    def versions(self, seconds) -> dict[int, str]:
-        statuses = self._asked("GET", self._path, None, seconds)["model_version_status"]
-        return {int(status["version"]): status["state"] for status in statuses}
+    def signatures(self, end) -> _Signatures:
+        answer = self._asked("GET", f"{self._path}/metadata", None, end)
+        with self._understood():
+            found = answer["metadata"]["signature_def"]["signature_def"]
+            return {name: (dict(one["inputs"]), dict(one["outputs"])) for name, one in found.items()}
+
+    def versions(self, end) -> dict[int, str]:
+        answer = self._asked("GET", self._path, None, end)
+        with self._understood():
+            return {int(status["version"]): status["state"] for status in answer["model_version_status"]}
 
     def close(self):
-        if connection := getattr(self._mine, "connection", None):
-            connection.close()
-            self._mine.connection = None
+        with self._lock:
+            self._closed = True
+            for connection in self._all:
+                if connection.sock is not None:
+                    with contextlib.suppress(OSError):
+                        connection.sock.shutdown(socket.SHUT_RDWR)  # whoever waits for an answer is told
+                connection.close()
 
-    def _asked(self, method, path, body, seconds):
+    @contextlib.contextmanager
+    def _understood(self):
+        """Whatever is missing in an answer, or of another type, it is not that of such a server."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise RequestError(
+                Code.UNKNOWN, f"{self._host}:{self._port} did not answer as TensorFlow Serving does"
+            ) from None
+
+    def _asked(self, method, path, body, end):
         reused = getattr(self._mine, "connection", None) is not None
         try:
-            status, content = self._exchange(method, path, body, seconds)
-        except TimeoutError:
-            self.close()
-            raise RequestError(Code.DEADLINE_EXCEEDED, f"no answer from {self._host} in time") from None
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
+            status, content = self._exchange(method, path, body, end)
+        except Exception as error:
+            if connection := getattr(self._mine, "connection", None):
+                connection.close()
+                self._mine.connection = None
+            if self._closed:  # under the call's feet: anything may have failed
+                raise RequestError(Code.CANCELLED, _CLOSED) from None
+            if isinstance(error, TimeoutError):
+                raise RequestError(Code.DEADLINE_EXCEEDED, f"no answer from {self._host} in time") from None
+            if not isinstance(error, OSError | http.client.HTTPException):
+                raise
             if reused:  # the server closes connections that were idle for long
-                return self._asked(method, path, body, seconds)
+                return self._asked(method, path, body, end)
             said = error if isinstance(error, OSError) else f"did not answer in HTTP ({type(error).__name__})"
             raise RequestError(Code.UNAVAILABLE, f"{self._host}:{self._port}: {said}") from None
         try:
             answer = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise RequestError(
                 Code.UNKNOWN, f"{self._host}:{self._port} did not answer in JSON (HTTP {status})"
             ) from None
         if status != 200:
             code = next((code for code in Code if code.http_status == status), _CODES.get(status, Code.UNKNOWN))
-            raise RequestError(code, answer.get("error", content[:200].decode("utf-8", "replace")))
+            message = answer.get("error") if isinstance(answer, dict) else None
+            raise RequestError(code, message if isinstance(message, str) else content[:200].decode("utf-8", "replace"))
         return answer
 
-    def _exchange(self, method, path, body, seconds):
+    def _exchange(self, method, path, body, end):
         connection = getattr(self._mine, "connection", None)
         if connection is None:
             if self._tls:
                 connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls)
             else:
                 connection = http.client.HTTPConnection(self._host, self._port)
-            self._mine.connection = connection
-        connection.timeout = max(seconds, 0.001)
-        if connection.sock:
-            connection.sock.settimeout(connection.timeout)
+            with self._lock:
+                if self._closed:
+                    raise OSError
+                self._mine.connection = connection
+                self._all.add(connection)
+        connection.response_class = lambda sock, **options: http.client.HTTPResponse(
+            _Until(end, sock),  # type: ignore[arg-type]  # all that it wants of a socket is `makefile`
+            **options,
+        )
+        connection.timeout = _left(end)
+        if connection.sock is None:
+            connection.connect()
+        connection.sock.settimeout(_left(end))
         connection.request(method, path, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         return response.status, response.read()
+
+
+class _Until(io.RawIOBase):
+    """What comes from a socket until a deadline. A socket's own timeout begins anew with every byte."""
+
+    def __init__(self, end, sock):
+        self._end, self._sock, self._file = end, sock, sock.makefile("rb", buffering=0)
+
+    def makefile(self, mode):
+        return io.BufferedReader(self)
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self._sock.settimeout(_left(self._end))
+        return self._file.readinto(buffer)
+
+    def close(self):
+        self._file.close()
+        super().close()
 
 
 class _Folder:
     def __init__(self, folder, model, version, label):
         if label is not None:
             raise InputError("version labels are a server's; name the version")
-        from serving import versions
+        from serving.engine import versions
 
         if (folder / "saved_model.pb").is_file():
             number, path = 1, folder
@@ -292,7 +380,7 @@ class _Folder:
                     f"{folder}: not host:port, no http:// address, and no folder with version {version or '1, 2, ...'}"
                 )
             number, path = version, found[version]
-        from serving.loaded_model import LoadedModel
+        from serving.engine.loaded_model import LoadedModel
 
         self._number = number
         try:
@@ -300,16 +388,27 @@ class _Folder:
         except Exception as error:  # TensorFlow raises many kinds
             raise InputError(f"{path}: cannot be loaded: {(str(error).splitlines() or ['?'])[0]}") from None
 
-    def predict(self, signature, inputs, seconds) -> Arrays:
+    def predict(self, signature, inputs, end) -> Arrays:
         found = self._model.signature(signature)
         found.checked(inputs)
         return found(inputs)
 
-    def versions(self, seconds) -> dict[int, str]:
+    def signatures(self, end) -> _Signatures:
+        return {name: (one.inputs, one.outputs) for name, one in self._model.signatures.items()}
+
+    def versions(self, end) -> dict[int, str]:
         return {self._number: "AVAILABLE"}
 
     def close(self):
         pass
+
+
+def _left(end: float) -> float:
+    """Seconds until a deadline. Raises RequestError when it is over."""
+    seconds = end - time.monotonic()
+    if seconds <= 0:
+        raise RequestError(Code.DEADLINE_EXCEEDED, "no answer in time")
+    return seconds
 
 
 def _array(values) -> np.ndarray:
@@ -327,6 +426,8 @@ def _from_json(values) -> np.ndarray:
     if any(isinstance(leaf, str | dict) for leaf in _leaves(values)):
         return np.array(golden.decoded(values), object)
     array = np.array(values)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"no numbers: {array.dtype}")
     return array.astype(np.float32) if array.dtype.kind == "f" or not array.size else array
 
 

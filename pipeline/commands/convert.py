@@ -1,11 +1,12 @@
 """`bert convert`: a checkpoint from one format into another, read back and compared."""
 
+import contextlib
+import dataclasses
 import pathlib
-import shutil
-import tempfile
 
 import click
 
+from preprocessing import storage
 from preprocessing.errors import InputError
 
 TOLERANCE = 1e-5  # of outputs; the weights are the same bits, but sums may be ordered otherwise
@@ -26,40 +27,44 @@ def command(source, output, to, ignore):
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--output must be a new or empty folder. Received: {output}")
 
-    from model import checkpoints, formats_keras_hub
+    from model import checkpoints
+    from model.checkpoints import keras_hub
 
     kind = checkpoints.recognise(source)
     encoder = checkpoints.load(source, ignore=ignore, report=click.echo)
-    settings, vocab = encoder.settings, checkpoints.vocab_file(source)
+    settings, tokenizer = encoder.settings, checkpoints.tokenizer(source)
     click.echo(
         f"{source}: {kind}, {settings.num_layers} layers, {settings.hidden_size} hidden, "
         f"{encoder.count_params():,} parameters, heads: {', '.join(encoder.heads) or 'none'}"
     )
-    if vocab is None:
+    if tokenizer.tokens is None:
         click.echo("no vocabulary beside it")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target, so that the move is one rename: the target is whole or absent.
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise InputError(f"--output must be writable: {error}") from error
-    try:
-        checkpoints.save_as(to, encoder, partial, vocab, checkpoints.lower_case(source))
-        difference = checkpoints.largest_difference(encoder, checkpoints.load(partial, report=lambda line: None))
-        if difference > TOLERANCE:
-            raise InputError(f"what was written does not give the same outputs: they differ by up to {difference:.3g}")
-        if to == "keras-hub":
-            theirs = formats_keras_hub.backbone_difference(encoder, partial)
-            reason = ": it computes GELU by the tanh approximation only" if settings.activation == "gelu" else ""
-            click.echo(f"keras-hub's own BertBackbone differs by up to {theirs:.3g}{reason}")
-        partial.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    elif len(tokenizer.tokens) > settings.vocab_size:
+        click.echo(f"{len(tokenizer.tokens)} tokens in its vocabulary, {settings.vocab_size} in the model: left out")
+        tokenizer = dataclasses.replace(tokenizer, tokens=None)
+    with contextlib.ExitStack() as stack:
+        try:
+            # Beside the target, so that the move is one rename: the target is whole or absent.
+            unfinished = storage.unfinished(target.parent, f".unfinished-{target.name}-")
+            partial = stack.enter_context(unfinished)
+        except OSError as error:
+            raise InputError(f"--output must be writable: {error}") from error
+        try:
+            checkpoints.save_as(to, encoder, partial, tokenizer)
+            difference = checkpoints.largest_difference(encoder, checkpoints.load(partial, report=lambda line: None))
+            if difference > TOLERANCE:
+                raise InputError(
+                    f"what was written does not give the same outputs: they differ by up to {difference:.3g}"
+                )
+            if to == "keras-hub":
+                theirs = keras_hub.backbone_difference(encoder, partial)
+                reason = ": it computes GELU by the tanh approximation only" if settings.activation == "gelu" else ""
+                click.echo(f"keras-hub's own BertBackbone differs by up to {theirs:.3g}{reason}")
+            if target.exists():
+                target.rmdir()
+            partial.rename(target)
+        except OSError as error:
+            raise InputError(f"{target}: cannot be written: {error}") from error
     files = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
     click.echo(f"{target}: {to}: {', '.join(files)}")
     click.echo(f"largest difference of outputs after reading it back: {difference:.3g}")

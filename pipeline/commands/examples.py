@@ -11,8 +11,9 @@ from typing import get_args
 import click
 
 from pipeline import terminal
-from preprocessing import outputs, vocabulary, worker_nursery
 from preprocessing import settings as s
+from preprocessing import storage, vocab_file
+from preprocessing.beam import nursery
 from preprocessing.errors import InputError, require
 
 DEFAULTS = s.ExampleSettings()
@@ -55,7 +56,11 @@ def _choice(kind) -> click.Choice:
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED)
 def command(inputs, vocab, output, format_, text_field, language, max_bad_share, workers, shards, compression,
             overwrite, show, cased, beam_options, **options):  # fmt: skip
-    """Turns text into masked sentence pairs. Options of Beam (another runner, say) go after `--`."""
+    """Turns text into masked sentence pairs. Options of Beam (another runner, say) go after `--`.
+
+    Tokens stand in temporary files in the output folder meanwhile: 4 bytes each, twice that from some 500 million on.
+    Of each document some 60 bytes are held in memory. One run takes up to 524 billion tokens.
+    """
     if beam_options and not beam_options[0].startswith("-"):
         raise InputError(f"unexpected argument {beam_options[0]!r}: quote a glob, or give --input for each file")
     if inputs or not show:
@@ -70,24 +75,25 @@ def command(inputs, vocab, output, format_, text_field, language, max_bad_share,
 
 def _make(corpus_settings, settings, vocab, output, workers, shards, compression, overwrite, beam_options):
     if workers > 1 and not beam_options:
-        worker_nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
+        nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
     from apache_beam.io.filesystems import FileSystems
-    from apache_beam.options.pipeline_options import PipelineOptions
 
-    from preprocessing import beam_runner, beam_transforms, corpus
+    from preprocessing.beam import runner
+    from preprocessing.corpus import inputs
+    from preprocessing.examples import writing
 
-    vocabulary.load(vocab)
-    chunks = corpus.find_chunks(corpus_settings)
+    vocab_file.load(vocab)
+    chunks = inputs.find_chunks(corpus_settings)
     size = sum(chunk.size for chunk in chunks)
-    shards = shards or beam_transforms.number_of_shards(size, settings.dupe_factor)
-    local = not PipelineOptions(list(beam_options)).get_all_options().get("runner")
+    shards = shards or writing.number_of_shards(size, settings.dupe_factor)
+    local = not runner.named_runner(beam_options)
     workers = workers or (os.cpu_count() or 1 if size * settings.dupe_factor > _BYTES_WORTH_WORKERS else 1)
     shards = max(shards, workers) if local else shards
-    pipeline = beam_runner.make_pipeline(beam_runner.make_options(beam_options, workers))
+    pipeline = runner.make_pipeline(runner.make_options(beam_options, workers))
     folder = _Folder(output, overwrite)
     try:
         with terminal.watch_workers("Examples", unit="examples") as progress_folder:
-            _ = pipeline | "Examples" >> beam_transforms.WriteExamples(
+            _ = pipeline | "Examples" >> writing.WriteExamples(
                 settings,
                 os.path.abspath(vocab) if os.path.exists(vocab) else vocab,
                 folder.scratch,
@@ -98,8 +104,8 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
                 corpus=corpus_settings,
                 set_aside=FileSystems.join(folder.scratch, _SET_ASIDE),
             )
-            report = beam_transforms.report(beam_runner.counters(beam_runner.run(pipeline)))
-        names = [beam_transforms.shard_name(shard, shards, compression) for shard in range(shards)]
+            report = writing.report(runner.counters(runner.run(pipeline)))
+        names = [writing.shard_name(shard, shards, compression) for shard in range(shards)]
         if report["lines"]:  # a runner without counters has none either
             require(
                 report["examples"] > 0, f"{', '.join(corpus_settings.input)}: text must give at least one example", 0
@@ -131,11 +137,11 @@ class _Folder:
         self.scratch = FileSystems.join(output, f".unfinished-{platform.node()}-{uuid.uuid4().hex}")
         self.tokens = FileSystems.join(self.scratch, "tokens")
         try:
-            if not outputs.is_remote(output):
+            if not storage.is_remote(output):
                 os.makedirs(output, exist_ok=True)
                 unfinished = os.path.join(glob.escape(output), f".unfinished-{platform.node()}-*")
-                self._held.enter_context(outputs.alone(os.path.join(output, ".lock"), output, unfinished))
-            self._old = outputs.listed(output)
+                self._held.enter_context(storage.alone(os.path.join(output, ".lock"), output, unfinished))
+            self._old = storage.listed(output)
             if not overwrite and any(os.path.basename(path) != _SET_ASIDE_OF_FAILED for path in self._old):
                 raise InputError(f"{output}: the output folder is not empty; choose another or give --overwrite")
             FileSystems.mkdirs(self.tokens)
@@ -148,13 +154,13 @@ class _Folder:
 
     def keep(self, names: list[str], report: dict) -> None:
         """Puts what was written in place, report.json last: where that stands, the shards are complete."""
-        new = [path for path in outputs.listed(self._output) if _is_result(path) and path not in self._old]
+        new = [path for path in storage.listed(self._output) if _is_result(path) and path not in self._old]
         if new:
             raise InputError(
                 f"{self._output}: no other run may write there meanwhile; choose another --output. Received: {new[0]}"
             )
         for path in sorted(filter(_is_result, self._old), key=lambda path: os.path.basename(path) != _REPORT):
-            outputs.delete(path)
+            storage.delete(path)
         if self._files.exists(self._files.join(self.scratch, _SET_ASIDE)):
             names = [*names, _SET_ASIDE]
         sources, places = ([self._files.join(at, name) for name in names] for at in (self.scratch, self._output))
@@ -169,14 +175,14 @@ class _Folder:
         if not self._files.exists(source):
             return None
         if self._files.exists(place):
-            outputs.delete(place)
+            storage.delete(place)
         self._files.rename([source], [place])
         return place
 
     def clean(self) -> None:
         with self._held:
             if self._files.exists(self.scratch):
-                outputs.delete(self.scratch)
+                storage.delete(self.scratch)
 
 
 def _is_result(path: str) -> bool:
@@ -192,10 +198,11 @@ def _show(output: str, vocab: str, count: int) -> None:
     """Prints examples: A and B in two colours, what is to be predicted beside what stands there."""
     from tfx_bsl.coders.example_coder import ExampleToNumpyDict
 
-    from preprocessing import chunks, features, tfrecord
+    from preprocessing import features, tfrecord
+    from preprocessing.corpus import chunks
 
-    pieces = vocabulary.load(vocab)
-    shards = [path for path in outputs.listed(output) if os.path.basename(path).startswith("examples-")]
+    pieces = vocab_file.load(vocab)
+    shards = [path for path in storage.listed(output) if os.path.basename(path).startswith("examples-")]
     if not shards:
         raise InputError(f"{output}: no examples there; give --input to make some")
     labels = _LABELS[_pairs(output)]

@@ -23,7 +23,7 @@ def command(model, output, name, vocab, lower_case, as_json, **settings):
     """
     import json
 
-    from serving.export import REPORT, export_version
+    from serving.export.exporting import REPORT, export_version
     from serving.settings import ExportSettings
 
     version = export_version(

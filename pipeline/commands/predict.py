@@ -9,9 +9,7 @@ import click
 
 from preprocessing.errors import InputError
 
-# How many texts a signature takes for one answer.
-_PAIRS = {"next_sentence": ("first", "second")}
-_OPTIONAL_PAIRS = ("attention", "features")
+SECOND = "second"  # may be empty where there is a text beside it; see serving.signatures.base
 
 
 @click.command()
@@ -29,21 +27,23 @@ _OPTIONAL_PAIRS = ("attention", "features")
 def command(texts, signature, server, rest, folder, model_name, version, timeout, as_json):
     """Ask a server, or an exported model, from the command line.
 
-    next_sentence takes its TEXTS in pairs.
+    A signature of two texts, as next_sentence, takes its TEXTS in pairs. The model says which those are.
 
         bert predict --signature fill_mask 'Paris is the [MASK] of France.'
     """
     if sum(target is not None for target in (server, rest, folder)) > 1:
         raise InputError("give one of --server, --rest and --model")
     from serving.client import Client
-    from serving.request_error import RequestError
+    from serving.protocol.errors import RequestError
 
     target = pathlib.Path(folder) if folder is not None else "127.0.0.1:8500" if server is None else server
     if rest is not None:
         target = rest if rest.startswith(("http://", "https://")) else f"http://{rest}"
-    inputs = _inputs(signature, texts)
     try:
         with Client(target, model=model_name, version=version, timeout=timeout) as client:
+            # Of a signature that is not there the server says so itself.
+            names, _ = client.signatures().get(signature, (["text"], []))
+            inputs = _inputs(signature, names, texts)
             # The bytes that were typed, whatever they are.
             outputs = client.predict(signature, **{name: [*map(os.fsencode, value)] for name, value in inputs.items()})
     except RequestError as error:
@@ -51,18 +51,21 @@ def command(texts, signature, server, rest, folder, model_name, version, timeout
     if as_json:
         click.echo(json.dumps(_plain(outputs), ensure_ascii=False))
         return
-    for line in _table(signature, inputs, outputs):
+    for line in _table(inputs, outputs):
         click.echo(line.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
-def _inputs(signature, texts):
-    if signature in _PAIRS:
-        if len(texts) % 2:
-            raise InputError(f"{signature} takes texts in pairs. Received: {len(texts)}")
-        return dict(zip(_PAIRS[signature], (texts[::2], texts[1::2]), strict=True))
-    if signature.startswith(_OPTIONAL_PAIRS):
-        return {"text": texts, "second": [""] * len(texts)}
-    return {"examples" if signature == "evaluate" else "text": texts}
+def _inputs(signature, names, texts):
+    """The texts for each of the signature's inputs, in turn."""
+    needed = [name for name in names if name != SECOND or "text" not in names]
+    if not needed:
+        raise InputError(f"{signature} takes no texts")
+    if len(texts) % len(needed):
+        kind = {2: "pairs"}.get(len(needed), f"groups of {len(needed)}")
+        raise InputError(f"{signature} takes texts in {kind} ({', '.join(needed)}). Received: {len(texts)}")
+    inputs = {name: texts[start :: len(needed)] for start, name in enumerate(needed)}
+    empty = [""] * (len(texts) // len(needed))
+    return inputs | {name: empty for name in names if name not in needed}
 
 
 def _plain(outputs):
@@ -76,14 +79,14 @@ def _text(nested):
     return nested.decode("utf-8", "replace") if isinstance(nested, bytes) else nested
 
 
-def _table(signature, inputs, outputs):
-    """Lines for people: bars for fill_mask, rows for the rest."""
-    if signature == "fill_mask":
+def _table(inputs, outputs):
+    """Lines for people: bars for candidates, rows for the rest."""
+    if {"mask_count", "tokens", "scores"} <= outputs.keys():
         yield from _filled(inputs["text"], outputs)
-    elif signature == "next_sentence":
+    elif "is_next" in outputs:
         for first, second, share in zip(inputs["first"], inputs["second"], outputs["is_next"], strict=True):
             yield f"{share:7.2%}  {first}  ->  {second}"
-    elif signature == "tokenize":
+    elif {"ids", "tokens", "length"} <= outputs.keys():
         for row, text in enumerate(inputs["text"]):
             yield text
             ids = outputs["ids"][row]

@@ -41,6 +41,12 @@ from preprocessing.errors import InputError
     "--masking", type=click.Choice(["token", "whole-word", "ngram"]), help="Mask anew in each epoch; unmasked examples."
 )
 @click.option(
+    "--next-sentence/--no-next-sentence",
+    default=True,
+    show_default=True,
+    help="Whether that loss counts; not for examples written with --pairs none.",
+)
+@click.option(
     "--lower-case/--cased", default=None, help="Kind of vocabulary, for the model's configuration; else left open."
 )
 @click.option("--gpus", type=int, help="By default all there are.")
@@ -50,19 +56,21 @@ from preprocessing.errors import InputError
 def command(examples, vocab, config, steps, output, held_out, init, phases, masking, lower_case, **options):
     """Pretrains an encoder. The same command in the same folder goes on with an interrupted run."""
     from model import training
-    from model.training_settings import TrainingSettings
-    from preprocessing import example_files
+    from model.settings import TrainingSettings
+    from model.tasks.pretraining import Pretraining
+    from preprocessing.batches import files
 
     settings = TrainingSettings(steps=steps, phases=tuple(_phase(text) for text in phases), **options)
     vocab_size = _vocabulary_size(vocab)
     encoder_settings = _encoder_settings(config, vocab_size)
-    train_files = [file for pattern in examples for file in example_files.find_files(pattern)]
-    eval_files = example_files.find_files(held_out) if held_out else []
+    train_files = [file for pattern in examples for file in files.find_files(pattern)]
+    eval_files = files.find_files(held_out) if held_out else []
     native_log = terminal.native_log(_writable(output) / "native.log")
     with native_log, terminal.Progress("Training", total=steps, unit="steps") as progress:
         result = training.train(
             encoder_settings,
             settings,
+            task=Pretraining(next_sentence=settings.next_sentence),
             train_files=train_files,
             eval_files=eval_files,
             output=output,
@@ -88,7 +96,7 @@ def _writable(folder: str) -> pathlib.Path:
 
 
 def _phase(text: str):
-    from model.training_settings import Phase
+    from model.settings import Phase
 
     length, _, steps = text.partition(":")
     if not (length.isdecimal() and steps.isdecimal()):
@@ -98,22 +106,23 @@ def _phase(text: str):
 
 def _masking(kind, vocab: str, seed: int):
     """What masks each batch, anew in each epoch."""
-    from preprocessing import masking, tokenizer
+    from preprocessing import tokenizer
+    from preprocessing.examples import masking
 
     vocabulary = masking.MaskingVocabulary.of(tokenizer.BertTokenizer.from_vocab(vocab))
     return lambda batch, epoch: masking.mask_features(batch, vocabulary, seed=seed, epoch=epoch, masking=kind)
 
 
 def _vocabulary_size(path: str) -> int:
-    from preprocessing import vocabulary
+    from preprocessing import vocab_file
 
-    return len(vocabulary.load(path))
+    return len(vocab_file.load(path))
 
 
 def _encoder_settings(config: str, vocab_size: int):
     """A named size with the vocabulary's number of tokens, or the settings of a file."""
     from model import settings
-    from model.formats import settings_in
+    from model.checkpoints.configs import settings_in
 
     if config in settings.NAMED:
         return settings.NAMED[config](vocab_size=vocab_size)

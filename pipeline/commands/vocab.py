@@ -6,14 +6,14 @@ import itertools
 import json
 import os
 import uuid
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from pipeline import terminal
-from preprocessing import worker_nursery
+from preprocessing.beam import nursery
 from preprocessing.errors import InputError
-from preprocessing.settings import CorpusSettings, VocabularySettings
+from preprocessing.settings import CorpusSettings, Format, VocabularySettings
 
 
 @click.command("vocab")
@@ -22,7 +22,12 @@ from preprocessing.settings import CorpusSettings, VocabularySettings
 @click.option("--output", required=True, metavar="FILE", help="The vocabulary; its report is written beside it.")
 @click.option("--cased", is_flag=True, help="Keep capitals and accents.")
 @click.option(
-    "--format", "format_", default="auto", show_default=True, help="auto, sentences, paragraphs, document ..."
+    "--format",
+    "format_",
+    type=click.Choice(get_args(Format)),
+    default="auto",
+    show_default=True,
+    help="auto: by ending.",
 )
 @click.option(
     "--text-field", default="text", show_default=True, help="JSONL field, Parquet column, tf.Example feature."
@@ -44,41 +49,46 @@ def command(inputs, size, output, cased, format_, text_field, max_bad_share, com
         raise InputError(f"--output must be a file (vocab.txt, say). Received a folder: {output}")
 
     if workers > 1 and not beam_options:
-        worker_nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
-    from preprocessing import beam_runner, corpus, vocabulary, vocabulary_report
-    from preprocessing.vocabulary_counting import count_corpus
+        nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
+    from preprocessing import storage as preprocessing_storage
+    from preprocessing import vocab_file
+    from preprocessing.beam import runner
+    from preprocessing.corpus import inputs as corpu_inputs
+    from preprocessing.vocabulary import learning
+    from preprocessing.vocabulary import report as vocabulary_report
+    from preprocessing.vocabulary.counting import count_corpus
 
     report_path = os.path.splitext(output)[0] + ".report.json"
-    for path in {chunk.path for chunk in corpus.find_chunks(corpus_settings)}:
+    for path in {chunk.path for chunk in corpu_inputs.find_chunks(corpus_settings)}:
         for place in (output, report_path):
             if path == place or (os.path.exists(path) and os.path.exists(place) and os.path.samefile(path, place)):
                 raise InputError(f"--output must not overwrite an input. Received: {place}, which is one")
-    other = vocabulary.load(compare) if compare else None
-    options = beam_runner.make_options(beam_options, workers)
+    other = vocab_file.load(compare) if compare else None
+    options = runner.make_options(beam_options, workers)
     click.echo("Counting words", err=True)
     with _scratch(output) as scratch:
         counts, held_out = count_corpus(corpus_settings, settings.lower_case, scratch, options)
     judged = held_out or counts
     with terminal.Progress("Learning", total=size, unit="tokens") as progress:
-        tokens = vocabulary.learn(counts, settings, progress.update)
-    vocabulary.save(tokens, output)
+        tokens = learning.learn(counts, settings, progress.update)
+    vocab_file.save(tokens, output)
     report: dict[str, Any] = {"vocabulary": vocabulary_report.describe(tokens, judged, settings.lower_case)}
     if other:
         report["compared"] = {"path": compare} | vocabulary_report.describe(other, judged, settings.lower_case)
     report["learned_from"] = {"words": sum(counts.values()), "different_words": len(counts)}
     report["held_out"] = bool(held_out)
-    vocabulary.write_whole(json.dumps(report, indent=2) + "\n", report_path)
+    preprocessing_storage.write_whole(json.dumps(report, indent=2) + "\n", report_path)
     _show(report, output)
 
 
 @contextlib.contextmanager
 def _scratch(output):
     """Name for a folder beside the output, where no other run is at it; what killed runs left there is removed."""
-    from preprocessing import outputs
+    from preprocessing import storage
 
-    remote = outputs.is_remote(output) or not os.path.isdir(os.path.dirname(output) or ".")
+    remote = storage.is_remote(output) or not os.path.isdir(os.path.dirname(output) or ".")
     leftovers = f"{glob.escape(output)}.counts-*/"
-    with contextlib.nullcontext() if remote else outputs.alone(f"{output}.lock", output, leftovers):
+    with contextlib.nullcontext() if remote else storage.alone(f"{output}.lock", output, leftovers):
         yield f"{output}.counts-{uuid.uuid4().hex}"
 
 

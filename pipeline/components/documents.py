@@ -14,15 +14,18 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
-from pipeline import settings as pipeline_settings
-from pipeline import split
-from preprocessing import beam_runner, corpus, embedded
+from pipeline import values
+from pipeline.components import split
+from preprocessing.beam import runner
+from preprocessing.corpus import documents as corpu_documents
+from preprocessing.corpus import embedded, reading
 from preprocessing.errors import InputError
+from preprocessing.settings import CorpusSettings
 
 
-def encode(document: corpus.Document, split_name: str) -> bytes:
+def encode(document: corpu_documents.Document, split_name: str) -> bytes:
     """A document as a serialized tf.Example: `text` (a sentence a line), `id` and sizes for the statistics."""
-    Metrics.counter(beam_runner.NAMESPACE, f"documents_{split_name}").inc()
+    Metrics.counter(runner.NAMESPACE, f"documents_{split_name}").inc()
     text = "\n".join(document.sentences).encode()
     sizes = {"num_sentences": len(document.sentences), "num_bytes": len(text), "num_words": len(text.split())}
     features = {name: tf.train.Feature(int64_list=tf.train.Int64List(value=[v])) for name, v in sizes.items()}
@@ -31,10 +34,10 @@ def encode(document: corpus.Document, split_name: str) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
 
 
-def decode(record: bytes) -> corpus.Document:
+def decode(record: bytes) -> corpu_documents.Document:
     """The inverse of `encode`."""
     feature = tf.train.Example.FromString(record).features.feature
-    return corpus.Document(
+    return corpu_documents.Document(
         bytes.fromhex(feature["id"].bytes_list.value[0].decode()),
         tuple(feature["text"].bytes_list.value[0].decode().split("\n")),
     )
@@ -51,14 +54,14 @@ def CorpusGen(
     them."""
     documents.split_names = artifact_utils.encode_split_names(list(split.NAMES))
     documents.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
-    run = pipeline_settings.from_json(settings)
+    run = values.read(settings, corpus=CorpusSettings, embedded_bytes=int, eval_share=float)
     with tempfile.TemporaryDirectory() as folder:
         corpus_settings = run.corpus
         if not corpus_settings.input:
             path = pathlib.Path(folder) / "embedded.txt"
             embedded.write(path, run.embedded_bytes)
             corpus_settings = dataclasses.replace(corpus_settings, input=(str(path),), format="paragraphs")
-        read = beam_pipeline | "Read" >> corpus.ReadDocuments(
+        read = beam_pipeline | "Read" >> reading.ReadDocuments(
             corpus_settings, set_aside=os.path.join(documents.uri, "set_aside.jsonl")
         )
         for name in split.NAMES:
@@ -66,7 +69,7 @@ def CorpusGen(
             prefix = os.path.join(artifact_utils.get_split_uri([documents], name), "documents")
             encoded = part | f"Encode-{name}" >> beam.Map(encode, name)
             _ = encoded | f"Write-{name}" >> beam.io.WriteToTFRecord(prefix, file_name_suffix=".gz")
-        report = beam_runner.counters(beam_runner.run(beam_pipeline))
+        report = runner.counters(runner.run(beam_pipeline))
     counts = {name: report.setdefault(f"documents_{name}", 0) for name in split.NAMES}
     if min(counts.values()) < 2:
         raise InputError(

@@ -18,11 +18,14 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
-from pipeline import settings as pipeline_settings
-from pipeline import split, terminal
+from pipeline import terminal, values
+from pipeline.components import split
 from pipeline.components.documents import decode
 from pipeline.components.vocabulary import FILE, Vocabulary
-from preprocessing import beam_runner, beam_transforms, corpus, features, vocabulary
+from preprocessing import features, vocab_file
+from preprocessing.beam import runner
+from preprocessing.corpus import documents as corpu_documents
+from preprocessing.examples import writing
 from preprocessing.settings import ExampleSettings
 
 
@@ -62,7 +65,7 @@ def MaskedExamplesGen(
 
     The train split holds `dupe_factor` copies of the text, differently masked; the eval split one.
     """
-    run = pipeline_settings.from_json(settings)
+    run = values.read(settings, examples=ExampleSettings)
     examples.split_names = artifact_utils.encode_split_names(list(split.NAMES))
     examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
     vocab_path = os.path.join(vocabulary_artifact.uri, FILE)
@@ -74,19 +77,19 @@ def MaskedExamplesGen(
             (found,) = FileSystems.match([pattern])
             size = sum(file.size_in_bytes for file in found.metadata_list)
             read = beam_pipeline | f"Read-{name}" >> beam.io.ReadFromTFRecord(pattern)
-            decoded = read | f"Decode-{name}" >> beam.Map(decode).with_output_types(corpus.Document)
-            _ = decoded | f"Write-{name}" >> beam_transforms.WriteExamples(
+            decoded = read | f"Decode-{name}" >> beam.Map(decode).with_output_types(corpu_documents.Document)
+            _ = decoded | f"Write-{name}" >> writing.WriteExamples(
                 split_settings,
                 vocab_path,
                 artifact_utils.get_split_uri([examples], name),
-                shards=beam_transforms.number_of_shards(size, split_settings.dupe_factor),
+                shards=writing.number_of_shards(size, split_settings.dupe_factor),
                 compression="gzip",
                 temp_folder=os.path.join(tokens_folder, name),
                 progress_folder=progress_folder,
             )
-        report = beam_transforms.report(beam_runner.counters(beam_runner.run(beam_pipeline)))
+        report = writing.report(runner.counters(runner.run(beam_pipeline)))
     fileio.rmtree(tokens_folder)
     io_utils.write_string_file(os.path.join(examples.uri, "report.json"), json.dumps(report, indent=2))
     io_utils.copy_file(vocab_path, os.path.join(examples.uri, FILE), overwrite=True)
-    vocab_size = len(vocabulary.load(vocab_path))
+    vocab_size = len(vocab_file.load(vocab_path))
     io_utils.write_pbtxt_file(os.path.join(example_schema.uri, "schema.pbtxt"), schema(run.examples, vocab_size))

@@ -3,18 +3,18 @@
 import os
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from preprocessing.errors import InputError
-from serving import export
+from serving.export import exporting
 
 
 @component
-def AnomalyGate(anomalies: InputArtifact[standard_artifacts.ExampleAnomalies]) -> None:
+def AnomalyGate(anomalies: InputArtifact[standard_artifacts.ExampleAnomalies], code: Parameter[str]) -> None:
     """Raises InputError that names every anomaly; ExampleValidator itself only writes them down."""
     for name in artifact_utils.decode_split_names(anomalies.split_names):
         path = os.path.join(artifact_utils.get_split_uri([anomalies], name), "SchemaDiff.pb")
@@ -33,9 +33,11 @@ def describe(feature: str, info: anomalies_pb2.AnomalyInfo) -> str:
 
 @component
 def ServingCheck(
-    model: InputArtifact[standard_artifacts.Model], blessing: OutputArtifact[standard_artifacts.InfraBlessing]
+    model: InputArtifact[standard_artifacts.Model],
+    blessing: OutputArtifact[standard_artifacts.InfraBlessing],
+    code: Parameter[str],
 ) -> None:
     """Loads the exported model in a fresh process and has it answer the golden requests; blesses it or raises."""
-    export.verify(path_utils.serving_model_path(model.uri))
+    exporting.verify(path_utils.serving_model_path(model.uri))
     io_utils.write_string_file(os.path.join(blessing.uri, "INFRA_BLESSED"), "")
     blessing.set_int_custom_property("blessed", 1)

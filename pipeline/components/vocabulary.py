@@ -1,4 +1,4 @@
-"""Step 2: documents -> a WordPiece vocabulary."""
+"""Step 2: documents -> a WordPiece vocabulary that was learned from them, or is pinned."""
 
 import json
 import os
@@ -14,10 +14,13 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact, artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
-from pipeline import settings as pipeline_settings
-from pipeline import split
+from pipeline import values
+from pipeline.components import split
 from pipeline.components.documents import decode
-from preprocessing import vocabulary, vocabulary_counting, vocabulary_report
+from preprocessing import vocab_file
+from preprocessing.settings import VocabularySettings
+from preprocessing.vocabulary import counting, learning
+from preprocessing.vocabulary import report as vocabulary_report
 
 FILE = "vocab.txt"
 
@@ -36,9 +39,9 @@ def VocabularyGen(
     code: Parameter[str],
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Counts words with Beam, learns pieces from those of the train split and reports how they fit the eval split."""
-    run = pipeline_settings.from_json(settings)
-    lower_case = run.vocabulary.lower_case
+    """Counts words with Beam, learns pieces from those of the train split, or takes a vocabulary as it is, and reports
+    how it fits the eval split; one that was not learned here also how much of the train split is [UNK] to it."""
+    run = values.read(settings, vocabulary=VocabularySettings).vocabulary
     parts = [
         beam_pipeline
         | f"Read-{name}"
@@ -47,8 +50,11 @@ def VocabularyGen(
         for name in split.NAMES
     ]
     scratch = os.path.join(vocabulary_artifact.uri, "counts")
-    counts, held_out = vocabulary_counting.count_parts(beam_pipeline, parts, lower_case, scratch)
-    tokens = vocabulary.learn(counts, run.vocabulary)
-    report = vocabulary_report.describe(tokens, held_out, lower_case)
+    counts, held_out = counting.count_parts(beam_pipeline, parts, run.lower_case, scratch)
+    tokens = vocab_file.load(run.file) if run.file else learning.learn(counts, run)
+    report = vocabulary_report.describe(tokens, held_out, run.lower_case)
+    if run.file:
+        known = vocabulary_report.describe(tokens, counts, run.lower_case)
+        report |= {"file": run.file, "train_unknown_share": known["unknown_share"]}
     io_utils.write_string_file(os.path.join(vocabulary_artifact.uri, "report.json"), json.dumps(report, indent=2))
     io_utils.write_string_file(os.path.join(vocabulary_artifact.uri, FILE), "\n".join(tokens) + "\n")

@@ -13,9 +13,10 @@ import keras_nlp
 import numpy as np
 import tensorflow as tf
 
-from model import formats, settings
+from model import settings
+from model.checkpoints import names
+from model.checkpoints.keras_hub import variables
 from model.encoder import BertEncoder
-from model.formats_keras_hub import variables
 
 LENGTH = 128
 BATCH = {"tiny": 32, "mini": 32, "small": 16, "medium": 8, "base": 8}
@@ -33,7 +34,7 @@ def functions(size, dtype):
         intermediate_dim=sizes.intermediate_size,
         dtype=policy,
     )
-    arrays = formats.arrays_of(ours)
+    arrays = names.arrays_of(ours)
     for name, variable, _ in variables(theirs):
         variable.assign(np.reshape(arrays[name], variable.shape))
     shape = (BATCH[size], LENGTH)

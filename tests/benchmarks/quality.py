@@ -35,7 +35,8 @@ LABELS = {"ours": "ours", "peer": "Hugging Face Trainer"}
 
 def make_examples(folder: pathlib.Path, dupe_factor: int) -> None:
     """`train` and `held_out` below the folder: example files, and the same as arrays for who cannot read those."""
-    from preprocessing import batches, example_files
+    from preprocessing import batches, features
+    from preprocessing.batches import files as example_files
     from tests import data
 
     if (folder / "done").exists():
@@ -53,7 +54,8 @@ def make_examples(folder: pathlib.Path, dupe_factor: int) -> None:
         command = [sys.executable, "-m", "pipeline.cli", "examples", "--input", text, "--vocab", vocabulary]
         command += ["--output", folder / part, "--dupe-factor", str(copies), "--overwrite"]
         subprocess.run(command, check=True, cwd=ROOT)
-        arrays = batches.open_examples(example_files.find_files(str(folder / part)), vocab_size=VOCAB).arrays
+        files = example_files.find_files(str(folder / part))
+        arrays = batches.open_examples(files, features.MASKED_PAIRS, vocab_size=VOCAB).arrays
         for name, array in arrays.items():
             np.save(folder / part / name, array)
     (folder / "done").touch()
@@ -65,17 +67,19 @@ def ours(options) -> None:
 
     from model import settings
     from model.encoder import BertEncoder
-    from model.evaluation import Evaluation
-    from model.optimizer import Optimizer
-    from model.training_loop import Loop
-    from model.training_settings import TrainingSettings
-    from model.training_step import LossScale
-    from preprocessing import batches, example_files
+    from model.settings import TrainingSettings
+    from model.tasks.pretraining import Pretraining
+    from model.training.evaluation import Evaluation
+    from model.training.loop import Loop
+    from model.training.optimizer import Optimizer
+    from model.training.step import LossScale
+    from preprocessing import batches, features
+    from preprocessing.batches import files
 
     tf.config.threading.set_intra_op_parallelism_threads(2)
     tf.config.threading.set_inter_op_parallelism_threads(2)
     train, held_out = (
-        batches.open_examples(example_files.find_files(f"{options.output}/examples/{part}"))
+        batches.open_examples(files.find_files(f"{options.output}/examples/{part}"), features.MASKED_PAIRS)
         for part in ("train", "held_out")
     )
 
@@ -90,7 +94,8 @@ def ours(options) -> None:
         )
         encoder = BertEncoder(settings.mini(dropout=0.0, attention_dropout=0.0), dtype=training.dtype_policy)
         optimizer = Optimizer(training, encoder.trainable_variables, 4)
-        loop = Loop(training, tf.distribute.get_strategy(), encoder, optimizer, LossScale(options.precision))
+        scale = LossScale(options.precision)
+        loop = Loop(training, Pretraining(), tf.distribute.get_strategy(), encoder, optimizer, scale)
         return encoder, optimizer, loop
 
     reached = json.loads(options.worker)
@@ -111,7 +116,7 @@ def ours(options) -> None:
     if reached:
         checkpoint.restore(f"{options.output}/ours/ckpt-{step}").assert_consumed()
     source = loop.iterator(train, BATCH_SIZE, step)
-    evaluation = Evaluation(encoder, held_out, BATCH_SIZE)
+    evaluation = Evaluation(Pretraining(), encoder, held_out, BATCH_SIZE)
     marks = [steps * point // options.points for point in range(options.points + 1)]
     for mark in [mark for mark in marks if mark > step or not reached]:
         began = time.process_time()
@@ -196,7 +201,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         return ours(options)
-    from model.training_state import claim
+    from model.training.state import claim
 
     print(f"process group {os.getpgid(0)}", flush=True)
     if options.nice:

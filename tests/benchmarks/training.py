@@ -107,10 +107,10 @@ def ours_step(batch, layers, hidden, heads, precision, recompute=False):
     import tensorflow as tf
 
     from model.encoder import BertEncoder
-    from model.optimizer import Optimizer
-    from model.settings import EncoderSettings
-    from model.training_settings import TrainingSettings
-    from model.training_step import TrainingStep
+    from model.settings import EncoderSettings, TrainingSettings
+    from model.tasks.pretraining import Pretraining
+    from model.training.optimizer import Optimizer
+    from model.training.step import TrainingStep
 
     settings = TrainingSettings(precision=precision, recompute=recompute)
     encoder = BertEncoder(
@@ -118,7 +118,7 @@ def ours_step(batch, layers, hidden, heads, precision, recompute=False):
         dtype=settings.dtype_policy,
     )
     optimizer = Optimizer(settings, encoder.trainable_variables, layers)
-    step = tf.function(TrainingStep(settings, encoder, optimizer, 1))
+    step = tf.function(TrainingStep(settings, Pretraining(), encoder, optimizer, 1))
     return lambda: step(batch, tf.constant(200), tf.constant(1.0)).numpy()
 
 

@@ -47,7 +47,7 @@ def prose():
 
 def count(lines):
     lines = list(lines)
-    from preprocessing.words import count_words
+    from preprocessing.tokenizer.words import count_words
 
     counts = Counter()
     for start in range(0, len(lines), 1000):
@@ -56,10 +56,10 @@ def count(lines):
 
 
 def ours(lines, size):
-    from preprocessing import vocabulary
     from preprocessing.settings import VocabularySettings
+    from preprocessing.vocabulary import learning
 
-    return vocabulary.learn(count(lines), VocabularySettings(size))
+    return learning.learn(count(lines), VocabularySettings(size))
 
 
 def tensorflow_text(lines, size):
@@ -78,7 +78,7 @@ def timed(function, *arguments):
 
 
 def compare(options):
-    from preprocessing import vocabulary_report
+    from preprocessing.vocabulary import report
 
     learn, held_out = prose()
     held_out = count(held_out)  # also warms our splitter up
@@ -93,7 +93,7 @@ def compare(options):
             rows.append(("tensorflow-text", *timed(tensorflow_text, learn, size)))
         first = {name.removesuffix(" again"): vocab for name, _, vocab in reversed(rows)}
         for name, seconds, vocab in rows:
-            figures = vocabulary_report.describe(vocab, held_out, lower_case=True)
+            figures = report.describe(vocab, held_out, lower_case=True)
             same = "" if vocab == first[name.removesuffix(" again")] else "  differs from the first run"
             print(
                 f"  {name:20}{seconds:7.1f} s  {len(vocab):6,} tokens  {figures['pieces_per_word']:.4f} pieces/word"
@@ -101,13 +101,13 @@ def compare(options):
             )
     official = data.folder() / "vocab" / "bert-base-uncased-vocab.txt"
     if official.exists():
-        figures = vocabulary_report.describe(official.read_text().split("\n")[:-1], held_out, lower_case=True)
+        figures = report.describe(official.read_text().split("\n")[:-1], held_out, lower_case=True)
         print(f"  official, 30,522: {figures['pieces_per_word']:.4f} pieces/word  [UNK] {figures['unknown_share']:.4%}")
 
 
 def large():
-    from preprocessing import vocabulary
     from preprocessing.settings import VocabularySettings
+    from preprocessing.vocabulary import learning
 
     real = [word for word in count(itertools.chain.from_iterable(prose())) if word.isalpha() and len(word) > 3]
     draw = random.Random(1)
@@ -117,7 +117,7 @@ def large():
         words[left[: draw.randint(2, len(left))] + right[draw.randint(1, len(right) - 2) :]] = None
     counts = {word: 1 + int(2e8 / (rank + 10) ** 1.1) for rank, word in enumerate(words)}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    seconds, vocab = timed(vocabulary.learn, counts, VocabularySettings(30_005))
+    seconds, vocab = timed(learning.learn, counts, VocabularySettings(30_005))
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
         f"{len(counts):,} different words, {sum(counts.values()):,} in all: {len(vocab):,} tokens in {seconds:.0f}"

@@ -1,5 +1,5 @@
 """Writes `tokenizer_ids.jsonl`: strings and the ids that google's algorithm gives them, by the reference in
-`tests/preprocessing/google_reference.py` with the uncased vocabulary (and the same vocabulary without lower-casing).
+`google_reference.py` with the uncased vocabulary (and the same vocabulary without lower-casing).
 
     python -m tests.golden.make_tokenizer_golden
 
@@ -10,9 +10,9 @@ import json
 import pathlib
 import random
 
-from preprocessing import vocabulary
+from preprocessing import vocab_file
 from tests.data import uncased_vocabulary
-from tests.preprocessing import google_reference
+from tests.preprocessing.tokenizer import google_reference
 
 PATH = pathlib.Path(__file__).parent / "tokenizer_ids.jsonl"
 BY_HAND = [
@@ -53,7 +53,7 @@ def strings(count=300):
 
 
 def main():
-    ids = {token: number for number, token in enumerate(vocabulary.load(uncased_vocabulary()))}
+    ids = {token: number for number, token in enumerate(vocab_file.load(uncased_vocabulary()))}
     with PATH.open("w", encoding="ascii") as file:
         for text in strings():
             row = {"text": text} | {

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from preprocessing import features
 
@@ -21,6 +22,10 @@ def encoder_settings(**overrides) -> EncoderSettings:
         "initializer_range": 0.1,
     }
     return EncoderSettings(**(values | overrides))
+
+
+def encoder(**overrides) -> BertEncoder:
+    return BertEncoder(encoder_settings(**overrides))
 
 
 def examples(count: int, seed: int = 0, length: int = LENGTH) -> dict[str, np.ndarray]:

@@ -1,10 +1,12 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from model import checkpoints
+from model.checkpoints import comparing
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from pipeline.commands import convert
@@ -58,10 +60,25 @@ def test_output_must_be_new_or_empty(source, tmp_path):
 
 def test_nothing_is_left_when_reading_back_fails(source, tmp_path, monkeypatch):
     differences = iter([0.5])
-    monkeypatch.setattr(checkpoints, "largest_difference", lambda *encoders: next(differences))
+    monkeypatch.setattr(comparing, "largest_difference", lambda *encoders: next(differences))
     with pytest.raises(InputError, match=r"differ by up to 0\.5"):
         run(source, tmp_path / "out", "huggingface")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_vocabulary_that_is_larger_than_the_model_is_left_out(source, tmp_path):
+    """The tokenizer is questioned then, not the weights."""
+    shutil.copytree(source, tmp_path / "odd")
+    (tmp_path / "odd" / "vocab.txt").write_text("".join(f"t{number}\n" for number in range(31)))
+    output = run(tmp_path / "odd", tmp_path / "out", "ours").output
+    assert "31 tokens in its vocabulary, 30 in the model: left out" in output
+    assert not (tmp_path / "out" / "vocab.txt").exists()
+
+
+def test_what_a_killed_conversion_left_is_removed(source, tmp_path):
+    (tmp_path / ".unfinished-out-abc").mkdir()
+    run(source, tmp_path / "out", "ours")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
 
 
 def test_an_output_that_cannot_be_made(source, tmp_path):
@@ -72,7 +89,7 @@ def test_an_output_that_cannot_be_made(source, tmp_path):
 
 def test_arrays_can_be_ignored(source, tmp_path):
     run(source, tmp_path / "hf", "huggingface")
-    from model import tensor_files
+    from model.checkpoints import tensor_files
 
     path = tmp_path / "hf" / "model.safetensors"
     tensors = tensor_files.read_safetensors(path) | {"classifier.bias": np.zeros(2, np.float32)}

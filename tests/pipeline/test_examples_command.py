@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.commands.examples import command
-from preprocessing import beam_transforms, outputs, tfrecord, vocabulary
+from preprocessing import storage, tfrecord, vocab_file
 from preprocessing.errors import InputError
+from preprocessing.examples import writing
 from preprocessing.features import SPECIAL_TOKENS
 
 TEXT = "\n\n".join(f"The {animal} walked home. It was a {animal}. Then it slept." for animal in ("cat", "dog", "cow"))
@@ -21,7 +22,7 @@ TEXT = "\n\n".join(f"The {animal} walked home. It was a {animal}. Then it slept.
 def vocab(tmp_path):
     path = tmp_path / "vocab.txt"
     words = ["the", "cat", "dog", "cow", "walk", "##ed", "home", ".", "it", "was", "a", "then", "slept"]
-    vocabulary.save([*SPECIAL_TOKENS, *words], path)
+    vocab_file.save([*SPECIAL_TOKENS, *words], path)
     return str(path)
 
 
@@ -103,7 +104,7 @@ def test_a_second_run_at_the_same_time_is_refused(tmp_path, vocab, text):
     output = tmp_path / "out"
     running = output / f".unfinished-{platform.node()}-1"
     running.mkdir(parents=True)
-    with outputs.alone(str(output / ".lock"), ""), pytest.raises(InputError, match="one run at a time"):
+    with storage.alone(str(output / ".lock"), ""), pytest.raises(InputError, match="one run at a time"):
         invoke("--input", text, "--vocab", vocab, "--output", output, "--overwrite")
     assert names(output) == [running.name]
 
@@ -223,7 +224,7 @@ def test_show_of_halves_that_may_be_swapped(tmp_path, vocab, text):
 def test_show_refuses_in_a_line(tmp_path, vocab, text):
     output = tmp_path / "out"
     invoke("--input", text, "--vocab", vocab, "--output", output)
-    vocabulary.save(SPECIAL_TOKENS, tmp_path / "small.txt")
+    vocab_file.save(SPECIAL_TOKENS, tmp_path / "small.txt")
     with pytest.raises(
         InputError, match=r"00001\.tfrecord: token ids must lie in .*small\.txt \(5 tokens\)\. Received"
     ):
@@ -241,5 +242,5 @@ def test_options_of_beam_reach_it(tmp_path, vocab, text, runner):
 
 
 def test_names_of_shards():
-    assert beam_transforms.shard_name(3, 12) == "examples-00003-of-00012.tfrecord"
-    assert beam_transforms.shard_name(0, 1, "gzip") == "examples-00000-of-00001.tfrecord.gz"
+    assert writing.shard_name(3, 12) == "examples-00003-of-00012.tfrecord"
+    assert writing.shard_name(0, 1, "gzip") == "examples-00000-of-00001.tfrecord.gz"

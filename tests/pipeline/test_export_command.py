@@ -1,5 +1,6 @@
 """`bert export`, from the command line to a version folder."""
 
+import functools
 import json
 
 import pytest
@@ -8,8 +9,8 @@ from click.testing import CliRunner
 from model import checkpoints
 from pipeline import cli
 from preprocessing.errors import InputError
-from serving import export, golden
-from serving.signatures import Signatures
+from serving.export import exporting, golden
+from serving.signatures import EMBEDDING, FILL_MASK
 from tests.serving import small_model
 
 
@@ -23,9 +24,10 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _here(monkeypatch):
-    """Exports one signature, and answers golden requests in this process: all, and a fresh one, take seconds."""
-    monkeypatch.setattr(Signatures, "methods", lambda self: {"serving_default": self.serving_default})
-    monkeypatch.setattr(export, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
+    """Exports few signatures, and answers golden requests in this process: all, and a fresh one, take seconds."""
+    few = functools.partial(exporting.export_version, signatures=(EMBEDDING, FILL_MASK))
+    monkeypatch.setattr(exporting, "export_version", few)
+    monkeypatch.setattr(exporting, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
 
 
 def run(*arguments):
@@ -37,6 +39,7 @@ def test_versions_follow_each_other(checkpoint, tmp_path):
     assert first.exit_code == 0
     assert f"\n{tmp_path}/bert/1  " in first.output
     assert "left out fill_mask: the checkpoint has no masked-language head" in first.output
+    (tmp_path / "bert" / ".export-left").mkdir()  # by a killed one
     second = run("--model", checkpoint, "--output", tmp_path, "--embedding", "pooler", "--unit-length", "--json")
     report = json.loads(second.stdout.splitlines()[-1])
     assert report["version"] == f"{tmp_path}/bert/2"

@@ -44,12 +44,42 @@ def test_parts_left_out_have_their_defaults():
         ('{"eval_share": 1.0}', "eval_share must be between 0 and 1. Received: 1.0"),
         ('{"name": "../x"}', "name must be of A-Z a-z 0-9 . _ - and at most 63 characters. Received: '../x'"),
         ('{\n"name": \n}', "settings:3: not JSON"),
+        (
+            '{"export": {"max_seq_length": 64}}',
+            "that of the examples (128), which the exported model is evaluated on. R",
+        ),
+        ('{"examples": {"masking": "none"}}', "masking must be token, whole-word or ngram"),
+        ('{"examples": {"names": "model-garden"}}', "names must be google"),
+        ('{"examples": {"pairs": "none"}}', "next_sentence must be false with examples.pairs none"),
+        ('{"encoder": {"type_vocab_size": 1}}', "type_vocab_size must be at least 2 for the two segments"),
+        (
+            '{"training": {"steps": 3, "phases": [{"steps": 1}, {"steps": 2, "max_seq_length": 64}]}}',
+            "a phase's max_seq_length must be that of the examples (128), or left out. Received: [None, 64]",
+        ),
+        ('{"vocabulary": {"file": "/none/vocab.txt"}}', "/none/vocab.txt: the vocabulary cannot be read"),
     ],
 )
 def test_what_is_refused(text, message):
     with pytest.raises(InputError) as error:
         settings.from_json(text).check()
     assert message in str(error.value)
+
+
+def test_what_agrees_is_taken():
+    settings.from_json('{"examples": {"pairs": "none"}, "training": {"next_sentence": false}}').check()
+    settings.from_json('{"examples": {"pairs": "sentence-order"}}').check()
+    settings.from_json('{"training": {"steps": 3, "phases": [{"steps": 3, "max_seq_length": 128}]}}').check()
+
+
+def test_a_vocabulary_file_is_checked_as_every_vocabulary_is(tmp_path):
+    path = tmp_path / "vocab.txt"
+    value = settings.PipelineSettings(vocabulary=settings.VocabularySettings(file=str(path)))
+    path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
+    with pytest.raises(InputError, match=r"Missing: \[MASK\]"):
+        value.check()
+    path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n")
+    with pytest.raises(InputError, match=r"vocab\.txt:7: token 'a' stands on line 6"):
+        value.check()
 
 
 def test_examples_longer_than_the_models_positions_are_refused():

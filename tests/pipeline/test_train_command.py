@@ -56,6 +56,14 @@ def test_it_leaves_a_model_that_loads(data, tmp_path):
     assert again.exit_code == 0
 
 
+def test_without_the_next_sentence_loss(data, tmp_path):
+    assert run(data, tmp_path, "--no-next-sentence", "--held-out", str(data / "examples")).exit_code == 0
+    assert json.loads((tmp_path / "run.json").read_text())["task"] == {"kind": "pretraining", "next_sentence": False}
+    assert "next_sentence" not in (tmp_path / "history.jsonl").read_text()
+    with pytest.raises(InputError, match=r"task\.next_sentence was False, now True"):
+        run(data, tmp_path, "--held-out", str(data / "examples"))
+
+
 def test_masking_at_training_time(data, tmp_path):
     arrays = small_examples.examples(32)
     for name in features.PREDICTION_FEATURES:

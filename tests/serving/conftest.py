@@ -1,4 +1,6 @@
-"""One server for all tests that do not change it."""
+"""One server and one export for all tests that do not change them."""
+
+import shutil
 
 import pytest
 
@@ -15,9 +17,23 @@ def toy_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """(folder, report) of an export of the small model that was moved after it was checked in a fresh process."""
+    from serving.export import exporting
+    from tests.serving import small_model
+
+    vocab = small_model.write_vocab(tmp_path_factory.mktemp("vocab"), "words-of-france.txt")
+    written = tmp_path_factory.mktemp("exports") / "written"
+    report = exporting.export(small_model.encoder(), vocab, written, small_model.EXPORT)
+    assert [path.name for path in written.parent.iterdir()] == ["written"]
+    moved = shutil.move(written, tmp_path_factory.mktemp("moved") / "elsewhere")
+    return moved, report
+
+
+@pytest.fixture(scope="session")
 def toy_server(toy_folder):
     """Serves both versions of `toy`, version 1 with the label `stable`."""
-    from serving.server_settings import Limits
+    from serving.engine.settings import Limits
     from tests.serving import served
 
     limits = Limits(message_bytes=200_000, answer_bytes=1_000_000, rows=100, variable_rows=4, text_bytes=50_000)

@@ -8,8 +8,8 @@ import threading
 
 import tensorflow as tf
 
-from serving import server
-from serving.server_settings import ModelSettings, ServerSettings
+from serving.engine.settings import ModelSettings, ServerSettings
+from serving.server import embedded
 
 TEXT = tf.TensorSpec([None], tf.string, name="text")
 
@@ -105,7 +105,7 @@ def running(settings: ServerSettings):
 
     async def main():
         state["loop"], state["stop"] = asyncio.get_running_loop(), asyncio.Event()
-        await server.run(settings, state["stop"], report=lines.append, ready=ready)
+        await embedded.run(settings, state["stop"], report=lines.append, ready=ready)
 
     def thread():
         try:

@@ -7,12 +7,14 @@ import keras
 import numpy as np
 
 from model.encoder import BertEncoder
-from model.heads import ALL_HEADS
+from model.encoder.heads import ALL_HEADS
 from model.settings import EncoderSettings
-from preprocessing import vocabulary
+from preprocessing import vocab_file
+from serving.settings import ExportSettings
 
 WORDS = "paris is the capital of france it lies on a river run runner no mask here , . ? ! é ##s ##ning ##er 東 京"
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
+EXPORT = ExportSettings(lengths=(8, 16, 48), top_k=3, warmup_lengths=(8, 48), warmup_batches=(1, 2))
 
 
 @functools.cache
@@ -29,5 +31,5 @@ def encoder(heads=ALL_HEADS, layers=4) -> BertEncoder:
 
 def write_vocab(folder: pathlib.Path, name: str = "vocab.txt") -> pathlib.Path:
     path = folder / name
-    vocabulary.save(VOCAB, path)
+    vocab_file.save(VOCAB, path)
     return path

@@ -1,7 +1,9 @@
 """The client gives the same answers over gRPC, over REST and from a folder, keeps its deadline, and is light."""
 
+import contextlib
+import gc
 import http.server
-import pathlib
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +14,9 @@ import pytest
 
 from preprocessing.errors import InputError
 from serving.client import Client
-from serving.request_error import Code, RequestError
+from serving.protocol.errors import Code, RequestError
+from tests.data import ROOT
+from tests.serving import served
 
 KINDS = ("grpc", "rest", "folder")
 
@@ -53,6 +57,13 @@ def test_errors_have_a_code(client, request):
         client.predict("single", text="one text")
 
 
+def test_signatures(client):
+    found = client.signatures()
+    assert list(found) == sorted(served.SIGNATURES)
+    assert found["pair"] == (["numbers", "text"], ["copy_bytes", "root", "sum"])
+    assert found["single"] == (["text"], ["length"])
+
+
 def test_versions(client):
     assert client.versions()[2] == "AVAILABLE"
 
@@ -90,7 +101,7 @@ def test_deadline(kind, toy_server):
     with Client(getattr(toy_server, kind), model="toy", timeout=0.2) as client:
         start = time.monotonic()
         with pytest.raises(RequestError) as error:
-            client.predict("slow", text=["2000"])
+            client.predict("slow", text=["6000"])
         assert error.value.code is Code.DEADLINE_EXCEEDED
         assert time.monotonic() - start < 3
 
@@ -132,11 +143,123 @@ def test_tries_again_while_the_server_is_overloaded():
         fake.shutdown()
 
 
+@contextlib.contextmanager
+def listening(answer):
+    """The address of a server that calls `answer(connection, n)` with its nth connection, in a thread of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept = []  # else the peer would see them closed
+
+        def accept():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    kept.append(connection)
+                    threading.Thread(target=answer, args=(connection, len(kept)), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        for connection in kept:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"{}", b"[]", b"3", b"[" * 100_000, b'{"outputs": [1], "metadata": []}'),
+        *(b'{"outputs": {"n": [null]}}', b'{"outputs": {"n": [[1], 2]}}', b'{"outputs": {"n": [{}]}}'),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_what_is_no_answer_of_such_a_server(body, status):
+    def answer(connection, n):
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+        connection.close()
+
+    with listening(answer) as address, Client(address, timeout=5, tries=1) as client:
+        for call in (lambda: client.predict("any", text=["x"]), client.versions, client.signatures):
+            with pytest.raises(RequestError):
+                call()
+
+
+def test_one_deadline_over_all_tries():
+    """A connection that was kept open and is dead is tried anew, with what is left of the time."""
+
+    def answer(connection, n):
+        connection.recv(65536)
+        if n == 1:
+            body = b'{"outputs": {"n": [1]}}'
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            connection.recv(65536)
+            time.sleep(0.5)
+            connection.shutdown(socket.SHUT_RDWR)
+
+    with listening(answer) as address, Client(address, timeout=1) as client:
+        assert client.predict("any", text=["x"])["n"].tolist() == [1]
+        start = time.monotonic()
+        with pytest.raises(RequestError) as error:
+            client.predict("any", text=["x"])
+        assert error.value.code is Code.DEADLINE_EXCEEDED
+        assert time.monotonic() - start < 1.4
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"], ids=["head", "body"])
+def test_an_answer_that_trickles_has_no_more_time(begin):
+    def answer(connection, n):
+        with contextlib.suppress(OSError):
+            connection.sendall(begin or b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                connection.sendall(b" ")
+                time.sleep(0.05)
+
+    with listening(answer) as address, Client(address, timeout=0.5) as client:
+        start = time.monotonic()
+        with pytest.raises(RequestError) as error:
+            client.predict("any", text=["x"])
+        assert error.value.code is Code.DEADLINE_EXCEEDED
+        assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_close_is_for_all_threads(kind, toy_server):
+    client = Client(getattr(toy_server, kind), model="toy", timeout=60)
+    ended = []
+
+    def ask():
+        try:
+            client.predict("slow", text=["20000"])
+        except RequestError as error:
+            ended.append(error.code)
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    time.sleep(0.5)
+    client.close()
+    for thread in asking:
+        thread.join(5)
+    assert ended == [Code.CANCELLED, Code.CANCELLED]
+    with pytest.raises(RequestError, match="has been closed"):
+        client.predict("single", text=["x"])
+
+
+def test_connections_of_threads_that_have_ended_are_closed(toy_server):
+    with Client(toy_server.rest, model="toy") as client:
+        for _ in range(3):
+            thread = threading.Thread(target=client.predict, args=("single",), kwargs={"text": ["x"]})
+            thread.start()
+            thread.join()
+        gc.collect()
+        assert not client._transport._all
+
+
 def test_targets(tmp_path):
     with pytest.raises(InputError, match="no folder with version 1, 2"):
         Client(tmp_path)
     with pytest.raises(InputError, match="no folder with version 7"):
         Client(tmp_path, version=7)
+    with pytest.raises(InputError, match="names no host"):
+        Client("http://")
     with pytest.raises(InputError, match="not both"):
         Client("localhost:1", version=1, label="stable")
 
@@ -149,6 +272,6 @@ for target in ({toy_server.grpc!r}, {toy_server.rest!r}):
     print(Client(target, model="toy").predict("single", text=["abc"])["length"].tolist())
 print(sorted({{"tensorflow", "keras"}} & sys.modules.keys()))
 """
-    root = pathlib.Path(__file__).parents[2]
+    root = ROOT
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.split() == ["[3]", "[3]", "[]"]

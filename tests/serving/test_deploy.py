@@ -1,8 +1,10 @@
 """The files for TensorFlow Serving, read by what they are for: protobuf, the Kubernetes schemas, its list of flags."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -14,7 +16,9 @@ from tensorflow_serving.config import model_server_config_pb2
 
 import serving
 from pipeline.commands import serve
-from serving import protos, server_settings
+from serving.engine import settings
+from serving.protocol import protos
+from serving.server import config_files
 
 DEPLOY = pathlib.Path(serving.__file__).parent / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
@@ -69,9 +73,16 @@ def test_batches_are_bounded():
     assert not batching.max_execution_batch_size.value
     assert not batching.allowed_batch_sizes
     assert not batching.pad_variable_length_inputs
-    # The embedded server runs as many rows at once.
-    ours = server_settings.read_batching(str(DEPLOY / "batching_parameters.txt"))
-    assert ours.max_batch_size == batching.max_batch_size.value
+
+
+def test_the_embedded_server_takes_the_same_batches():
+    """Every bound of its own stands in the file, and is read as it stands there."""
+    path = DEPLOY / "batching_parameters.txt"
+    written = re.findall(r"^(\w+) \{ value: (\d+) \}", path.read_text(), re.MULTILINE)
+    ours = config_files.read_batching(str(path))
+    assert dataclasses.asdict(ours) == {name: int(value) for name, value in written}
+    defaults = dataclasses.asdict(settings.BatchingSettings())
+    assert set(dataclasses.asdict(ours).items()) - set(defaults.items()) >= {("max_batch_size", 32)}  # not its defaults
 
 
 def test_our_flags_are_tensorflow_servings():

@@ -9,14 +9,14 @@ import pytest
 import tensorflow as tf
 
 from preprocessing.tokenizer import BertTokenizer
-from serving.loaded_model import LoadedModel
-from serving.server_settings import ModelSettings
+from serving.engine.settings import ModelSettings
 from serving.settings import ExportSettings
-from serving.signatures import INPUTS, Signatures
+from serving.signatures import ATTENTION, EMBEDDING, FILL_MASK, NEXT_SENTENCE
+from serving.signatures.base import TextEncoder
 from tests.serving import served, small_model
 from tests.serving.browser import Browser, chromium
 
-SHOWN = ("serving_default", "fill_mask", "next_sentence", "attention")
+SHOWN = (EMBEDDING, FILL_MASK, NEXT_SENTENCE, ATTENTION)
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,11 @@ def base(tmp_path_factory):
     """A model with what the page shows, and one that has embeddings only."""
     base = tmp_path_factory.mktemp("page")
     tokenizer = BertTokenizer.from_vocab(str(small_model.write_vocab(base)))
-    signatures = Signatures(small_model.encoder(), tokenizer, ExportSettings())
+    texts = TextEncoder(small_model.encoder(), tokenizer, ExportSettings())
     for name, shown in (("whole", SHOWN), ("plain", SHOWN[:1])):
         module = tf.Module()
-        module.kept = signatures.variables
-        functions = {
-            key: tf.function(getattr(signatures, key), input_signature=INPUTS[key], autograph=False) for key in shown
-        }
+        module.kept = texts.model.variables
+        functions = {signature.name: signature.function(texts) for signature in shown}
         tf.saved_model.save(module, str(base / name / "1"), signatures=functions)
     return base
 
@@ -178,10 +176,3 @@ def test_plain_files(server):
     for path in ("/page/", "/page/../server.py", "/page/%2e%2e/server.py", "/page/none.js", "/etc/passwd"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(path)
-
-
-def test_which_of_the_exports_signatures_share_batches(base):
-    """Those whose answer does not depend on how long their neighbours are."""
-    model = LoadedModel("bert", 1, base / "whole" / "1")
-    assert {name for name, signature in model.signatures.items() if signature.sharable} == set(SHOWN) - {"attention"}
-    assert {name for name, signature in model.signatures.items() if not signature.fixed_size} == {"attention"}

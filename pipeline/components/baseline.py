@@ -1,0 +1,74 @@
+"""The model that a candidate is compared with: a component, since Kubeflow runs no resolvers of ours."""
+
+import json
+import os
+
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.components.base import base_driver
+from tfx.dsl.io import fileio
+from tfx.proto.orchestration import driver_output_pb2
+from tfx.types import standard_artifacts
+from tfx.utils import io_utils, path_utils
+
+from pipeline.components import pushed
+from pipeline.components.vocabulary import FILE
+
+NONE = "none"
+
+
+def find(serving: str, candidate: str) -> str | None:
+    """Folder of the model pushed last that the candidate can be compared with: another one (so that a run that repeats
+    another finds the same baseline and its cached result), of the same vocabulary (losses a token say nothing across
+    vocabularies), and for texts no shorter."""
+    name = pushed.own_identity(candidate)
+    for _, folder in sorted(pushed.versions(serving).items(), reverse=True):
+        if pushed.identity(folder) != name and _is_comparable(folder, candidate):
+            return folder
+    return None
+
+
+def _is_comparable(baseline: str, candidate: str) -> bool:
+    def read(folder: str, *path: str) -> str:
+        with fileio.open(os.path.join(folder, *path)) as file:
+            return file.read()
+
+    def length(folder: str) -> int:
+        return json.loads(read(folder, "assets.extra", "export.json"))["settings"]["max_seq_length"]
+
+    try:
+        same = read(baseline, "assets", FILE) == read(candidate, "assets", FILE)
+        return same and length(baseline) >= length(candidate)
+    except (fileio.NotFoundError, OSError, ValueError, KeyError):  # another program's model, or removed since
+        return False
+
+
+@component
+def Baseline(
+    candidate: InputArtifact[standard_artifacts.Model],
+    baseline: OutputArtifact[standard_artifacts.Model],
+    serving: Parameter[str],
+    code: Parameter[str],
+) -> None:
+    """Gives a copy of the baseline, which stays when the pushed one goes. It gives an artifact always, since Kubeflow
+    takes one that is left out for an error: with no model in it, and `baseline` "none", where there is none."""
+    found = find(serving, path_utils.serving_model_path(candidate.uri))
+    if found:
+        io_utils.copy_dir(found, path_utils.serving_model_path(baseline.uri))
+    io_utils.write_string_file(os.path.join(baseline.uri, "baseline.json"), json.dumps({"baseline": found or NONE}))
+    baseline.set_string_custom_property("baseline", found or NONE)
+
+
+class Driver(base_driver.BaseDriver):
+    """Asked before the cache: which model is the baseline is part of the key, so that the same one is the same
+    artifact, and the evaluation that has seen it holds. Where no driver runs (Kubeflow), the cache must be off."""
+
+    def run(self, execution_info):
+        (candidate,) = execution_info.input_dict["candidate"]
+        found = find(execution_info.exec_properties["serving"], path_utils.serving_model_path(candidate.uri))
+        output = driver_output_pb2.DriverOutput()
+        output.exec_properties["found"].string_value = (found and pushed.identity(found)) or found or NONE
+        return output
+
+
+Baseline.DRIVER_CLASS = Driver

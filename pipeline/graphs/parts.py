@@ -1,0 +1,34 @@
+"""What every graph is built from: a step's part of the settings, its code, and the gate over statistics."""
+
+import dataclasses
+import json
+import types
+
+from tfx.components.example_validator.component import ExampleValidator
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.types import BaseChannel
+
+from pipeline.components import gates
+from pipeline.components.gates import AnomalyGate
+from pipeline.graphs import fingerprint
+from pipeline.settings import PipelineSettings
+
+
+def code_of(*modules: types.ModuleType) -> str:
+    """Fingerprint of what a step runs: of these modules and what they import within the project."""
+    return fingerprint.of_code(*(module.__name__ for module in modules))
+
+
+def part(settings: PipelineSettings, *names: str) -> str:
+    """The settings that one step depends on, so that a change re-runs no other."""
+    values = dataclasses.asdict(settings)
+    return json.dumps({name: values[name] for name in names}, sort_keys=True)
+
+
+def validation(prefix: str, statistics: BaseNode, schema: BaseChannel) -> tuple[BaseNode, BaseNode]:
+    """ExampleValidator, which writes anomalies down, and the gate that stops at them."""
+    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema).with_id(
+        f"{prefix}Validator"
+    )
+    gate = AnomalyGate(anomalies=validator.outputs["anomalies"], code=code_of(gates)).with_id(f"{prefix}Gate")
+    return validator, gate

@@ -1,0 +1,144 @@
+"""The pipeline as TFX sees it. Knows no orchestrator: the runner files beside it do."""
+
+import os
+from collections.abc import Mapping
+
+import tensorflow_data_validation as tfdv
+from ml_metadata.proto import metadata_store_pb2
+from tfx.components.schema_gen.component import SchemaGen
+from tfx.components.statistics_gen.component import StatisticsGen
+from tfx.components.trainer.component import Trainer
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2
+from tfx.types import BaseChannel
+
+from model import training
+from pipeline import trainer as trainers
+from pipeline.components import baseline as baselines
+from pipeline.components import documents, gates
+from pipeline.components import evaluator as evaluators
+from pipeline.components import examples as masked_examples
+from pipeline.components import vocabulary as vocabularies
+from pipeline.components.baseline import Baseline
+from pipeline.components.documents import CorpusGen
+from pipeline.components.evaluator import Evaluator
+from pipeline.components.examples import MaskedExamplesGen
+from pipeline.components.gates import ServingCheck
+from pipeline.components.pusher import Pusher
+from pipeline.components.vocabulary import VocabularyGen
+from pipeline.evaluation import pretraining as evaluation
+from pipeline.graphs import fingerprint, parts
+from pipeline.settings import PipelineSettings
+from preprocessing import vocab_file
+
+
+def create_pipeline(
+    settings: PipelineSettings,
+    *,
+    root: str,
+    metadata: metadata_store_pb2.ConnectionConfig | None,
+    serving: str,
+    work: str,
+) -> Pipeline:
+    """Text in, pushed model out.
+
+    Args:
+      settings: what to do.
+      root: folder of the artifacts.
+      metadata: the store that knows them; None: the orchestrator has its own.
+      serving: folder of pushed models, `<serving>/<version>/`.
+      work: folder on a filesystem with locks: checkpoints of a training that has not ended.
+    """
+    settings.check()
+    data_nodes, examples = data_steps(settings)
+    return Pipeline(
+        pipeline_name=settings.name,
+        pipeline_root=root,
+        components=[*data_nodes, *model_steps(settings, serving, work, examples.outputs, data_nodes[-1])],
+        enable_cache=True,
+        metadata_connection_config=metadata,
+        beam_pipeline_args=list(settings.beam_args),
+    )
+
+
+def data_steps(settings: PipelineSettings) -> tuple[list[BaseNode], BaseNode]:
+    """Corpus to validated examples: the nodes, the gate last, and the one that makes the examples."""
+    text = fingerprint.of_files(settings.corpus.input) if settings.corpus.input else fingerprint.of_packages()
+    corpus = CorpusGen(
+        settings=parts.part(settings, "corpus", "embedded_bytes", "eval_share"),
+        input_fingerprint=f"{parts.code_of(documents)}-{text}",
+    )
+    # The text itself is left out of the statistics: counting the distinct values of it would be a copy of the corpus.
+    sizes = tfdv.StatsOptions(feature_allowlist=["num_sentences", "num_bytes", "num_words"])
+    corpus_statistics = StatisticsGen(examples=corpus.outputs["documents"], stats_options=sizes).with_id(
+        "CorpusStatistics"
+    )
+    corpus_schema = SchemaGen(statistics=corpus_statistics.outputs["statistics"]).with_id("CorpusSchema")
+    corpus_validation = parts.validation("Corpus", corpus_statistics, corpus_schema.outputs["schema"])
+
+    pinned = ""
+    if settings.vocabulary.file:
+        tokens = vocab_file.load(settings.vocabulary.file)
+        pinned = fingerprint.of_text(*tokens)
+        if settings.init:
+            training.check_words(settings.init, tokens)
+    vocabulary = VocabularyGen(
+        documents=corpus.outputs["documents"],
+        settings=parts.part(settings, "vocabulary"),
+        code=parts.code_of(vocabularies) + pinned,
+    )
+    vocabulary.add_upstream_node(corpus_validation[-1])
+    examples = MaskedExamplesGen(
+        documents=corpus.outputs["documents"],
+        vocabulary_artifact=vocabulary.outputs["vocabulary_artifact"],
+        settings=parts.part(settings, "examples"),
+        code=parts.code_of(masked_examples),
+    )
+    statistics = StatisticsGen(examples=examples.outputs["examples"]).with_id("ExampleStatistics")
+    validation = parts.validation("Example", statistics, examples.outputs["example_schema"])
+    nodes = [corpus, corpus_statistics, corpus_schema, *corpus_validation, vocabulary, examples, statistics]
+    return [*nodes, *validation], examples
+
+
+def model_steps(
+    settings: PipelineSettings,
+    serving: str,
+    work: str,
+    data: Mapping[str, BaseChannel],
+    data_gate: BaseNode,
+) -> list[BaseNode]:
+    """Examples and their schema to the pushed model."""
+    training = parts.part(settings, "encoder", "training", "vocabulary", "export", "init")
+    begin = ""
+    if settings.init:
+        files = settings.init if os.path.exists(settings.init) else f"{settings.init}*"
+        begin = fingerprint.of_files((files,))
+    trainer = Trainer(
+        run_fn=f"{trainers.__name__}.run_fn",
+        examples=data["examples"],
+        custom_config={
+            "settings": training,
+            "fingerprint": fingerprint.of_text(training, parts.code_of(trainers), begin),
+            "work_folder": work,
+        },
+    )
+    trainer.add_upstream_node(data_gate)
+    baseline = Baseline(candidate=trainer.outputs["model"], serving=serving, code=parts.code_of(baselines))
+    evaluator = Evaluator(
+        examples=data["examples"],
+        schema=data["example_schema"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["baseline"],
+        example_splits=["eval"],
+        eval_config=evaluation.eval_config(settings.gate, parts.code_of(evaluation, evaluators)),
+    )
+    serving_check = ServingCheck(model=trainer.outputs["model"], code=parts.code_of(gates))
+    folder = pusher_pb2.PushDestination.Filesystem(base_directory=serving)
+    pusher = Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_check.outputs["blessing"],
+        push_destination=pusher_pb2.PushDestination(filesystem=folder),
+    )
+    return [trainer, baseline, evaluator, serving_check, pusher]

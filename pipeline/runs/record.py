@@ -1,0 +1,71 @@
+"""What a run did, written as it does it: `run.json`, its nodes; and `report.json`, which is never an older run's."""
+
+import datetime
+import json
+import os
+import pathlib
+import uuid
+from typing import Any
+
+
+class Record:
+    """One run in the folder of reports.
+
+    `run.json`: `run` (its id), `pipeline`, `state` (`running`, `done` or `failed`), `started`, and `nodes` in order,
+    each with its name, `state` (`running`, `ran`, `cached` or `failed`), `seconds` and `artifacts`: by output key,
+    their `uri`, MLMD `id` and the properties that the node gave them. `report.json` has the first three too, and of a
+    run that has come to its end the figures. A run that was killed says `running` for good.
+    """
+
+    def __init__(self, folder: pathlib.Path, pipeline: str):
+        self.folder = folder
+        # Ids stand in order of time; two that begin at once, on two machines, are two.
+        self.run_id = f"{datetime.datetime.now().isoformat()}-{uuid.uuid4().hex[:8]}"
+        self._header: dict[str, Any] = {"run": self.run_id, "pipeline": pipeline, "state": "running"}
+        self.nodes: list[dict[str, Any]] = []
+        self._started = datetime.datetime.now(datetime.timezone.utc).isoformat()
+
+    def start(self) -> None:
+        """From here on, the reports are this run's."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write({})
+
+    def begin(self, node: str) -> None:
+        self.nodes.append({"node": node, "state": "running"})
+        self._write_nodes()
+
+    def end(self, state: str, seconds: float, artifacts: dict[str, list[dict[str, Any]]]) -> None:
+        """Of the node that began last."""
+        self.nodes[-1] |= {"state": state, "seconds": round(seconds, 3), "artifacts": artifacts}
+        self._write_nodes()
+
+    def finish(self, report: dict[str, Any]) -> None:
+        self._header["state"] = "done"
+        self._write(report)
+
+    def fail(self, error: str) -> None:
+        """Says so in both files; what the run was to be is not known."""
+        self._header |= {"state": "failed", "error": error}
+        if self.nodes and self.nodes[-1]["state"] == "failed":
+            self._header["node"] = self.nodes[-1]["node"]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write({})
+
+    def artifact(self, node: str, key: str) -> dict[str, Any]:
+        """The one artifact that a node of this run gave."""
+        (found,) = (entry for entry in self.nodes if entry["node"] == node)
+        (only,) = found["artifacts"][key]
+        return only
+
+    def _write(self, report: dict[str, Any]) -> None:
+        self._write_nodes()
+        _write_whole(self.folder / "report.json", self._header | report)
+
+    def _write_nodes(self) -> None:
+        _write_whole(self.folder / "run.json", self._header | {"started": self._started, "nodes": self.nodes})
+
+
+def _write_whole(path: pathlib.Path, values: dict[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.tmp")
+    partial.write_text(json.dumps(values, indent=2))
+    os.replace(partial, path)

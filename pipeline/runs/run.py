@@ -1,0 +1,119 @@
+"""One run on this machine: the home folder, the lock, the record, and what is told to a person."""
+
+import contextlib
+import errno
+import logging
+import pathlib
+import shlex
+import shutil
+import time
+from collections.abc import Mapping
+
+import click
+
+from pipeline import settings as pipeline_settings
+from pipeline import terminal
+from preprocessing import storage
+from preprocessing.errors import InputError, require
+
+_KEPT_SECONDS = 7 * 24 * 3600
+
+
+def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.PipelineSettings, pathlib.Path]:
+    """Settings and home folder that BERT_SETTINGS, BERT_CORPUS and BERT_HOME ask for (see local_runner)."""
+    settings = pipeline_settings.load(environment.get("BERT_SETTINGS") or "demo")
+    try:
+        patterns = tuple(shlex.split(environment.get("BERT_CORPUS") or ""))
+    except ValueError as error:
+        received = environment["BERT_CORPUS"]
+        raise InputError(f"CORPUS is read as a shell reads words ({error}). Received: {received}") from None
+    if patterns:
+        settings = settings.replace(corpus=pipeline_settings.dataclasses.replace(settings.corpus, input=patterns))
+    home = environment.get("BERT_HOME") or ".bert"
+    require("://" not in home, "BERT_HOME must be a local folder", home)
+    return settings, pathlib.Path(home).absolute()
+
+
+def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> None:
+    """Runs the pipeline once. `home` keeps `artifacts/`, `metadata.sqlite`, `training/` (checkpoints of a run that has
+    not finished), `serving/<name>/<version>/`, `reports/` and `logs/`. Raises InputError for bad input; what else goes
+    wrong is in the log."""
+    from pipeline.runs.record import Record
+
+    with contextlib.ExitStack() as stack:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(storage.hold(str(home / ".lock"))[0])
+            (home / "settings.json").write_text(settings.to_json())
+        except BlockingIOError:
+            raise InputError(f"{home}: another run is at work there. Wait for its end, or set BERT_HOME") from None
+        except OSError as error:
+            raise InputError(f"{home}: cannot be written: {error.strerror}. Set BERT_HOME to another folder") from error
+        record = Record(home / "reports", settings.name)
+        try:
+            _run(settings, home, record)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                record.fail(input_error(error) or f"{type(error).__name__}: {error}".splitlines()[0])
+            raise
+
+
+def _run(settings, home, record):
+    if settings.corpus.input:
+        from preprocessing.corpus import inputs
+
+        inputs.check_input(settings.corpus)
+    from tfx.orchestration import metadata
+
+    from pipeline.graphs import pretraining
+    from pipeline.runs import steps, summary
+    from pipeline.runs.runner import Runner
+
+    serving, work = home / "serving" / settings.name, home / "training"
+    pipeline = pretraining.create_pipeline(
+        settings,
+        root=str(home / "artifacts"),
+        metadata=metadata.sqlite_metadata_connection_config(str(home / "metadata.sqlite")),
+        serving=str(serving),
+        work=str(work),
+    )
+    log = home / "logs" / "pipeline.log"
+    with steps.log_to(log), terminal.native_log(log.with_name("native.log")):
+        try:
+            Runner(record).run(pipeline)
+        except Exception as error:
+            name = record.nodes[-1]["node"] if record.nodes else "the pipeline"
+            logging.getLogger(__name__).exception("%s failed", name)
+            cause = input_error(error)
+            if cause is None:
+                click.echo(f"bert: {name} failed; the whole log is {log}", err=True)
+                raise
+            raise InputError(f"{name}: {cause}") from error
+        if record.nodes:  # `tfx pipeline create` only looks at the pipeline
+            report = summary.collect(record, str(serving))
+            summary.copy_files(report, home / "reports")
+            record.finish(report)
+            summary.show(report)
+            remove_superseded(work)
+
+
+def remove_superseded(work: pathlib.Path) -> None:
+    """After a run that came to its end: trainings that nothing was written to for seven days. A training that ends
+    removes its own folder, so each of them was broken off; the same settings would resume it, which no one did."""
+    for folder in work.iterdir() if work.is_dir() else ():
+        written = [path.lstat().st_mtime for path in (folder, *folder.rglob("*"))]
+        if max(written) < time.time() - _KEPT_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def input_error(error: BaseException | None) -> str | None:
+    """The message for a person in an exception or its causes; Beam and TFX wrap what a step raises."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return str(error)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return f"{error.filename or 'the output'}: no space left on the device; make room, or set BERT_HOME"
+        if isinstance(error, OSError) and error.filename:
+            return f"{error.filename}: {error.strerror}"
+        error = error.__cause__ or error.__context__
+    return None

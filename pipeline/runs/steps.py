@@ -1,0 +1,63 @@
+"""Tells a person which step runs; the log goes to a file."""
+
+import contextlib
+import logging
+import pathlib
+from collections.abc import Iterator
+
+import click
+from absl import logging as absl_logging
+
+from pipeline import terminal
+
+TITLES = {
+    "CorpusGen": "reading documents",
+    "CorpusStatistics": "statistics of the documents",
+    "CorpusSchema": "schema of the documents",
+    "CorpusValidator": "validating the documents",
+    "CorpusGate": "no anomaly may pass",
+    "VocabularyGen": "learning the vocabulary",
+    "MaskedExamplesGen": "making masked sentence pairs",
+    "ExampleStatistics": "statistics of the examples",
+    "ExampleValidator": "validating the examples",
+    "ExampleGate": "no anomaly may pass",
+    "Trainer": "training",
+    "Baseline": "looking for the model pushed before",
+    "Evaluator": "evaluating on held-out documents",
+    "ServingCheck": "the exported model answers in a fresh process",
+    "Pusher": "pushing",
+}
+
+
+def show_begin(number: int, total: int, node: str) -> None:
+    """`[ 3/15] Trainer: training`"""
+    click.echo(f"[{number:2}/{total}] {node}: {TITLES.get(node, '')}", err=True)
+
+
+def show_end(state: str, seconds: float) -> None:
+    """`done in 4:10` or `cached`, below it."""
+    click.echo(f"        {'cached' if state == 'cached' else f'done in {terminal.clock(seconds)}'}", err=True)
+
+
+@contextlib.contextmanager
+def log_to(log: pathlib.Path) -> Iterator[None]:
+    """Sends all log lines to a file and none to the terminal."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    to_file = logging.FileHandler(log)
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    others = [(logger, list(logger.handlers)) for logger in map(logging.getLogger, (None, "absl", "tensorflow"))]
+    for logger, handlers in others:
+        for handler in handlers:
+            logger.removeHandler(handler)
+        logger.setLevel(logging.INFO)
+    absl_logging.set_verbosity(absl_logging.INFO)  # saving a SavedModel goes back to what was set so
+    root.addHandler(to_file)
+    try:
+        yield
+    finally:
+        root.removeHandler(to_file)
+        to_file.close()
+        for logger, handlers in others:
+            for handler in handlers:
+                logger.addHandler(handler)

@@ -1,0 +1,96 @@
+"""What a run came to: figures and places, for its report and in words."""
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import click
+import tensorflow_model_analysis as tfma
+from tfx.utils import path_utils
+
+from pipeline.components import pushed
+from pipeline.components.baseline import NONE
+from pipeline.evaluation import pretraining
+from pipeline.runs.record import Record
+
+
+def collect(record: Record, serving: str) -> dict[str, Any]:
+    """Of a run whose nodes have all ended, those taken from the cache included; makes its model the newest that is
+    served, where it passed the gate (the Pusher's own result may come from the cache), unless it was rolled back."""
+    evaluated = record.artifact("Evaluator", "evaluation")["uri"]
+    validation = tfma.load_validation_result(evaluated)
+    model = record.artifact("Trainer", "model")["uri"]
+    blessed = validation.validation_ok
+    to = pushed.push(path_utils.serving_model_path(model), serving) if blessed else None
+    documents, baseline = record.artifact("CorpusGen", "documents"), record.artifact("Baseline", "baseline")
+    return {
+        "blessed": blessed,
+        "refusals": [_refusal(failure) for failure in _failures(validation)],
+        "pushed_to": to,
+        "rolled_back": blessed and to is None,
+        "serving_folder": serving,
+        "model": model,
+        "compared": baseline["properties"]["baseline"] != NONE,
+        "metrics": _metrics(evaluated),
+        "documents": _report(documents),
+        "vocabulary": _report(record.artifact("VocabularyGen", "vocabulary_artifact")),
+        "examples": _report(record.artifact("MaskedExamplesGen", "examples")),
+        "corpus": documents["uri"],
+        "model_run": record.artifact("Trainer", "model_run")["uri"],
+    }
+
+
+def copy_files(report: dict[str, Any], folder: pathlib.Path) -> None:
+    """Beside the report: the training curves and the input lines that could not be used, if any."""
+    for path in (pathlib.Path(report["model_run"], "curves.png"), pathlib.Path(report["corpus"], "set_aside.jsonl")):
+        (folder / path.name).unlink(missing_ok=True)
+        if path.exists():
+            shutil.copy(path, folder)
+
+
+def show(report: dict[str, Any]) -> None:
+    """Prints the held-out figures beside what needs no model, and what the gate said."""
+    rows = [
+        ("masked-token loss", "masked_lm_loss", "unigram_loss", "the held-out unigram distribution"),
+        ("masked-token accuracy", "masked_lm_accuracy", "commonest_token_accuracy", "always the commonest token"),
+        ("next-sentence accuracy", "next_sentence_accuracy", "next_sentence_baseline", "always the commoner answer"),
+    ]
+    click.echo("\nOn documents that the model has not seen:")
+    for title, metric, baseline, meaning in rows:
+        values = report["metrics"]
+        click.echo(f"  {title:24} {values[metric]:7.3f}    without a model {values[baseline]:7.3f}  ({meaning})")
+    if not report["compared"]:
+        click.echo("There is no earlier model of the same vocabulary to compare it with.")
+    if report["rolled_back"]:
+        click.echo(
+            "The gate is passed, but this model was rolled back (its version folder was removed while an older one"
+        )
+        click.echo(f"stands), so it is not pushed again; {pushed.RECORD} in {report['serving_folder']} knows of it")
+    elif report["blessed"]:
+        click.echo(f"The gate is passed. Pushed to {report['pushed_to']}")
+    else:
+        click.echo("The gate is NOT passed, so nothing was pushed:")
+        for refusal in report["refusals"]:
+            click.echo(f"  {refusal}")
+
+
+def _report(artifact: dict[str, Any]) -> dict[str, Any]:
+    path = pathlib.Path(artifact["uri"], "report.json")
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _metrics(folder: str) -> dict[str, float]:
+    """The candidate's figures over all held-out examples."""
+    result = tfma.load_eval_result(folder)
+    found = result.get_metrics_for_slice(())
+    return {name: float(found[name]["doubleValue"]) for name in pretraining.METRICS}  # "NaN" is a string there
+
+
+def _failures(validation: Any) -> list[Any]:
+    return [failure for slice_ in validation.metric_validations_per_slice for failure in slice_.failures]
+
+
+def _refusal(failure: Any) -> str:
+    value = failure.metric_value.double_value.value
+    return f"{failure.metric_key.name} is {value:.4g}. {failure.message}".strip()

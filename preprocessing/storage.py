@@ -1,0 +1,153 @@
+"""Places that are written to: by one run at a time; and local ones past Beam, which takes every path for a glob."""
+
+import contextlib
+import fcntl
+import glob
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from preprocessing.errors import InputError
+
+
+def is_remote(path: str) -> bool:
+    return "://" in path
+
+
+def listed(folder: str) -> list[str]:
+    """Paths of what a folder holds, hidden things aside; sorted."""
+    from apache_beam.io.filesystems import FileSystems
+
+    if is_remote(folder):
+        return sorted(file.path for file in FileSystems.match([FileSystems.join(folder, "*")])[0].metadata_list)
+    return sorted(glob.glob(os.path.join(glob.escape(folder), "*")))
+
+
+def delete(path: str) -> None:
+    """Removes a file, or a folder with what it holds."""
+    from apache_beam.io.filesystems import FileSystems
+
+    if is_remote(path):
+        FileSystems.delete([path])
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
+@contextlib.contextmanager
+def alone(lock: str, output: str, leftovers: str = "") -> Iterator[None]:
+    """Holds a lock file of a local filesystem while the block runs; a killed process holds none any more, and the
+    folders that such ones left, a glob, are removed. Raises InputError where another process holds it."""
+    try:
+        file, held = hold(lock)
+    except BlockingIOError as error:
+        raise InputError(f"{output}: one run at a time may write there. Received: a second one") from error
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror or error})") from error
+    with file:
+        try:
+            for path in glob.glob(leftovers) if held else ():
+                shutil.rmtree(path, ignore_errors=True)
+            yield
+        finally:
+            pathlib.Path(lock).unlink(missing_ok=True)
+
+
+def hold(lock: str) -> tuple[BinaryIO, bool]:
+    """The open lock file, and whether it is locked: some filesystems have no locks. Raises BlockingIOError where
+    another process has locked it."""
+    while True:
+        file = open(lock, "ab")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise
+        except OSError:
+            return file, False
+        with contextlib.suppress(FileNotFoundError):  # who held it before may have removed it since
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                return file, True
+        file.close()
+
+
+@contextlib.contextmanager
+def unfinished(parent: pathlib.Path, prefix: str) -> Iterator[pathlib.Path]:
+    """A new folder in `parent` (made where it is absent) under a name of its own, which is removed if it still has
+    that name at the end. Those that killed processes left, by the same prefix, are removed first. Raises OSError."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with _held(parent, fcntl.LOCK_EX):  # what is new is held before another process looks for what is left
+            for left in parent.glob(f"{glob.escape(prefix)}*"):
+                with contextlib.suppress(OSError), _held(left) as alone:
+                    if alone:
+                        shutil.rmtree(left)
+            folder = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            held.callback(shutil.rmtree, folder, ignore_errors=True)
+            held.enter_context(_held(folder))
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextlib.contextmanager
+def _held(folder: pathlib.Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> Iterator[bool]:
+    """Holds a folder itself, without a file beside it; False where the filesystem has no locks. Raises BlockingIOError
+    where another process holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, how)
+            alone = True
+        except BlockingIOError:
+            raise
+        except OSError:
+            alone = False
+        yield alone
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(text: str, path: str | os.PathLike) -> None:
+    """Writes a text file under another name and then renames it, so that no half-written file has the name."""
+    name = os.fspath(path)
+    scratch = f"{name}.{os.getpid()}.tmp"
+    try:
+        if is_remote(name):
+            with gfiles() as gfile:
+                with gfile.GFile(scratch, "w") as file:
+                    file.write(text)
+                gfile.rename(scratch, name, overwrite=True)
+            return
+        try:
+            pathlib.Path(scratch).write_text(text, "utf-8", newline="")
+            os.replace(scratch, name)
+        finally:
+            pathlib.Path(scratch).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be written ({error.strerror or error})") from error
+
+
+def read(name: str) -> bytes:
+    """The content of a file, on any filesystem of TensorFlow's. Raises OSError."""
+    if not is_remote(name):
+        return pathlib.Path(name).read_bytes()
+    with gfiles() as gfile:
+        if gfile.isdir(name):
+            raise IsADirectoryError(name)
+        with gfile.GFile(name, "rb") as file:
+            return file.read()
+
+
+@contextlib.contextmanager
+def gfiles():
+    """TensorFlow's files, their errors as OSError. Imported where needed: it takes seconds."""
+    import tensorflow as tf
+
+    try:
+        yield tf.io.gfile
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error

@@ -1,0 +1,269 @@
+"""From an encoder to a SavedModel that takes raw text.
+
+    VERSION/
+      saved_model.pb, variables/, fingerprint.pb    loadable by TensorFlow (with tf.text) and TensorFlow Serving alone
+      assets/vocab.txt                              for readers; the graph carries its own copy
+      assets.extra/export.json                      settings, signatures, sizes, load time
+      assets.extra/golden_requests.json             requests with the answers of the Python path
+      assets.extra/tf_serving_warmup_requests       what a server runs before it takes requests
+
+An export is written under another name, answers its golden requests in a fresh process, and only then gets its name:
+a folder that has the name is whole.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from model import checkpoints
+from model.checkpoints import names
+from model.encoder import BertEncoder
+from preprocessing import storage
+from preprocessing.errors import InputError, require
+from preprocessing.tokenizer import BertTokenizer
+from serving.engine.loaded_model import DESCRIPTION
+from serving.export import golden, serving_ops, warmup
+from serving.settings import ExportSettings
+from serving.signatures import ALL
+from serving.signatures.base import Signature, TextEncoder
+
+REPORT = DESCRIPTION
+# Largest difference of any number between the Python path and the folder loaded elsewhere. bfloat16 has 8 bits, and the
+# graph's optimizer fuses, and so rounds, in other places: 0.05 was seen in sums of four layers. The bounds that a
+# signature names for its rounded outputs are asked besides.
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.2}
+Report = Callable[[str], None]
+
+
+def export(
+    encoder: BertEncoder,
+    vocab_path: str | os.PathLike,
+    folder: str | os.PathLike,
+    settings: ExportSettings | None = None,
+    lower_case: bool = True,
+    report: Report = lambda line: None,
+    signatures: Sequence[Signature] = ALL,
+) -> dict:
+    """Writes a SavedModel into `folder`, which must not exist yet or be empty.
+
+    Args:
+        encoder: what answers.
+        vocab_path: the encoder's vocabulary, one token a line.
+        folder: becomes the SavedModel, only after that answered its golden requests.
+        settings: see ExportSettings.
+        lower_case: whether the vocabulary is an uncased one.
+        report: gets a line per step.
+        signatures: those that are wanted; the encoder's heads and layers decide which of them there are.
+
+    Returns: what `assets.extra/export.json` holds: `signatures`, `left_out` (name: reason), `settings`, `lower_case`,
+    `parameters`, `bytes`, `graph_bytes`, `custom_ops`, `load_seconds`, `first_answer_seconds`, `largest_difference`.
+
+    Raises: InputError if the folder is taken, or if the SavedModel does not answer as the encoder does.
+    """
+    folder = pathlib.Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"the export folder must not exist yet. Received: {folder}")
+    with _partial(folder.parent) as partial:
+        figures = _write(encoder, vocab_path, partial, settings or ExportSettings(), lower_case, report, signatures)
+        partial.rename(folder)
+    return figures
+
+
+def export_version(
+    checkpoint: str | os.PathLike,
+    base: str | os.PathLike,
+    name: str = "bert",
+    settings: ExportSettings | None = None,
+    vocab_path: str | os.PathLike | None = None,
+    lower_case: bool | None = None,
+    report: Report = lambda line: None,
+    signatures: Sequence[Signature] = ALL,
+) -> pathlib.Path:
+    """Exports any checkpoint that `model.checkpoints.load` knows as `base/name/N`, N being the next free number.
+
+    `vocab_path` and `lower_case` are those of the checkpoint where it has them; without either, vocabularies are taken
+    to be uncased. Returns the version folder. Raises InputError as `export`, and for a checkpoint without vocabulary.
+    """
+    vocab_path = vocab_path or checkpoints.vocab_file(checkpoint)
+    if vocab_path is None:
+        raise InputError(f"{checkpoint}: no vocabulary beside the checkpoint; name one with --vocab")
+    if lower_case is None:
+        lower_case = checkpoints.lower_case(checkpoint)
+    settings = settings or ExportSettings()
+    # What TensorFlow Serving takes for a model's name in its paths.
+    require(re.fullmatch(r"\w[\w.-]*", name) is not None, "name must be of A-Z a-z 0-9 . _ -", name)
+    require(
+        "://" not in str(base), "the output must be a local folder; copy it to a bucket when it is whole", str(base)
+    )
+    report(f"loading {checkpoint}")
+    read = checkpoints.read(checkpoint)
+    if settings.embedding == "pooler" and not any(names.part_of(name) == names.POOLER for name in read.arrays):
+        raise InputError(f'{checkpoint}: has no pooler; export it with the embedding "mean"')
+    encoder = checkpoints.build(read, report=report)
+    model = pathlib.Path(base) / name
+    with _partial(model) as partial:
+        _write(encoder, vocab_path, partial, settings, lower_case is not False, report, signatures)
+        while True:
+            version = model / str(max(_versions(model), default=0) + 1)
+            try:
+                partial.rename(version)
+            except OSError:
+                if not version.exists():
+                    raise
+            else:
+                return version
+
+
+def verify(folder: str | os.PathLike) -> dict:
+    """Loads an export in a fresh process, which imports only TensorFlow and tf.text, and compares its answers to the
+    golden requests with those that the Python path gave.
+
+    Returns: `custom_ops`, `load_seconds`, `first_answer_seconds`, `largest_difference`.
+
+    Raises: InputError if it is no export, needs an operation that TensorFlow Serving lacks, does not load, or answers
+    otherwise than the Python path.
+    """
+    folder = pathlib.Path(folder).absolute()
+    for needed in ("saved_model.pb", golden.REQUESTS, REPORT):
+        if not (folder / needed).is_file():
+            raise InputError(f"{folder}: not an exported model, it has no {needed}")
+    for version, operations in serving_ops.refused_by(folder).items():
+        raise InputError(f"{folder}: TensorFlow Serving {version} lacks the operations {sorted(operations)}")
+    answered = _answer_elsewhere(folder)
+    compute = json.loads((folder / REPORT).read_text())["settings"]["compute"]
+    for output in answered["outputs"]:
+        _check(folder, output, {"numbers": TOLERANCE[compute]})
+        _check(folder, output, output["bounds"])
+    return {
+        "custom_ops": sorted(serving_ops.custom_operations(folder)),
+        "load_seconds": round(answered["load_seconds"], 3),
+        "first_answer_seconds": round(answered["first_answer_seconds"], 3),
+        "largest_difference": max(output["numbers"] for output in answered["outputs"]),
+    }
+
+
+def _check(folder, output, bounds):
+    for measure, bound in bounds.items():
+        if not output[measure] <= bound:
+            raise InputError(
+                f"{folder}: {output['signature_name']} must answer as the Python path does, within {bound:g}. "
+                f"Received: a difference of {output[measure]:.3g} in {output['output']}, by {measure}"
+            )
+
+
+def _answer_elsewhere(folder):
+    process = subprocess.run(
+        [sys.executable, "-I", golden.__file__, str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=tempfile.gettempdir(),
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=False,
+    )
+    if process.returncode:
+        lines = process.stderr.strip().splitlines()
+        raise InputError(f"{folder}: the model does not load and answer in a fresh process: {(lines or ['?'])[-1]}")
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def _write(encoder, vocab_path, folder, settings, lower_case, report, signatures) -> dict:
+    vocab_path = pathlib.Path(vocab_path)
+    tokenizer = BertTokenizer.from_vocab(str(vocab_path), lower_case=lower_case)
+    texts = TextEncoder(encoder, tokenizer, settings)
+    left_out = {signature.name: reason for signature in signatures if (reason := signature.missing(texts))}
+    signatures = [signature for signature in signatures if signature.name not in left_out]
+    report("tracing")
+    functions = {signature.name: signature.function(texts).get_concrete_function() for signature in signatures}
+    require(len(functions) == len(signatures), "signatures must have names of their own", [s.name for s in signatures])
+    report("writing")
+    module = tf.Module(name="bert")
+    module.weights = texts.model.variables
+    with tempfile.TemporaryDirectory() as staging:
+        # Whatever the vocabulary file is called, the export's is vocab.txt.
+        module.vocabulary = tf.saved_model.Asset(str(shutil.copy(vocab_path, pathlib.Path(staging) / "vocab.txt")))
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, str(folder), signatures=functions, options=options)
+    _strip_gradients(folder)
+
+    figures = {
+        "signatures": {signature.name: _described(signature, functions[signature.name]) for signature in signatures},
+        "left_out": left_out,
+        "settings": dataclasses.asdict(settings),
+        "lower_case": lower_case,
+        "parameters": sum(math.prod(variable.shape) for variable in texts.model.variables),
+    }
+    (folder / REPORT).parent.mkdir(exist_ok=True)
+    (folder / REPORT).write_text(json.dumps(figures, indent=2))
+    golden_requests = [_golden(one, texts, request) for one in signatures for request in one.golden(texts)]
+    (folder / golden.REQUESTS).write_text(json.dumps(golden_requests, ensure_ascii=False))
+    figures["warmup_records"] = warmup.write(folder, signatures, texts)
+    report("answering the golden requests in a fresh process")
+    figures |= verify(folder)
+    figures |= {
+        "bytes": sum(path.stat().st_size for path in _loaded_files(folder)),
+        "graph_bytes": (folder / "saved_model.pb").stat().st_size,
+    }
+    (folder / REPORT).write_text(json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def _described(signature: Signature, function) -> dict:
+    """`{"inputs": {"text": ["string", [None]]}, "outputs": ..., "row_count": ...}`"""
+    inputs = {spec.name: spec for spec in function.structured_input_signature[0]}
+    sides = {"inputs": inputs, "outputs": function.structured_outputs}
+    described = {
+        side: {name: [spec.dtype.name, spec.shape.as_list()] for name, spec in specs.items()}
+        for side, specs in sides.items()
+    }
+    return described | {"row_count": signature.row_count}
+
+
+def _golden(signature: Signature, encoder: TextEncoder, request: dict[str, list]) -> dict:
+    """A request in the column form of TensorFlow Serving's REST API, with the outputs of the Python path and, where
+    matrices are rounded, the bounds of their differences."""
+    outputs, bounds = signature.answered(encoder, request), {}
+    if encoder.settings.compute == "bfloat16":
+        bounds = {name: bound for name, bound in signature.rounded.items() if bound and name in outputs}
+        outputs = {name: value for name, value in outputs.items() if signature.rounded.get(name, {}) is not None}
+    return {
+        "signature_name": signature.name,
+        "inputs": {name: golden.encoded(values) for name, values in request.items()},
+        "outputs": {name: golden.encoded(value.numpy().tolist()) for name, value in outputs.items()},
+        "bounds": bounds,
+    }
+
+
+def _loaded_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """What a server reads before it can answer."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "assets.extra"]
+
+
+def _strip_gradients(folder: pathlib.Path) -> None:
+    """Takes the names of training's gradient functions off the graph's nodes: a loader would warn of each."""
+    path = folder / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel()
+    saved_model.ParseFromString(path.read_bytes())
+    for function in saved_model.meta_graphs[0].graph_def.library.function:
+        for node in function.node_def:
+            node.attr.pop("_gradient_op_type", None)
+    path.write_bytes(saved_model.SerializeToString(deterministic=True))
+
+
+def _partial(parent: pathlib.Path):
+    """A new folder in `parent`, removed if it still has its name at the end. Its name is none of a version."""
+    return storage.unfinished(parent, ".export-")
+
+
+def _versions(model: pathlib.Path) -> list[int]:
+    return [int(path.name) for path in model.iterdir() if path.name.isdecimal()]

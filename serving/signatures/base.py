@@ -1,0 +1,163 @@
+"""What all signatures share: what one of them says of itself, and the encoder with its tokenizer that they answer with.
+
+Texts are UTF-8; invalid bytes count for nothing. A text without tokens is `[CLS] [SEP]`.
+
+Shapes: B batch, L length of the padded batch, H hidden, N heads.
+"""
+
+import dataclasses
+import functools
+import string
+from collections.abc import Callable, Mapping, Sequence
+
+import tensorflow as tf
+
+from model.encoder import BertEncoder
+from preprocessing.errors import InputError
+from preprocessing.tokenizer import BertTokenizer
+from serving.settings import ExportSettings
+from serving.signatures import packing
+from serving.signatures.stored_encoder import StoredEncoder
+
+# Inputs. The SECOND beside a TEXT may be empty; all others are needed.
+TEXT = tf.TensorSpec([None], tf.string, name="text")
+FIRST = tf.TensorSpec([None], tf.string, name="first")
+SECOND = tf.TensorSpec([None], tf.string, name="second")
+
+GOLDEN_TEXTS = (
+    "Paris is the capital of France.",
+    "",
+    " \t\n",
+    "[CLS] [SEP] [PAD]",
+    "Zoë's naïve café, 東京 und Übergröße: 1,234.5 % of unbelievable internationalization; isn't it? ",
+)
+GOLDEN_SECOND = "It lies on the Seine."
+
+Outputs = dict[str, tf.Tensor]
+Inputs = dict[str, list]  # a request's columns, by name
+
+# How near an output must come to the Python path's where matrices are multiplied as bfloat16, by the measures of
+# `serving.export.golden`. Seen at most, in MiniLM, in random encoders, and in a small one of large weights: vectors
+# 0.018, probabilities 0.027 (distributions as vectors 0.076), nats 0.007. Without their last layer they were off by
+# 0.051 to 1.7 in vectors and, where heads say anything, by 0.11 in distributions and 0.38 in nats; by another pooling,
+# by 1.07.
+VECTORS = {"vectors": 0.05}
+PROBABILITIES = {"numbers": 0.05}
+DISTRIBUTIONS = {"numbers": 0.05, "vectors": 0.15}
+NATS = {"numbers": 0.05}
+
+
+class TextEncoder:
+    """An encoder with its tokenizer, in the words that signatures are written in.
+
+    Args:
+        encoder: its heads decide which signatures there are.
+        tokenizer: of the encoder's vocabulary.
+        settings: see ExportSettings.
+
+    Attributes: `model` (the StoredEncoder), `tokenizer`, `settings`, `lengths` (that batches are padded to) and `vocab`
+    (string [V]).
+    """
+
+    def __init__(self, encoder: BertEncoder, tokenizer: BertTokenizer, settings: ExportSettings):
+        if tokenizer.vocab_size > encoder.settings.vocab_size:
+            raise InputError(
+                "the vocabulary must not be larger than the model's word embedding "
+                f"({encoder.settings.vocab_size} rows). Received: {tokenizer.vocab_size} tokens"
+            )
+        self.model = StoredEncoder(encoder, settings)
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.lengths = settings.padded_lengths(encoder.settings.max_positions)
+        self.vocab = tf.constant(tokenizer.vocab)
+        self._special = {name: getattr(tokenizer, name) for name in ("cls_id", "sep_id", "pad_id")}
+        self._shared: dict[tuple, Callable] = {}
+
+    def pack(self, text) -> packing.Packed:
+        return self.pack_rows(packing.rows(self.tokenizer.tokenize(text)))
+
+    def pack_rows(self, rows: packing.Rows) -> packing.Packed:
+        return packing.pack_single(rows, lengths=self.lengths, **self._special)
+
+    def pack_pair(self, first, second, optional: bool) -> packing.Packed:
+        """With `optional`, an empty second text is none."""
+        both = packing.rows(self.tokenizer.tokenize(tf.concat([first, second], 0)))
+        a, b = packing.halves(both)
+        return packing.pack_pair(a, b, optional=optional, lengths=self.lengths, **self._special)
+
+    def encode(self, packed: packing.Packed, only=None, **asked) -> dict:
+        """The encoder's outputs, with `only` as of `serving.signatures.forward`. Signatures that ask for the same ones
+        share one function of the SavedModel."""
+
+        def encode(features, *only):
+            return self.model(features, *only, **asked)
+
+        inputs = [packed.features] if only is None else [packed.features, only]
+        if tf.executing_eagerly():
+            return encode(*inputs)
+        key = (len(inputs), *asked)
+        if key not in self._shared:
+            specs: list = [dict.fromkeys(packed.features, tf.TensorSpec([None, None], tf.int32))]
+            specs += [tf.TensorSpec([None], tf.int64)] * (len(inputs) - 1)
+            self._shared[key] = tf.function(encode, input_signature=specs, autograph=False)
+        return self._shared[key](*inputs)
+
+    def pooled(self, packed: packing.Packed):
+        """The pooler's output, [B, H]."""
+        batch, length = tf.unstack(tf.shape(packed.input_ids, tf.int64))
+        return self.model.pooler(self.encode(packed, only=tf.range(batch) * length)["sequence_output"])
+
+    def text_of(self, count: int) -> str:
+        """A text of `count` tokens."""
+        letters = set(string.ascii_lowercase)
+        # "a" is one token, if [UNK]
+        word = next((token for token in self.tokenizer.vocab if set(token) <= letters), "a")
+        return " ".join([word] * count)
+
+
+def _always(encoder: TextEncoder) -> None:
+    """For what every checkpoint can answer."""
+
+
+def _some_texts(encoder: TextEncoder) -> list[Inputs]:
+    return [{TEXT.name: list(GOLDEN_TEXTS)}]
+
+
+def _long_text(encoder: TextEncoder, length: int) -> tuple[str, ...]:
+    return (encoder.text_of(length - 2),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """One signature of the SavedModel. The defaults are those of a signature that takes one text.
+
+    Of its outputs axis 0 is the batch, and what a row gets does not depend on the rows beside it: padding is zero or
+    empty, or told by `row_count`.
+    """
+
+    name: str
+    inputs: tuple[tf.TensorSpec, ...]
+    # (encoder, *inputs) to outputs by name; called eagerly it is the Python path that the export is compared with.
+    answer: Callable[..., Outputs]
+    # By output, those of VECTORS, PROBABILITIES and so on; None: rounding may change it altogether, it is not compared.
+    # What is not named is compared exactly, or as far as any number in float32.
+    rounded: Mapping[str, Mapping[str, float] | None]
+    # Why a checkpoint cannot answer it, or None.
+    missing: Callable[[TextEncoder], str | None] = _always
+    # Requests that every export must answer as the Python path does.
+    golden: Callable[[TextEncoder], Sequence[Inputs]] = _some_texts
+    # One row, a value for each input, that is so many tokens long: what a server runs before a version takes requests.
+    warm_up: Callable[[TextEncoder, int], tuple[str | bytes, ...]] = _long_text
+    often: bool = False  # asked so often that it is warmed up at all of the batch sizes
+    # The int32 [B] output that says how many entries of axis 1 of the padded outputs are a row's own. Such answers can
+    # be cut back to what they would be alone, so that a server may answer requests for them together.
+    row_count: str | None = None
+
+    def function(self, encoder: TextEncoder) -> tf.types.experimental.PolymorphicFunction:
+        """It in a graph."""
+        answer = functools.partial(self.answer, encoder)
+        return tf.function(answer, input_signature=self.inputs, autograph=False)
+
+    def answered(self, encoder: TextEncoder, request: Inputs) -> Outputs:
+        """The Python path's answer to a request."""
+        return self.answer(encoder, *(tf.constant(request[spec.name], spec.dtype) for spec in self.inputs))

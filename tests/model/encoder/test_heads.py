@@ -1,0 +1,178 @@
+"""The pretraining heads, against the formulas written out in NumPy; and what holds for every head."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import checkpoints
+from model.checkpoints import comparing, names
+from model.encoder import BertEncoder, heads
+from model.settings import EncoderSettings
+from preprocessing.errors import InputError
+from serving.settings import ExportSettings
+from serving.signatures.stored_encoder import StoredEncoder
+
+SETTINGS = EncoderSettings(
+    vocab_size=30, hidden_size=8, num_layers=1, num_heads=2, intermediate_size=16, max_positions=16
+)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    keras.utils.set_random_seed(0)
+    encoder = BertEncoder(SETTINGS)
+    random = np.random.default_rng(0)
+    for weight in encoder.weights:
+        weight.assign(random.normal(size=weight.shape))
+    return encoder
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def test_masked_lm_reads_the_chosen_positions_and_is_tied(encoder):
+    head = encoder.masked_lm
+    sequence = np.random.default_rng(1).normal(size=(2, 5, 8)).astype(np.float32)
+    positions = np.array([[4, 0, 0], [1, 2, 3]])
+    logits = head(sequence, positions)
+    x = np.stack([row[chosen] for row, chosen in zip(sequence, positions, strict=True)]).astype(np.float64)
+    x = gelu_tanh(x @ head.kernel.numpy() + head.bias.numpy())
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12)
+    x = x * head.norm_scale.numpy() + head.norm_offset.numpy()
+    expected = x @ encoder.embeddings.word.numpy().T + head.output_bias.numpy()
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(logits[0, 1], logits[0, 2])
+
+
+def test_the_tied_table_is_not_a_weight_of_the_head(encoder):
+    assert {weight.name for weight in encoder.masked_lm.weights} == {
+        "kernel",
+        "bias",
+        "norm_scale",
+        "norm_offset",
+        "output_bias",
+    }
+    assert sum(weight is encoder.embeddings.word for weight in encoder.weights) == 1
+
+
+def test_next_sentence_is_a_product_with_the_pooled_output(encoder):
+    pooled = np.random.default_rng(2).normal(size=(4, 8)).astype(np.float32)
+    head = encoder.next_sentence
+    expected = pooled @ head.kernel.numpy().T + head.bias.numpy()
+    np.testing.assert_allclose(head(pooled), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_unknown_numbers_of_rows_and_predictions(encoder):
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 8], tf.float32), tf.TensorSpec([None, None], tf.int32)])
+    def logits(sequence, positions):
+        return encoder.masked_lm(sequence, positions)
+
+    for batch, length, predictions in ((1, 3, 1), (3, 7, 4), (2, 4, 0)):
+        sequence = tf.random.normal([batch, length, 8])
+        positions = tf.random.uniform([batch, predictions], 0, length, tf.int32)
+        assert logits(sequence, positions).shape == (batch, predictions, 30)
+
+
+class Classifier(heads.HeadLayer):
+    def add_weights(self):
+        self.kernel = self.matrix("kernel", self.labels, self.settings.hidden_size)
+        self.bias = self.vector("bias", self.labels)
+
+    def call(self, states, positions=None):
+        states = states if positions is None else tf.gather(states, positions, batch_dims=1)
+        return tf.cast(states @ tf.transpose(tf.cast(self.kernel.value, states.dtype)), tf.float32) + self.bias.value
+
+
+def of_classes(name, over, architecture, google):
+    """Two that Hugging Face spells alike, and tells apart by the architecture."""
+    axes = ((heads.LABELS, "hidden_size"), (heads.LABELS,))
+    arrays = [
+        heads.Array(attribute, f"{google}_{ending}", sizes, f"classifier.{theirs}")
+        for attribute, ending, theirs, sizes in zip(
+            ("kernel", "bias"), ("weights", "bias"), ("weight", "bias"), axes, strict=True
+        )
+    ]
+    return heads.Head(name, over, Classifier, architecture, tuple(arrays))
+
+
+SENTENCES = of_classes("sentences", "pooled", "BertForSequenceClassification", "output")
+WORDS = of_classes("words", "tokens", "BertForTokenClassification", "words/output")
+EVERY_HEAD = [*heads.ALL_HEADS, SENTENCES.with_labels(3), WORDS.with_labels(5)]
+
+
+@pytest.mark.parametrize("head", EVERY_HEAD, ids=lambda head: head.name)
+class TestEveryHead:
+    """What holds for each, and for one that is no more than an object."""
+
+    @pytest.fixture(autouse=True)
+    def known(self, monkeypatch):
+        monkeypatch.setattr(heads, "ALL_HEADS", (*heads.ALL_HEADS, SENTENCES, WORDS))
+
+    def encoder(self, head, **options):
+        encoder, random = BertEncoder(SETTINGS, [head], **options), np.random.default_rng(0)
+        for weight in encoder.weights:
+            weight.assign(random.normal(size=weight.shape))
+        return encoder
+
+    def logits(self, head, encoder):
+        outputs = encoder(comparing.random_inputs(SETTINGS))
+        layer = getattr(encoder, head.name)
+        if head.over == "pooled":
+            return layer(outputs["pooled_output"])
+        return layer(outputs["sequence_output"], np.array([[3, 1], [0, 2]], np.int32))
+
+    def test_its_logits_are_float32(self, head):
+        whole, half = (self.encoder(head, dtype=dtype) for dtype in ("float32", "mixed_bfloat16"))
+        logits = self.logits(head, whole)
+        assert logits.shape[:-1] == ((2,) if head.over == "pooled" else (2, 2))
+        assert logits.dtype == self.logits(head, half).dtype == tf.float32
+        assert whole.heads == (head.name,)
+
+    def test_its_arrays_are_all_its_weights(self, head):
+        encoder = self.encoder(head)
+        assert len(head.arrays) == len(getattr(encoder, head.name).weights)
+        arrays, shapes = names.arrays_of(encoder), names.shapes(SETTINGS, [head])
+        assert {name: array.shape for name, array in arrays.items()} == shapes
+        assert {names.part_of(array.google) for array in head.arrays} == {head.name}
+
+    @pytest.mark.parametrize("kind", checkpoints.FORMATS)
+    def test_every_format_keeps_it(self, head, kind, tmp_path):
+        encoder, told = self.encoder(head), []
+        checkpoints.save_as(kind, encoder, tmp_path)
+        loaded = checkpoints.load(tmp_path, report=told.append)
+        assert (loaded.described_heads, told) == ((head,), [])
+        np.testing.assert_array_equal(self.logits(head, loaded), self.logits(head, encoder))
+        last = getattr(getattr(loaded, head.name), head.arrays[-1].attribute)
+        last.assign(last + 1.0)
+        assert checkpoints.largest_difference(encoder, loaded) > 0.1
+
+    def test_half_of_it_is_told(self, head, tmp_path):
+        checkpoints.save_as("google", self.encoder(head), tmp_path)
+        with pytest.raises(InputError, match=f"1 of the {head.name}'s arrays are missing: {head.arrays[-1].google}"):
+            checkpoints.load(tmp_path, ignore=[head.arrays[-1].google])
+
+    def test_it_is_made_where_a_checkpoint_lacks_it(self, head, tmp_path):
+        checkpoints.save(BertEncoder(SETTINGS, heads=()), tmp_path)
+        told = []
+        assert checkpoints.load(tmp_path, [head], report=told.append).heads == (head.name,)
+        assert told == [f"{tmp_path}: has no {head.name}: initialised at random"]
+
+    def test_an_export_copies_it(self, head):
+        stored = StoredEncoder(self.encoder(head), ExportSettings(compute="bfloat16"))
+        assert stored.heads == (head.name,)
+
+
+def test_a_number_of_labels_must_be_given(monkeypatch):
+    with pytest.raises(InputError, match="the head sentences needs a number of labels"):
+        BertEncoder(SETTINGS, [SENTENCES])
+
+
+def test_hugging_face_knows_no_model_with_any_two_heads(tmp_path):
+    encoder = BertEncoder(SETTINGS, ["masked_lm", SENTENCES.with_labels(2)])
+    with pytest.raises(InputError, match=r"must have a model with these heads.*\('masked_lm', 'sentences'\)"):
+        checkpoints.save_huggingface(encoder, tmp_path / "x")
+    assert not (tmp_path / "x").exists()

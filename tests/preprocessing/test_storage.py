@@ -1,0 +1,63 @@
+"""Folders that are being written: one process each, and nothing of killed ones stays."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from preprocessing import storage
+from tests.data import ROOT
+
+HOLDS = """
+import pathlib, sys, time
+from preprocessing import storage
+with storage.unfinished(pathlib.Path(sys.argv[1]), ".unfinished-a-") as folder:
+    (folder / "half").write_text("half")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """(A process that is writing into a folder of `tmp_path`, the folder.)"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    yield process, pathlib.Path(process.stdout.readline().strip())
+    process.kill()
+    process.communicate()
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(writer, tmp_path):
+    process, left = writer
+    (tmp_path / ".unfinished-b-x").mkdir()
+    with storage.unfinished(tmp_path, ".unfinished-a-") as folder:
+        assert (left / "half").exists(), "it is still at work"
+        assert folder != left
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with storage.unfinished(tmp_path, ".unfinished-a-") as folder:
+        assert set(tmp_path.iterdir()) == {folder, tmp_path / ".unfinished-b-x"}
+    assert [path.name for path in tmp_path.iterdir()] == [".unfinished-b-x"]
+
+
+def test_what_got_its_name_stays(tmp_path):
+    with storage.unfinished(tmp_path / "new", ".x-") as folder:
+        assert folder.stat().st_mode & 0o777 == 0o755
+        folder.rename(tmp_path / "whole")
+    assert (tmp_path / "whole").is_dir()
+
+
+def test_a_filesystem_without_locks(tmp_path, monkeypatch):
+    """Nobody knows then whether what is there is still being written."""
+
+    def refuse(descriptor, how):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(storage.fcntl, "flock", refuse)
+    (tmp_path / ".x-left").mkdir()
+    with storage.unfinished(tmp_path, ".x-"):
+        assert (tmp_path / ".x-left").exists()
