@@ -1,6 +1,10 @@
 """`bert export`: any checkpoint becomes the next version of a served model."""
 
+from typing import get_args
+
 import click
+
+from serving.settings import Pooling, Precision
 
 
 @click.command()
@@ -10,11 +14,11 @@ import click
 @click.option("--vocab", metavar="FILE", help="The vocabulary, where the checkpoint has none.")
 @click.option("--lower-case/--cased", default=None, help="Kind of vocabulary, where the checkpoint does not say.")
 @click.option("--max-seq-length", default=512, show_default=True, help="Texts are cut to so many tokens.")
-@click.option("--embedding", type=click.Choice(["mean", "pooler"]), default="mean", show_default=True)
+@click.option("--embedding", type=click.Choice(get_args(Pooling)), default="mean", show_default=True)
 @click.option("--unit-length", is_flag=True, help="Divide embeddings by their length.")
 @click.option("--top-k", default=10, show_default=True, help="Candidates per [MASK].")
-@click.option("--weights", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--compute", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--weights", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
+@click.option("--compute", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(model, output, name, vocab, lower_case, as_json, **settings):
     """Write BASE/NAME/N, the next version of a SavedModel that takes raw text.
