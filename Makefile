@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test test-long test-runners test-fuzz lint format prism clean
+.PHONY: help setup run serve test test-long test-runners test-fuzz test-other-stack lint format prism clean
 
 # Everything that the pipeline keeps: artifacts, metadata, pushed models, reports.
 export BERT_HOME ?= $(CURDIR)/.bert
@@ -9,7 +9,7 @@ export PATH := $(BIN):$(PATH)
 BEAM_VERSION = $(shell $(BIN)/python -c 'from importlib.metadata import version; print(version("apache-beam"))')
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 setup: ## install what is missing: uv, a Python from 3.10 to 3.13, the locked packages
 	@.ci/setup
@@ -31,6 +31,9 @@ test-runners: setup prism ## the same examples from a portable Beam runner with 
 
 test-fuzz: setup ## random text, files, requests and flags, for ten minutes (FUZZ_SECONDS=...)
 	@$(BIN)/python -m pytest -m fuzz
+
+test-other-stack: ## lint, tests and the smoke pipeline on the stack that this machine does not take (needs root and debootstrap)
+	@.ci/other-stack
 
 lint: setup ## formatting, lint and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -4,8 +4,10 @@ The last of several equal lines counts, an empty line is an id that is never giv
 """
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from preprocessing.characters import is_uncased
 from preprocessing.errors import InputError
 from preprocessing.features import CLS, SEP, SPECIAL_TOKENS, UNK
 from preprocessing.storage import read, write_whole
@@ -28,6 +30,15 @@ def with_usual_names(tokens: Sequence[str], names: Mapping[str, str] | None = No
 def ids(tokens: Sequence[str]) -> dict[str, int]:
     """Token -> id, of the tokens that can be given."""
     return {token: number for number, token in enumerate(tokens) if token}
+
+
+def infer_lower_case(tokens: Sequence[str] | None) -> bool | None:
+    """Whether a vocabulary is of lower-cased text: no ordinary token has a capital or an accent, or is composed of what
+    decomposes (Korean has no capitals, but syllables of letters). None without one."""
+    if tokens is None:
+        return None
+    ordinary = (token for token in tokens if token[:1] + token[-1:] not in ("[]", "<>"))  # google's Chinese has <S>
+    return all(is_uncased(token) and not re.search("[\uac00-\ud7a3]", token) for token in ordinary)
 
 
 def check(tokens: Sequence[str], name: str = "the vocabulary") -> list[str]:

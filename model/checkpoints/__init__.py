@@ -8,6 +8,7 @@ from model.checkpoints.comparing import largest_difference
 from model.checkpoints.loading import (
     FORMATS,
     build,
+    folder,
     load,
     lower_case,
     read,
@@ -16,6 +17,7 @@ from model.checkpoints.loading import (
     save_as,
     save_google,
     save_huggingface,
+    sentences,
     tokenizer,
     vocab_file,
 )
@@ -25,6 +27,7 @@ __all__ = [
     "FORMATS",
     "CheckpointTokenizer",
     "build",
+    "folder",
     "largest_difference",
     "load",
     "lower_case",
@@ -34,6 +37,7 @@ __all__ = [
     "save_as",
     "save_google",
     "save_huggingface",
+    "sentences",
     "tokenizer",
     "vocab_file",
 ]

@@ -26,13 +26,14 @@ CONFIG_NAMES = {
 }
 
 
-def read_json(path: pathlib.Path) -> dict:
+def read_json(path: pathlib.Path, kind: type = dict) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: must hold a JSON object. Received: {type(value).__name__}")
+    if not isinstance(value, kind):
+        wanted = "object" if kind is dict else kind.__name__
+        raise InputError(f"{path}: must hold a JSON {wanted}. Received: {type(value).__name__}")
     return value
 
 

@@ -8,11 +8,11 @@ import pathlib
 from collections.abc import Mapping
 
 from model.checkpoints.configs import read_json
-from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case, unlike_rule
+from model.checkpoints.tokenizer_files import CheckpointTokenizer, unlike_rule
 from model.checkpoints.vocabularies import read_vocab
 from preprocessing.errors import InputError
 from preprocessing.features import CLS, MASK, PAD, SEP, UNK
-from preprocessing.vocab_file import ids, with_usual_names
+from preprocessing.vocab_file import ids, infer_lower_case, with_usual_names
 
 CONFIG, TOKENIZER_CONFIG, FAST, VOCAB = "config.json", "tokenizer_config.json", "tokenizer.json", "vocab.txt"
 ADDED, SPECIAL = "added_tokens.json", "special_tokens_map.json"

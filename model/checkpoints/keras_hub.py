@@ -17,12 +17,13 @@ from model.checkpoints.comparing import difference, random_inputs
 from model.checkpoints.configs import read_json, settings_in, write_json
 from model.checkpoints.names import Checkpoint, arrays_of, without
 from model.checkpoints.tensor_files import read_safetensors, write_safetensors
-from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
 from model.checkpoints.vocabularies import VOCAB, tokenizer_of
 from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS, SPECIAL_TOKENS
+from preprocessing.vocab_file import infer_lower_case
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.weights.h5", "tokenizer.json"
 ASSETS = pathlib.Path("assets/tokenizer/vocabulary.txt")

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from model.checkpoints import google, huggingface, keras_hub, ours, vocabularies
+from model.checkpoints import google, huggingface, keras_hub, ours, sentence_transformers, vocabularies
 from model.checkpoints import names as array_names
 from model.checkpoints.names import ENCODER, POOLER, Checkpoint
+from model.checkpoints.sentence_transformers import Sentences
 from model.checkpoints.tokenizer_files import CheckpointTokenizer
 from model.encoder import BertEncoder
 from model.encoder.heads import Head, chosen
@@ -51,6 +52,7 @@ def _locate(path: pathlib.Path) -> tuple[CheckpointFormat, pathlib.Path]:
     if path.suffix == ".keras" and path.is_file():
         return "keras-hub", path
     if path.is_dir():
+        path = sentence_transformers.transformer_in(path)
         if ours.is_folder(path):
             return "ours", path
         if keras_hub.is_preset(path):
@@ -164,6 +166,18 @@ def tokenizer(path: PathLike) -> CheckpointTokenizer:
     """What the checkpoint says of its tokenizer. Raises InputError for files that cannot be read."""
     kind, place = _locate(pathlib.Path(path))
     return _MODULES[kind].tokenizer(place)
+
+
+def folder(path: PathLike) -> pathlib.Path:
+    """Where the checkpoint's files are."""
+    _, place = _locate(pathlib.Path(path))
+    return place if place.is_dir() else place.parent
+
+
+def sentences(path: PathLike) -> Sentences | None:
+    """How the checkpoint makes one vector of a text, if it is a folder of sentence-transformers."""
+    place = pathlib.Path(path)
+    return sentence_transformers.read(place if place.is_dir() else place.parent)
 
 
 def lower_case(path: PathLike) -> bool | None:

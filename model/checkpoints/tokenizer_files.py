@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping, Sequence
-
-from preprocessing.characters import is_uncased
 
 GOOGLES_LONGEST_WORD = 200
 
@@ -43,15 +40,6 @@ class CheckpointTokenizer:
             longest_word=longest if type(longest) is int else GOOGLES_LONGEST_WORD,
             unlike=unlike if isinstance(unlike, list) else [],
         )
-
-
-def infer_lower_case(tokens: Sequence[str] | None) -> bool | None:
-    """Whether a vocabulary is of lower-cased text: no ordinary token has a capital or an accent, or is composed of what
-    decomposes (Korean has no capitals, but syllables of letters). None without one."""
-    if tokens is None:
-        return None
-    ordinary = (token for token in tokens if token[:1] + token[-1:] not in ("[]", "<>"))  # google's Chinese has <S>
-    return all(is_uncased(token) and not re.search("[\uac00-\ud7a3]", token) for token in ordinary)
 
 
 def unlike_rule(place: object, key: str, value: object) -> str:

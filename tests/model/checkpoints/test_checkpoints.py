@@ -20,10 +20,10 @@ import tensorflow as tf
 from model import checkpoints
 from model.checkpoints import configs, huggingface, keras_hub, tensor_files, vocabularies
 from model.checkpoints import names as array_names
-from model.checkpoints.tokenizer_files import infer_lower_case
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
+from preprocessing.vocab_file import infer_lower_case
 from tests import data
 from tests.data import ROOT
 from tests.golden import encoder_weights
