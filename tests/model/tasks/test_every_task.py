@@ -21,7 +21,7 @@ from preprocessing import batches, features
 from preprocessing.errors import InputError
 from tests.data import ROOT
 from tests.model import small_examples
-from tests.model.tasks import alike
+from tests.model.tasks import upper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Case:
         return small_examples.tensors(self.arrays(count, seed))
 
 
-PRETRAINING, ALIKE = (
+PRETRAINING, UPPER = (
     Case("pretraining", Pretraining(), small_examples.examples),
-    Case("alike", alike.Alike(), alike.examples),
+    Case("upper", upper.Upper(), upper.examples),
 )
-CASES = (PRETRAINING, Case("masked tokens alone", Pretraining(next_sentence=False), small_examples.examples), ALIKE)
-TRAINED = (PRETRAINING, ALIKE)  # for those of which a run takes seconds
+CASES = (PRETRAINING, Case("masked tokens alone", Pretraining(next_sentence=False), small_examples.examples), UPPER)
+TRAINED = (PRETRAINING, UPPER)  # for those of which a run takes seconds
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 trained = pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
 ENCODER = small_examples.encoder_settings(num_layers=1)
@@ -278,12 +278,12 @@ def test_two_devices_give_the_weights_of_one(tmp_path):
 
 
 def test_another_description_is_another_run(whole):
-    folder, output, _ = whole(ALIKE)
-    other = dataclasses.replace(ALIKE, task=alike.Alike(smoothing=0.1))
+    folder, output, _ = whole(UPPER)
+    other = dataclasses.replace(UPPER, task=upper.Upper(smoothing=0.1))
     with pytest.raises(InputError, match=r"task\.smoothing was 0\.0, now 0\.1"):
         train(other, folder, output, vocab_path=str(folder / "vocab.txt"))
 
 
 def test_samples_are_of_four_rows_with_all_tokens(whole):
-    logs = b"".join(path.read_bytes() for path in (whole(ALIKE)[1] / "logs").iterdir())
+    logs = b"".join(path.read_bytes() for path in (whole(UPPER)[1] / "logs").iterdir())
     assert b"40 tokens, 4 rows" in logs

@@ -10,7 +10,7 @@ from model.training.state import State
 from model.training.step import EXTRA, TrainingStep
 from preprocessing.errors import InputError
 from tests.model import small_examples
-from tests.model.tasks.alike import Alike, examples
+from tests.model.tasks.upper import Upper, examples
 
 SETTINGS = TrainingSettings(steps=8, batch_size=8)
 
@@ -28,13 +28,13 @@ def test_what_a_task_refuses_is_refused_before_training(tmp_path):
     path = small_examples.write(tmp_path / "a.tfrecord", arrays)
     with pytest.raises(InputError, match="no weights"):
         training.train(
-            small_examples.encoder_settings(), SETTINGS, task=Alike(), train_files=[path], output=str(tmp_path / "run")
+            small_examples.encoder_settings(), SETTINGS, task=Upper(), train_files=[path], output=str(tmp_path / "run")
         )
     assert not list((tmp_path / "run").glob("*"))  # it holds the folder while it looks, and leaves nothing
 
 
 def test_sums_that_are_named_like_those_of_training():
-    class Named(Alike):
+    class Named(Upper):
         sum_names = ("nll", EXTRA[0])
 
     encoder = small_examples.encoder()
