@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test test-long test-runners test-other-stack lint format prism clean
+.PHONY: help setup run serve test test-long test-runners test-fuzz test-other-stack lint format prism clean
 
 # Everything that the pipeline keeps: artifacts, metadata, pushed models, reports.
 export BERT_HOME ?= $(CURDIR)/.bert
@@ -21,13 +21,16 @@ serve: setup ## serve the pushed models until Ctrl-C (NAME=... if the settings n
 	@$(BIN)/bert serve --model-base-path "$(BERT_HOME)/serving/$(or $(NAME),bert)" --model-name "$(or $(NAME),bert)"
 
 test: setup ## the tests, under ten minutes
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not runners"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not runners and not fuzz"
 
 test-long: setup ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long
 
 test-runners: setup prism ## the same examples from a portable Beam runner with workers of its own
 	@$(BIN)/python -m pytest -m runners
+
+test-fuzz: setup ## random text, files, requests and flags, for ten minutes (FUZZ_SECONDS=...)
+	@$(BIN)/python -m pytest -m fuzz
 
 test-other-stack: ## lint, tests and the smoke pipeline on the stack that this machine does not take (needs root and debootstrap)
 	@.ci/other-stack
