@@ -35,8 +35,9 @@ test-fuzz: setup ## random text, files, requests and flags, for ten minutes (FUZ
 test-other-stack: ## lint, tests and the smoke pipeline on the stack that this machine does not take (needs root and debootstrap)
 	@.ci/other-stack
 
-lint: setup ## formatting, lint and types
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+lint: setup ## formatting, lint and types (of the oldest Python, and of this one)
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && \
+	  $(BIN)/mypy --python-version $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 format: setup ## format and mend what ruff can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
