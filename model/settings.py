@@ -4,11 +4,13 @@ Frozen and validated.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from preprocessing.errors import require
+from preprocessing.features import Long
 
 Activation = Literal["gelu_tanh", "gelu"]
+CheckpointFormat = Literal["google", "huggingface", "keras-hub", "ours"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,9 @@ def large(**overrides) -> EncoderSettings:
 NAMED = {"tiny": tiny, "mini": mini, "small": small, "medium": medium, "base": base, "large": large}
 
 
+Watched = Literal["accuracy", "macro_f1", "matthews", "cross_entropy"]
+
+
 @dataclasses.dataclass(frozen=True)
 class ClassificationSettings:
     """What a classifier's numbers mean, and how its texts are made. Stored with the model.
@@ -103,7 +108,7 @@ class ClassificationSettings:
     kind: str = "classification"
     pair: bool | None = None  # whether it judges two texts together; None: it is not known
     max_seq_length: int | None = None  # tokens at which texts are cut; None: where the model ends
-    long: Literal["cut", "head-tail"] = "cut"  # what stays of a longer text: its beginning, or also its end
+    long: Long = "cut"  # what stays of a longer text
     temperature: float = 1.0  # by which the logits are divided before they become probabilities
 
     def __post_init__(self):
@@ -113,7 +118,7 @@ class ClassificationSettings:
         require(len(set(self.labels)) == len(self.labels), "labels must differ", self.labels)
         require(self.max_seq_length is None or self.max_seq_length >= 8, "max_seq_length must be at least 8",
                 self.max_seq_length)  # fmt: skip
-        require(self.long in ("cut", "head-tail"), "long must be cut or head-tail", self.long)
+        require(self.long in get_args(Long), f"long must be one of {', '.join(get_args(Long))}", self.long)
         require(self.temperature > 0, "temperature must be positive", self.temperature)
 
 

@@ -22,6 +22,14 @@ RUNNER = pathlib.Path(__file__).parent / "local_runner.py"
 MASKED = "The function returns the [MASK] of the array."
 FIRST = "Exceptions are a means of breaking out of the normal flow of control of a code block."
 SECOND = "An exception is raised at the point where the error is detected."
+# Runs a Python program without what TensorFlow remarks as it is imported.
+_QUIETLY = """
+import runpy, sys
+from pipeline import terminal
+terminal.quiet()
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 TEXT = "The length of the string in bytes."
 
 
@@ -87,7 +95,8 @@ def _show(question: str, answer: str) -> None:
 def tfx(*arguments: str) -> None:
     """Runs `tfx ...`, shown as a person would type it. Raises InputError where it fails; it has said why."""
     click.secho(f"$ tfx {' '.join(arguments)}", bold=True)
-    status = subprocess.run([str(pathlib.Path(sys.executable).parent / "tfx"), *arguments], check=False).returncode
+    program = str(pathlib.Path(sys.executable).parent / "tfx")
+    status = subprocess.run([sys.executable, "-c", _QUIETLY, program, *arguments], check=False).returncode
     if status:
         raise InputError(f"tfx {arguments[0]} {arguments[1]} ended with exit status {status}; its message stands above")
 

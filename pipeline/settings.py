@@ -11,6 +11,7 @@ from model import settings as encoders
 from model.settings import EncoderSettings, TrainingSettings
 from pipeline import values
 from preprocessing.errors import InputError, require
+from preprocessing.features import MASK
 from preprocessing.settings import CorpusSettings, ExampleSettings, VocabularySettings
 from serving.settings import ExportSettings
 
@@ -102,7 +103,14 @@ class PipelineSettings:
         if self.vocabulary.file is not None:
             from preprocessing import vocab_file  # for the few runs that name one
 
-            vocab_file.load(self.vocabulary.file)
+            file = self.vocabulary.file
+            tokens = vocab_file.load(file)
+            require(MASK in tokens, f"{file}: a vocabulary to pretrain with must have {MASK}", f"{len(tokens)} others")
+            require(
+                not self.vocabulary.lower_case or vocab_file.infer_lower_case(tokens) is True,
+                f"{file}: vocabulary.lower_case must be false for a vocabulary with capitals or accents",
+                self.vocabulary.lower_case,
+            )
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)

@@ -1,19 +1,25 @@
 """What a person sees: progress on a terminal, plain lines elsewhere, and no third-party noise."""
 
 import contextlib
+import importlib.util
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from preprocessing.errors import InputError
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from model.tasks.task import Curve
 
 
 def quiet() -> None:
@@ -30,6 +36,43 @@ def quiet() -> None:
         warnings.filterwarnings("default", module=rf"{module}(\.|$)")
     for name in ("tensorflow", "absl", "apache_beam", "root"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if "tensorflow" not in sys.modules and not any(isinstance(finder, _TensorFlowFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _TensorFlowFinder())
+
+
+class _TensorFlowFinder:
+    """Has TensorFlow imported without the remarks that its native code makes then from 2.21 on, whatever log level is
+    set: that oneDNN is on, that there is no CUDA. Whatever else it writes is shown once it is imported."""
+
+    _REMARK = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog\(\)")
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_quietly(module):
+                with self._without_remarks():
+                    load(module)
+
+            spec.loader.exec_module = load_quietly  # type: ignore[method-assign]
+        return spec
+
+    @contextlib.contextmanager
+    def _without_remarks(self):
+        terminal = os.dup(2)
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(terminal, 2)
+                os.close(terminal)
+                file.seek(0)
+                os.write(2, b"".join(line for line in file if not self._REMARK.match(line)))
 
 
 def run_command(function: Callable[[], object]) -> None:
@@ -159,14 +202,12 @@ def watch_workers(title: str, unit: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def training_figures(figures: Mapping[str, float]) -> dict[str, float]:
-    """What of the training figures fits on a line."""
+def training_figures(figures: Mapping[str, float], curves: Iterable["Curve"]) -> dict[str, float]:
+    """What of the training figures fits on a line: those that the task's curves say, between what every task has."""
     names = {
         "loss": "loss",
-        "accuracy": "accuracy",
-        "masked_lm_accuracy": "masked_accuracy",
-        "next_sentence_accuracy": "next_accuracy",
-        "learning_rate": "learning_rate",
+        **{curve.figure: curve.shown for curve in curves if curve.shown},
+        "learning_rate": "learning rate",
         "tokens_per_second": "tokens/s",
     }
     return {shown: figures[name] for name, shown in names.items() if name in figures}

@@ -50,6 +50,9 @@ ALL_FEATURES = (*SEQUENCE_FEATURES, *PREDICTION_FEATURES, NEXT_SENTENCE_LABELS)
 # TF Model Garden's v2 names for the same features.
 MODEL_GARDEN_NAMES = {INPUT_IDS: "input_word_ids", SEGMENT_IDS: "input_type_ids"}
 
+# What stays of a text that is too long: its beginning, or also its end.
+Long = Literal["cut", "head-tail"]
+
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 

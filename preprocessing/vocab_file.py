@@ -1,28 +1,57 @@
-"""A vocabulary as a file: one token a line, the line's number its id."""
+"""A vocabulary as a file, taken as google and Hugging Face take it: a token a line, the line's number (from 0) its id.
+
+The last of several equal lines counts, an empty line is an id that is never given, and no way out may move a line.
+"""
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
+from preprocessing.characters import is_uncased
 from preprocessing.errors import InputError
-from preprocessing.features import SPECIAL_TOKENS
+from preprocessing.features import CLS, SEP, SPECIAL_TOKENS, UNK
 from preprocessing.storage import read, write_whole
 
 
+def with_usual_names(tokens: Sequence[str], names: Mapping[str, str] | None = None) -> list[str]:
+    """The vocabulary with the special tokens under BERT's names. `names` says what they are called instead, by the
+    usual name; any may stand there in small letters. No id changes."""
+    tokens = list(tokens)
+    for usual in SPECIAL_TOKENS:
+        actual = (names or {}).get(usual, usual)
+        actual = actual if actual in tokens else actual.lower()
+        if actual != usual and actual in tokens:
+            place = len(tokens) - 1 - tokens[::-1].index(actual)
+            tokens = ["" if token == usual else token for token in tokens]
+            tokens[place] = usual
+    return tokens
+
+
+def ids(tokens: Sequence[str]) -> dict[str, int]:
+    """Token -> id, of the tokens that can be given."""
+    return {token: number for number, token in enumerate(tokens) if token}
+
+
+def infer_lower_case(tokens: Sequence[str] | None) -> bool | None:
+    """Whether a vocabulary is of lower-cased text: no ordinary token has a capital or an accent, or is composed of what
+    decomposes (Korean has no capitals, but syllables of letters). None without one."""
+    if tokens is None:
+        return None
+    ordinary = (token for token in tokens if token[:1] + token[-1:] not in ("[]", "<>"))  # google's Chinese has <S>
+    return all(is_uncased(token) and not re.search("[\uac00-\ud7a3]", token) for token in ordinary)
+
+
 def check(tokens: Sequence[str], name: str = "the vocabulary") -> list[str]:
-    """The tokens, if they are a vocabulary: no empty token, none twice, all special tokens. Raises InputError."""
-    lines: dict[str, int] = {}
-    for number, token in enumerate(tokens, 1):
-        if not token:
-            raise InputError(f"{name}:{number}: empty token; a vocabulary has one token per line")
-        if token in lines:
-            raise InputError(f"{name}:{number}: token {token!r} stands on line {lines[token]} already; remove one")
-        lines[token] = number
-    missing = [token for token in SPECIAL_TOKENS if token not in lines]
+    """The tokens, the special ones under their usual names, if they are a vocabulary. Raises InputError for one that
+    lacks a token without which no text can be encoded."""
+    tokens = with_usual_names(tokens)
+    missing = [token for token in (UNK, CLS, SEP) if token not in tokens]
     if missing:
         raise InputError(
-            f"{name}: a vocabulary needs the special tokens. Missing: {', '.join(missing)}; add a line each"
+            f"{name}: a vocabulary has one token per line, these among them. Missing: {', '.join(missing)}; write each "
+            "on the line of a token that is not used, so that no id changes"
         )
-    return list(tokens)
+    return tokens
 
 
 def load(path: str | os.PathLike) -> list[str]:

@@ -39,6 +39,7 @@ _CODES = {405: Code.INVALID_ARGUMENT, 413: Code.INVALID_ARGUMENT}  # that have n
 # Worth another try: nothing was answered, and Predict changes nothing.
 _PASSING = (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)
 _CLOSED = "the client has been closed"
+_PIECE = 1 << 20  # bytes of an answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +199,7 @@ class _Grpc:
         names = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
         request = self._protos.GetModelStatusRequest(model_spec=self._spec)
         response = self._called(self._status, request, end)
-        return {status.version: names[status.state] for status in response.model_version_status}
+        return {status.version: names.get(status.state, "UNKNOWN") for status in response.model_version_status}
 
     def close(self):
         self._channel.close()
@@ -228,6 +229,8 @@ class _Rest:
             self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path.rstrip("/")
         except ValueError as error:
             raise InputError(f"{target}: no address of a server ({error})") from None
+        if not self._host:
+            raise InputError(f"{target}: no address of a server (it names no host)")
         self._tls = None
         if parts.scheme == "https":
             cadata = root_certificates.decode() if root_certificates else None
@@ -247,18 +250,24 @@ class _Rest:
             "signature_name": signature,
             "inputs": {name: golden.encoded(array.tolist()) for name, array in inputs.items()},
         }
-        outputs = self._asked("POST", f"{self._path}:predict", json.dumps(body).encode(), end)["outputs"]
-        if not isinstance(outputs, dict):  # a single output has no name in JSON: ask for it
-            outputs = {next(iter(self.signatures(end)[signature][1])): outputs}
-        return {name: _from_json(values) for name, values in outputs.items()}
+        answer = self._asked("POST", f"{self._path}:predict", json.dumps(body).encode(), end)
+        with self._understood():
+            outputs = answer["outputs"]
+            if not isinstance(outputs, dict):  # a single output has no name in JSON: ask for it
+                (name,) = self.signatures(end)[signature][1]
+                outputs = {name: outputs}
+            return {name: _from_json(values) for name, values in outputs.items()}
 
     def signatures(self, end) -> _Signatures:
-        found = self._asked("GET", f"{self._path}/metadata", None, end)["metadata"]["signature_def"]
-        return {name: (one["inputs"], one["outputs"]) for name, one in found["signature_def"].items()}
+        answer = self._asked("GET", f"{self._path}/metadata", None, end)
+        with self._understood():
+            found = answer["metadata"]["signature_def"]["signature_def"]
+            return {name: (dict(one["inputs"]), dict(one["outputs"])) for name, one in found.items()}
 
     def versions(self, end) -> dict[int, str]:
-        statuses = self._asked("GET", self._path, None, end)["model_version_status"]
-        return {int(status["version"]): status["state"] for status in statuses}
+        answer = self._asked("GET", self._path, None, end)
+        with self._understood():
+            return {int(status["version"]): status["state"] for status in answer["model_version_status"]}
 
     def close(self):
         with self._lock:
@@ -268,6 +277,16 @@ class _Rest:
                     with contextlib.suppress(OSError):
                         connection.sock.shutdown(socket.SHUT_RDWR)  # whoever waits for an answer is told
                 connection.close()
+
+    @contextlib.contextmanager
+    def _understood(self):
+        """Whatever is missing in an answer, or of another type, it is not that of such a server."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise RequestError(
+                Code.UNKNOWN, f"{self._host}:{self._port} did not answer as TensorFlow Serving does"
+            ) from None
 
     def _asked(self, method, path, body, end):
         reused = getattr(self._mine, "connection", None) is not None
@@ -289,13 +308,14 @@ class _Rest:
             raise RequestError(Code.UNAVAILABLE, f"{self._host}:{self._port}: {said}") from None
         try:
             answer = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise RequestError(
                 Code.UNKNOWN, f"{self._host}:{self._port} did not answer in JSON (HTTP {status})"
             ) from None
         if status != 200:
             code = next((code for code in Code if code.http_status == status), _CODES.get(status, Code.UNKNOWN))
-            raise RequestError(code, answer.get("error", content[:200].decode("utf-8", "replace")))
+            message = answer.get("error") if isinstance(answer, dict) else None
+            raise RequestError(code, message if isinstance(message, str) else content[:200].decode("utf-8", "replace"))
         return answer
 
     def _exchange(self, method, path, body, end):
@@ -319,8 +339,13 @@ class _Rest:
             connection.connect()
         connection.sock.settimeout(_left(end))
         connection.request(method, path, body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        return response.status, response.read()
+        with contextlib.closing(connection.getresponse()) as response:
+            pieces = []
+            while piece := response.read(_PIECE):  # never as much at once as a server says that it will send
+                pieces.append(piece)
+            if response.length:
+                raise http.client.IncompleteRead(b"", response.length)
+            return response.status, b"".join(pieces)
 
 
 class _Until(io.RawIOBase):
@@ -407,6 +432,8 @@ def _from_json(values) -> np.ndarray:
     if any(isinstance(leaf, str | dict) for leaf in _leaves(values)):
         return np.array(golden.decoded(values), object)
     array = np.array(values)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"no numbers: {array.dtype}")
     return array.astype(np.float32) if array.dtype.kind == "f" or not array.size else array
 
 

@@ -1,11 +1,11 @@
 """What an exported model can do and how it is stored. Frozen, validated; written into the export."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from preprocessing.errors import require
 
-Pooling = Literal["mean", "pooler"]
+Pooling = Literal["mean", "cls", "max", "pooler"]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -19,7 +19,8 @@ class ExportSettings:
     # A batch is padded to the smallest of these that holds its longest text (max_seq_length is always one of them).
     # Few, so that a server soon has met them all.
     lengths: tuple[int, ...] = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-    embedding: Pooling = "mean"  # of the last layer over the real tokens, or the pooler's output
+    # Of the last layer: the mean or the greatest over the real tokens, or the first one, [CLS]; or the pooler's output.
+    embedding: Pooling = "mean"
     unit_length: bool = False  # whether embeddings are divided by their Euclidean length
     top_k: int = 10  # candidates per [MASK]
     max_predictions: int = 20  # [MASK]s answered per text; bounds the memory one request can ask for
@@ -35,7 +36,7 @@ class ExportSettings:
             "lengths must be ascending, each at least 8",
             self.lengths,
         )
-        require(self.embedding in ("mean", "pooler"), 'embedding must be "mean" or "pooler"', self.embedding)
+        require(self.embedding in get_args(Pooling), f"embedding must be one of {get_args(Pooling)}", self.embedding)
         require(self.top_k > 0, "top_k must be positive", self.top_k)
         require(self.max_predictions > 0, "max_predictions must be positive", self.max_predictions)
         for name in ("weights", "compute"):

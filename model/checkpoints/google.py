@@ -1,7 +1,7 @@
 """google-research/bert's TF1 checkpoints: `bert_model.ckpt.{index,data-*}`, `bert_config.json`, `vocab.txt`.
 
-`bert_config.json` gets three keys that google's code ignores, each only where it says something: `exact_gelu` (google
-knows the tanh approximation only), `layer_norm_eps`, `do_lower_case`.
+`bert_config.json` gets keys that google's code ignores, each only where it says something: `exact_gelu` (google knows
+the tanh approximation only), `layer_norm_eps`, `do_lower_case`, and what else there is to say of the tokenizer.
 """
 
 import pathlib
@@ -10,17 +10,19 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from model.checkpoints import foreign_names
 from model.checkpoints.configs import config_of, read_json, settings_from, write_json
 from model.checkpoints.names import Checkpoint, arrays_of, shapes, without
-from model.checkpoints.vocabularies import stated_or_inferred, vocab_in, write_vocab
-from model.encoder import BertEncoder
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
+from model.checkpoints.vocabularies import tokenizer_of, vocab_in, write_vocab
+from model.encoder import BertEncoder, heads
 from preprocessing.errors import InputError
 
 CONFIG = "bert_config.json"
 PREFIX = "bert_model.ckpt"
 DEFAULT_EPSILON = 1e-12
-# State of training, not of the model: Adam's and LAMB's moments, the step, mixed precision's loss scale.
-TRAINING_STATE = re.compile(r"(.*/(adam_[mv]|lamb_[mv]|m|v)|global_step|loss_scale|good_steps|bad_steps|beta\d_power)$")
+LANDMARK = "bert/embeddings/word_embeddings"
+OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def find_prefix(path: pathlib.Path) -> pathlib.Path | None:
@@ -61,25 +63,34 @@ def read(prefix: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
     settings = settings_from(config_path, config, "gelu" if config.get("exact_gelu") else "gelu_tanh")
     try:
         reader = tf.train.load_checkpoint(str(prefix))
-        names = [name for name in reader.get_variable_to_shape_map() if not TRAINING_STATE.match(name)]
-        arrays = {name: reader.get_tensor(name) for name in names}
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        stored = reader.get_variable_to_shape_map()
+        known = shapes(settings, heads.ALL_HEADS)
+        names, told = foreign_names.weights_among(prefix, without(stored, ignore), known)
+        arrays = {name: reader.get_tensor(name) for name in names if OBJECTS not in stored}
+    except (tf.errors.OpError, RuntimeError, LookupError) as error:  # an IndexError where the data are cut
         raise InputError(f"{prefix}: not a readable TensorFlow checkpoint: {error}") from error
-    return Checkpoint(prefix, settings, without(arrays, ignore))
+    if OBJECTS in stored:
+        raise InputError(
+            f"{prefix}: an object checkpoint of TensorFlow 2, as Model Garden writes it; its arrays have no names but "
+            "places in the objects of the code that wrote it. Restore it there, and save the model as a TF1 checkpoint "
+            "or for Hugging Face"
+        )
+    wrapper = foreign_names.prefix_of(prefix, names.values(), LANDMARK)
+    weights = {names[name].removeprefix(wrapper): array for name, array in arrays.items()}
+    return Checkpoint(prefix, settings, without(weights, ignore), [*told, *foreign_names.told_prefix(prefix, wrapper)])
 
 
 def vocab_file(prefix: pathlib.Path) -> pathlib.Path | None:
     return vocab_in(prefix.parent)
 
 
-def lower_case(prefix: pathlib.Path) -> bool | None:
-    config = prefix.parent / CONFIG
-    return stated_or_inferred(read_json(config).get("do_lower_case") if config.is_file() else None, vocab_file(prefix))
+def tokenizer(prefix: pathlib.Path) -> CheckpointTokenizer:
+    path = prefix.parent / CONFIG
+    config = read_json(path) if path.is_file() else {}
+    return tokenizer_of(vocab_file(prefix), config.get("do_lower_case"), config)
 
 
-def write(
-    encoder: BertEncoder, prefix: pathlib.Path, vocab: Sequence[str] | None = None, lower_case: bool | None = None
-) -> None:
+def write(encoder: BertEncoder, prefix: pathlib.Path, tokenizer: CheckpointTokenizer) -> None:
     """Writes `prefix.*` and bert_config.json beside it. The files are what TF1's Saver writes (format V2)."""
     settings = encoder.settings
     prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +107,8 @@ def write(
         config["exact_gelu"] = True
     if settings.layer_norm_epsilon == DEFAULT_EPSILON:
         del config["layer_norm_eps"]
-    if lower_case is not None:
-        config["do_lower_case"] = lower_case
-    write_vocab(prefix.parent, vocab)
+    if tokenizer.lower_case is not None:
+        config["do_lower_case"] = tokenizer.lower_case
+    config |= tokenizer.stated()
+    write_vocab(prefix.parent, tokenizer.tokens)
     write_json(prefix.parent / CONFIG, config)

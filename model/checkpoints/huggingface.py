@@ -13,17 +13,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from model.checkpoints import tensor_files
+from model.checkpoints import foreign_names, tensor_files
 from model.checkpoints.configs import config_of, read_json, settings_from, write_json
+from model.checkpoints.huggingface_tokenizer import CONFIG, TOKENIZER_CONFIG, read_tokenizer
 from model.checkpoints.names import Checkpoint, arrays_of, shapes, without
-from model.checkpoints.vocabularies import stated_or_inferred, vocab_in, write_vocab
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
+from model.checkpoints.vocabularies import vocab_in, write_vocab
 from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError, require
+from preprocessing.vocab_file import ids
 
-CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
+LANDMARK = "embeddings.word_embeddings.weight"
 READERS = {SAFETENSORS: tensor_files.read_safetensors, PICKLE: tensor_files.read_torch_pickle}
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -70,7 +73,9 @@ def _transposed(google_name: str) -> bool:
 def read(folder: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
     config = read_json(folder / CONFIG)
     settings = _settings(folder / CONFIG, config)
-    tensors = {modern_name(name): array for name, array in without(_tensors(folder), ignore).items()}
+    tensors = without(_tensors(folder), ignore)
+    prefix = foreign_names.prefix_of(folder, tensors, LANDMARK, "bert.")
+    tensors = {modern_name(name.removeprefix(prefix)): array for name, array in tensors.items()}
     tensors = {name: array for name, array in tensors.items() if not name.endswith(".position_ids")}
     _drop_aliases(folder, tensors)
     google_names = _google_names(settings, config.get("architectures"))
@@ -78,7 +83,8 @@ def read(folder: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
     for name, array in tensors.items():
         google_name = google_names.get(name, name)  # an unknown one keeps its name, to be refused by it
         arrays[google_name] = array.T if _transposed(google_name) else array
-    return Checkpoint(folder, settings, without(arrays, ignore), _dropped(folder, config))
+    told = [*foreign_names.told_prefix(folder, prefix), *read_tokenizer(folder).unlike]
+    return Checkpoint(folder, settings, without(arrays, ignore), told)
 
 
 def _google_names(settings: EncoderSettings, architectures: object) -> dict[str, str]:
@@ -100,28 +106,7 @@ def _head_names(head: heads.Head) -> dict[str, str]:
 vocab_file = vocab_in
 
 
-def lower_case(folder: pathlib.Path) -> bool | None:
-    return stated_or_inferred(_tokenizer(folder).get("do_lower_case"), vocab_file(folder))
-
-
-def _tokenizer(folder: pathlib.Path) -> dict:
-    path = folder / TOKENIZER_CONFIG
-    return read_json(path) if path.is_file() else {}
-
-
-def _dropped(folder: pathlib.Path, config: Mapping) -> list[str]:
-    """What the tokenizer is set to that BERT's own cannot do. Raises InputError where it is another one."""
-    tokenizer = _tokenizer(folder)
-    for name, stated in ((CONFIG, config), (TOKENIZER_CONFIG, tokenizer)):
-        kind = stated.get("tokenizer_class")
-        rule = f"{folder / name}: tokenizer_class must be BertTokenizer or BertTokenizerFast"
-        require(kind in (None, "BertTokenizer", "BertTokenizerFast"), rule, kind)
-    usual = {"strip_accents": lower_case(folder), "tokenize_chinese_chars": True, "do_basic_tokenize": True}
-    return [
-        f"{folder / TOKENIZER_CONFIG}: {key} {json.dumps(tokenizer[key])} is dropped; the text is tokenized without it"
-        for key, value in usual.items()
-        if tokenizer.get(key) is not None and tokenizer[key] != value
-    ]
+tokenizer = read_tokenizer
 
 
 def _settings(path: pathlib.Path, config: Mapping) -> EncoderSettings:
@@ -160,9 +145,7 @@ def _drop_aliases(folder: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
             del tensors[alias]
 
 
-def write(
-    encoder: BertEncoder, folder: pathlib.Path, vocab: Sequence[str] | None = None, lower_case: bool | None = None
-) -> None:
+def write(encoder: BertEncoder, folder: pathlib.Path, tokenizer: CheckpointTokenizer) -> None:
     settings = encoder.settings
     architecture = _architecture(encoder.described_heads)
     folder.mkdir(parents=True, exist_ok=True)
@@ -185,11 +168,18 @@ def write(
     labels = max((head.labels or 0 for head in encoder.described_heads), default=0)
     if labels:
         config["id2label"] = {str(label): f"LABEL_{label}" for label in range(labels)}
-    tokenizer = {"tokenizer_class": "BertTokenizer", "model_max_length": settings.max_positions}
-    if lower_case is not None:
-        tokenizer["do_lower_case"] = lower_case
-    write_vocab(folder, vocab)
-    write_json(folder / TOKENIZER_CONFIG, tokenizer)
+    rules: dict = {"tokenizer_class": "BertTokenizer", "model_max_length": settings.max_positions}
+    if tokenizer.lower_case is not None:
+        rules["do_lower_case"] = tokenizer.lower_case
+    if tokenizer.tokens and tokenizer.added:
+        numbers = ids(tokenizer.tokens)
+        usual = dict.fromkeys(("lstrip", "rstrip", "single_word"), False)
+        rules["added_tokens_decoder"] = {
+            str(numbers[token]): {"content": token, "normalized": not exact, "special": exact, **usual}
+            for token, exact in tokenizer.added.items()
+        }
+    write_vocab(folder, tokenizer.tokens)
+    write_json(folder / TOKENIZER_CONFIG, rules)
     write_json(folder / CONFIG, config)
 
 

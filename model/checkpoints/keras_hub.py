@@ -1,13 +1,15 @@
 """keras-hub's `BertBackbone`: a preset folder (as `save_to_preset` writes and `from_preset` reads) or a `.keras` file.
 
 BertBackbone has no pretraining heads, one dropout rate, and GELU by the tanh approximation only. A preset written here
-carries the rest in two more files, which keras-hub ignores: `encoder.json` (all settings) and `heads.safetensors`.
+carries the rest in two more files, which keras-hub ignores: `encoder.json` (all settings) and `heads.safetensors`. Of
+keras-hub's own models with heads, that of BertMaskedLM is read.
 """
 
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
+import h5py
 import keras
 import numpy as np
 
@@ -15,15 +17,25 @@ from model.checkpoints.comparing import difference, random_inputs
 from model.checkpoints.configs import read_json, settings_in, write_json
 from model.checkpoints.names import Checkpoint, arrays_of, without
 from model.checkpoints.tensor_files import read_safetensors, write_safetensors
-from model.checkpoints.vocabularies import VOCAB, infer_lower_case, stated_or_inferred
-from model.encoder import BertEncoder
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
+from model.checkpoints.vocabularies import VOCAB, tokenizer_of
+from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS, SPECIAL_TOKENS
+from preprocessing.vocab_file import infer_lower_case
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.weights.h5", "tokenizer.json"
 ASSETS = pathlib.Path("assets/tokenizer/vocabulary.txt")
 SETTINGS, HEADS = "encoder.json", "heads.safetensors"
+TASK, TASK_WEIGHTS = "task.json", "task.weights.h5"  # a preset with a head
+MASKED_LM_PLACES = dict(
+    zip(
+        (array.google for array in heads.MASKED_LM.arrays),
+        (*(f"_intermediate_{part}/vars/{i}" for part in ("dense", "layer_norm") for i in range(2)), "vars/0"),
+        strict=True,
+    )
+)
 
 
 def is_preset(path: pathlib.Path) -> bool:
@@ -70,7 +82,8 @@ def load_backbone(path: pathlib.Path):
         else:
             backbone = keras.saving.load_model(path, compile=False)
     except Exception as error:  # what Keras raises for a damaged file depends on the damage
-        raise InputError(f"{path}: not a readable keras-hub model: {error}".splitlines()[0]) from error
+        of = f" ({CONFIG}, {WEIGHTS})" if path.is_dir() else ""
+        raise InputError(f"{path}: not a readable keras-hub model{of}: {error}".splitlines()[0]) from error
     if not isinstance(backbone, keras_nlp.models.BertBackbone):
         raise InputError(f"{path}: must hold a BertBackbone. Received: {type(backbone).__name__}")
     return backbone
@@ -92,12 +105,33 @@ def read(path: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
     arrays = {
         name: np.reshape(variable.numpy(), shape or variable.shape) for name, variable, shape in variables(backbone)
     }
+    told: list[str] = []
     if path.is_dir():
         if (path / SETTINGS).is_file():
             settings = settings_in(path / SETTINGS)
         if (path / HEADS).is_file():
             arrays |= read_safetensors(path / HEADS)
-    return Checkpoint(path, settings, without(arrays, ignore))
+        elif (path / TASK).is_file():
+            arrays |= _task_head(path, told)
+    return Checkpoint(path, settings, without(arrays, ignore), told)
+
+
+def _task_head(path: pathlib.Path, told: list[str]) -> dict[str, np.ndarray]:
+    """The masked-token head of a BertMaskedLM by google's names; heads of other tasks are told."""
+    kind = read_json(path / TASK).get("class_name")
+    if kind != "BertMaskedLM":
+        told.append(f"{path / TASK}: a {kind}, of which the backbone is read, and not its head")
+        return {}
+    try:
+        with h5py.File(path / TASK_WEIGHTS) as file:
+            head = file["layers/masked_lm_head"]
+            found = {name: np.asarray(head[place]) for name, place in MASKED_LM_PLACES.items()}
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path / TASK_WEIGHTS}: not readable as a BertMaskedLM's: {error}") from error
+    told.append(
+        f"{path / TASK}: its head computes GELU exactly, and LayerNorm with epsilon 1e-05; here both are the encoder's"
+    )
+    return found
 
 
 def vocab_file(path: pathlib.Path) -> pathlib.Path | None:
@@ -105,16 +139,19 @@ def vocab_file(path: pathlib.Path) -> pathlib.Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def lower_case(path: pathlib.Path) -> bool | None:
-    tokenizer = path / TOKENIZER
-    config = read_json(tokenizer).get("config") if tokenizer.is_file() else None
-    return stated_or_inferred(config.get("lowercase") if isinstance(config, dict) else None, vocab_file(path))
+def tokenizer(path: pathlib.Path) -> CheckpointTokenizer:
+    config = read_json(path / TOKENIZER).get("config") if (path / TOKENIZER).is_file() else None
+    return tokenizer_of(vocab_file(path), config.get("lowercase") if isinstance(config, dict) else None, {})
 
 
-def write(
-    encoder: BertEncoder, folder: pathlib.Path, vocab: Sequence[str] | None = None, lower_case: bool | None = None
-) -> None:
+def write(encoder: BertEncoder, folder: pathlib.Path, tokenizer: CheckpointTokenizer) -> None:
     """Writes a preset folder; with a vocabulary, also keras-hub's BertTokenizer."""
+    vocab = tokenizer.tokens
+    if vocab is not None and len(set(vocab)) < len(vocab):
+        twice = next(token for token in vocab if vocab.count(token) > 1)
+        raise InputError(f"keras-hub's tokenizer takes no token twice. Received: {twice!r}; convert to another format")
+    if vocab is not None and tokenizer.added:
+        raise InputError(f"keras-hub's tokenizer has no added tokens. Received: {', '.join(tokenizer.added)}")
     if vocab is not None and not set(SPECIAL_TOKENS) <= set(vocab):
         missing = ", ".join(token for token in SPECIAL_TOKENS if token not in vocab)
         raise InputError(f"keras-hub's tokenizer needs all special tokens; the vocabulary has no {missing}")
@@ -138,11 +175,11 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     backbone.save_to_preset(str(folder))
     if vocab is not None:
-        lowercase = infer_lower_case(vocab) if lower_case is None else lower_case
+        lowercase = infer_lower_case(vocab) if tokenizer.lower_case is None else tokenizer.lower_case
         keras_nlp.models.BertTokenizer(list(vocab), lowercase=lowercase).save_to_preset(str(folder))
-    heads = {name: arrays[name] for head in encoder.described_heads for name in head.shapes(settings)}
-    if heads:
-        write_safetensors(folder / HEADS, heads)
+    of_heads = {name: arrays[name] for head in encoder.described_heads for name in head.shapes(settings)}
+    if of_heads:
+        write_safetensors(folder / HEADS, of_heads)
     write_json(folder / SETTINGS, dataclasses.asdict(settings))
 
 

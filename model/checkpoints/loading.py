@@ -1,44 +1,58 @@
 """Loading and saving: the format is recognised, the heads are those that the checkpoint has."""
 
+import dataclasses
 import logging
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from model.checkpoints import google, huggingface, keras_hub, ours, vocabularies
+from model.checkpoints import google, huggingface, keras_hub, ours, sentence_transformers, vocabularies
 from model.checkpoints import names as array_names
 from model.checkpoints.names import ENCODER, POOLER, Checkpoint
+from model.checkpoints.sentence_transformers import Sentences
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
 from model.encoder import BertEncoder
 from model.encoder.heads import Head, chosen
+from model.settings import CheckpointFormat
 from preprocessing.errors import InputError
 
-Format = Literal["google", "huggingface", "keras-hub", "ours"]
-# Each has `read`, `write`, `vocab_file` and `lower_case`.
-_MODULES: dict[Format, Any] = {
+# Each has `read`, `write`, `vocab_file` and `tokenizer`.
+_MODULES: dict[CheckpointFormat, Any] = {
     "google": google,
     "huggingface": huggingface,
     "keras-hub": keras_hub,
     "ours": ours,
 }
 FORMATS = tuple(_MODULES)
+# Files of weights in forms that are not read: what they are, and the way out.
+_FROM = (
+    "load it with transformers 4, and save it: BertForPreTraining.from_pretrained(FOLDER, {}=True).save_pretrained(OUT)"
+)
+_OTHERS = {
+    "tf_model.h5": f"Hugging Face's weights for TensorFlow; {_FROM.format('from_tf')}",
+    "flax_model.msgpack": f"Hugging Face's weights for Flax; {_FROM.format('from_flax')}",
+    "model.onnx": "an ONNX graph, made to be run only; take the checkpoint that it was made of",
+    "saved_model.pb": "a SavedModel, made to be served; take the checkpoint that it was made of",
+}
 PathLike = str | os.PathLike
-Vocab = PathLike | Sequence[str] | None
+Vocab = PathLike | Sequence[str] | CheckpointTokenizer | None
 
 log = logging.getLogger(__name__)
 
 
-def recognise(path: PathLike) -> Format:
+def recognise(path: PathLike) -> CheckpointFormat:
     """The format of the checkpoint at `path` (a folder, a file of it, or google's prefix)."""
     return _locate(pathlib.Path(path))[0]
 
 
-def _locate(path: pathlib.Path) -> tuple[Format, pathlib.Path]:
+def _locate(path: pathlib.Path) -> tuple[CheckpointFormat, pathlib.Path]:
     if path.suffix == ".keras" and path.is_file():
         return "keras-hub", path
     if path.is_dir():
+        path = sentence_transformers.transformer_in(path)
         if ours.is_folder(path):
             return "ours", path
         if keras_hub.is_preset(path):
@@ -52,6 +66,9 @@ def _locate(path: pathlib.Path) -> tuple[Format, pathlib.Path]:
         return _locate(path.parent)
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint")
+    for name, what in _OTHERS.items():
+        if (path / name).exists():
+            raise InputError(f"{path / name}: {what}")
     raise InputError(
         f"{path}: not a checkpoint: no *.index (google), no config.json with model.safetensors or pytorch_model.bin "
         "(Hugging Face, ours) or model.weights.h5 (keras-hub)"
@@ -140,22 +157,39 @@ def _some(items: Sequence[str], count: int = 5) -> str:
 
 
 def vocab_file(path: PathLike) -> pathlib.Path | None:
-    """The vocabulary of the checkpoint at `path`, or None."""
+    """The vocab.txt of the checkpoint at `path`, or None."""
     kind, place = _locate(pathlib.Path(path))
     return _MODULES[kind].vocab_file(place)
 
 
+def tokenizer(path: PathLike) -> CheckpointTokenizer:
+    """What the checkpoint says of its tokenizer. Raises InputError for files that cannot be read."""
+    kind, place = _locate(pathlib.Path(path))
+    return _MODULES[kind].tokenizer(place)
+
+
+def folder(path: PathLike) -> pathlib.Path:
+    """Where the checkpoint's files are."""
+    _, place = _locate(pathlib.Path(path))
+    return place if place.is_dir() else place.parent
+
+
+def sentences(path: PathLike) -> Sentences | None:
+    """How the checkpoint makes one vector of a text, if it is a folder of sentence-transformers."""
+    place = pathlib.Path(path)
+    return sentence_transformers.read(place if place.is_dir() else place.parent)
+
+
 def lower_case(path: PathLike) -> bool | None:
     """Whether the checkpoint's text is lower-cased: as its configuration says, else by its vocabulary, else None."""
-    kind, place = _locate(pathlib.Path(path))
-    return _MODULES[kind].lower_case(place)
+    return tokenizer(path).lower_case
 
 
 def save(encoder: BertEncoder, folder: PathLike, vocab: Vocab = None, lower_case: bool | None = None) -> None:
     """Writes our format.
 
     Args:
-        vocab: the vocabulary to put beside it: a file, or the tokens.
+        vocab: the vocabulary to put beside it: a file, or the tokens; or all that `tokenizer` found.
         lower_case: whether its text is lower-cased; a reader goes by the vocabulary if None.
     """
     save_as("ours", encoder, folder, vocab, lower_case)
@@ -170,14 +204,18 @@ def save_huggingface(
 
 def save_google(encoder: BertEncoder, prefix: PathLike, vocab: Vocab = None, lower_case: bool | None = None) -> None:
     """Writes google's TF1 checkpoint `prefix.*` and, beside it, bert_config.json and vocab.txt."""
-    tokens = vocabularies.tokens_of(vocab, encoder.settings.vocab_size)
-    google.write(encoder, pathlib.Path(prefix), tokens, lower_case)
+    google.write(encoder, pathlib.Path(prefix), _tokenizer(encoder, vocab, lower_case))
 
 
 def save_as(
-    kind: Format, encoder: BertEncoder, folder: PathLike, vocab: Vocab = None, lower_case: bool | None = None
+    kind: CheckpointFormat, encoder: BertEncoder, folder: PathLike, vocab: Vocab = None, lower_case: bool | None = None
 ) -> None:
     """Writes a checkpoint of the given format into `folder`."""
     place = pathlib.Path(folder) / google.PREFIX if kind == "google" else pathlib.Path(folder)
-    tokens = vocabularies.tokens_of(vocab, encoder.settings.vocab_size)
-    _MODULES[kind].write(encoder, place, tokens, lower_case)
+    _MODULES[kind].write(encoder, place, _tokenizer(encoder, vocab, lower_case))
+
+
+def _tokenizer(encoder: BertEncoder, vocab: Vocab, lower_case: bool | None) -> CheckpointTokenizer:
+    found = vocab if isinstance(vocab, CheckpointTokenizer) else CheckpointTokenizer(None, lower_case)
+    tokens = found.tokens if isinstance(vocab, CheckpointTokenizer) else vocab
+    return dataclasses.replace(found, tokens=vocabularies.tokens_of(tokens, encoder.settings.vocab_size))

@@ -8,6 +8,7 @@ import dataclasses
 import fnmatch
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 
 ENCODER, POOLER = "encoder", "pooler"
+Value = TypeVar("Value")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +123,6 @@ def assign(encoder: BertEncoder, arrays: Mapping[str, np.ndarray]) -> None:
             variable.assign(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1))
 
 
-def without(arrays: Mapping[str, np.ndarray], ignore: Sequence[str]) -> dict[str, np.ndarray]:
+def without(arrays: Mapping[str, Value], ignore: Sequence[str]) -> dict[str, Value]:
     """The arrays whose names no pattern matches."""
     return {n: array for n, array in arrays.items() if not any(fnmatch.fnmatchcase(n, p) for p in ignore)}

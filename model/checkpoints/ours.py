@@ -1,4 +1,4 @@
-"""Our own format, a folder: `config.json` (`"format": "bert-pipeline"`, the EncoderSettings, lower_case),
+"""Our own format, a folder: `config.json` (`"format": "bert-pipeline"`, the EncoderSettings, the tokenizer's rules),
 `model.safetensors` (float32, by google's names) and `vocab.txt`.
 """
 
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from model.checkpoints.configs import read_json, settings_in, write_json
 from model.checkpoints.names import Checkpoint, arrays_of, without
 from model.checkpoints.tensor_files import read_safetensors, write_safetensors
-from model.checkpoints.vocabularies import stated_or_inferred, vocab_in, write_vocab
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
+from model.checkpoints.vocabularies import tokenizer_of, vocab_in, write_vocab
 from model.encoder import BertEncoder
 from preprocessing.errors import InputError
 
@@ -31,21 +32,21 @@ def read(folder: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
 vocab_file = vocab_in
 
 
-def lower_case(folder: pathlib.Path) -> bool | None:
-    return stated_or_inferred(read_json(folder / CONFIG).get("lower_case"), vocab_file(folder))
+def tokenizer(folder: pathlib.Path) -> CheckpointTokenizer:
+    config = read_json(folder / CONFIG)
+    return tokenizer_of(vocab_file(folder), config.get("lower_case"), config)
 
 
-def write(
-    encoder: BertEncoder, folder: pathlib.Path, vocab: Sequence[str] | None = None, lower_case: bool | None = None
-) -> None:
+def write(encoder: BertEncoder, folder: pathlib.Path, tokenizer: CheckpointTokenizer) -> None:
     """Weights first and config.json last, each under a temporary name until it is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_vocab(folder, vocab)
+    write_vocab(folder, tokenizer.tokens)
     write_safetensors(folder / WEIGHTS, arrays_of(encoder))
     config = {
         "format": FORMAT,
         "version": VERSION,
-        "lower_case": lower_case,
+        "lower_case": tokenizer.lower_case,
+        **tokenizer.stated(),
         "encoder": dataclasses.asdict(encoder.settings),
     }
     write_json(folder / CONFIG, config)

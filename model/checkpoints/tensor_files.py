@@ -30,6 +30,7 @@ DTYPES: dict[str, np.dtype] = {
     "BoolStorage": np.dtype(np.bool_),
     "ByteStorage": np.dtype(np.uint8),
 }
+_OLD_PYTORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # its magic number, pickled
 
 
 class _StorageType(NamedTuple):
@@ -82,9 +83,15 @@ class _TensorUnpickler(pickle.Unpickler):
 def read_torch_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Name -> array of a pickled state dict (or of one under `state_dict`). Raises InputError for anything else."""
     if not zipfile.is_zipfile(path):
-        raise InputError(
-            f"{path}: not a zip archive (PyTorch before 1.6, or truncated); save it again as model.safetensors"
-        )
+        _refuse_pointer(path)
+        with open(path, "rb") as file:
+            old = _OLD_PYTORCH in file.read(32)
+        if old:
+            raise InputError(
+                f"{path}: written by PyTorch before 1.6, or as it did. In today's PyTorch, save it again: "
+                "torch.save(torch.load(PATH, weights_only=True), PATH)"
+            )
+        raise InputError(f"{path}: not a zip archive (truncated?); save it again as model.safetensors")
     try:
         with zipfile.ZipFile(path) as archive:
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
@@ -106,8 +113,15 @@ def read_torch_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
     return {str(name): value for name, value in state.items()}
 
 
+def _refuse_pointer(path: pathlib.Path) -> None:
+    with open(path, "rb") as file:
+        if file.read(32).startswith(b"version https://git-lfs"):
+            raise InputError(f"{path}: only points at the file itself, which Git LFS keeps; run git lfs pull there")
+
+
 def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Name -> array; bfloat16 included, which safetensors' own NumPy reader does not know."""
+    _refuse_pointer(path)
     try:
         with safetensors.safe_open(path, framework="np") as file:
             names = list(file.keys())

@@ -1,12 +1,13 @@
-"""The vocabulary beside a checkpoint, and whether it is of lower-cased text."""
+"""The vocabulary file beside a checkpoint."""
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from model.checkpoints.configs import write_whole
-from preprocessing.characters import is_uncased
+from model.checkpoints.tokenizer_files import CheckpointTokenizer
 from preprocessing.errors import InputError
+from preprocessing.vocab_file import infer_lower_case, with_usual_names
 
 VOCAB = "vocab.txt"
 
@@ -21,19 +22,12 @@ def read_vocab(path: pathlib.Path) -> list[str]:
     return text.rstrip("\r\n").replace("\r\n", "\n").split("\n")
 
 
-def infer_lower_case(tokens: Sequence[str] | None) -> bool | None:
-    """Whether a vocabulary is of lower-cased text: no ordinary token has a capital or an accent. None without one."""
-    if tokens is None:
-        return None
-    ordinary = (token for token in tokens if token[:1] + token[-1:] not in ("[]", "<>"))  # google's Chinese has <S>
-    return all(map(is_uncased, ordinary))
-
-
 def tokens_of(vocab: str | os.PathLike | Sequence[str] | None, vocab_size: int) -> list[str] | None:
     """The tokens of a vocabulary given as a file or as tokens, none more than the model has embeddings."""
     if vocab is None:
         return None
     tokens = read_vocab(pathlib.Path(vocab)) if isinstance(vocab, str | os.PathLike) else list(vocab)
+    tokens = with_usual_names(tokens)
     if len(tokens) > vocab_size:
         rule = f"the vocabulary must not have more tokens than the model has embeddings ({vocab_size})"
         raise InputError(f"{rule}. Received: {len(tokens)}")
@@ -51,8 +45,8 @@ def vocab_in(folder: pathlib.Path) -> pathlib.Path | None:
     return path if path.is_file() else None
 
 
-def stated_or_inferred(lower_case: object, vocab_file: pathlib.Path | None) -> bool | None:
-    """`lower_case` where a configuration states it, else what the vocabulary tells."""
-    if isinstance(lower_case, bool):
-        return lower_case
-    return infer_lower_case(read_vocab(vocab_file)) if vocab_file else None
+def tokenizer_of(vocab_file: pathlib.Path | None, lower_case: object, config: Mapping) -> CheckpointTokenizer:
+    """Of a vocabulary file, with `lower_case` where a configuration states it, else as the vocabulary tells."""
+    tokens = with_usual_names(read_vocab(vocab_file)) if vocab_file else None
+    lower_case = lower_case if isinstance(lower_case, bool) else infer_lower_case(tokens)
+    return CheckpointTokenizer(tokens, lower_case).with_stated(config)

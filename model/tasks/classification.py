@@ -6,12 +6,14 @@ Shapes: B batch, C labels, `()` a scalar.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 import tensorflow as tf
 
 from model.encoder import operations
 from model.encoder.heads import CLASSIFIER
+from model.settings import Watched
 from model.tasks.pretraining import real_examples
 from model.tasks.task import Curve
 from preprocessing import features
@@ -19,7 +21,6 @@ from preprocessing.errors import InputError, require
 
 # Folded into a step's seed: the head's dropout is not one of the encoder's.
 HEAD_DROPOUT = 0x48454144
-WATCHED = {"accuracy": False, "macro_f1": False, "matthews": False, "cross_entropy": True}  # name: lower is better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,23 +34,23 @@ class Classification:
     Attributes:
         labels: how many there are.
         class_weights: of each label; (): all alike.
-        watched: one of WATCHED, by which the best model is chosen.
+        watched: the figure by which the best model is chosen.
     """
 
     labels: int
     class_weights: tuple[float, ...] = ()
-    watched: str = "accuracy"
+    watched: Watched = "accuracy"
 
     sum_names = ("nll", "right", "weight", "rows")
     curves = (
         Curve("Cross entropy (nats)", "cross_entropy"),
-        Curve("Accuracy", "accuracy", "majority_accuracy", "commonest label"),
-        Curve("Macro F1", "macro_f1"),
+        Curve("Accuracy", "accuracy", "majority_accuracy", "commonest label", shown="accuracy"),
     )
 
     def __post_init__(self):
         require(self.labels > 1, "a classification needs at least two labels", self.labels)
-        require(self.watched in WATCHED, f"the watched figure must be among {', '.join(WATCHED)}", self.watched)
+        names = get_args(Watched)
+        require(self.watched in names, f"the watched figure must be among {', '.join(names)}", self.watched)
         rule = f"there must be a class weight, a finite number above 0, for each of the {self.labels} labels"
         good = all(0 < weight < math.inf for weight in self.class_weights)
         require(good and len(self.class_weights) in (0, self.labels), rule, self.class_weights)
@@ -64,11 +65,12 @@ class Classification:
 
     @property
     def lower_is_better(self):
-        return WATCHED[self.watched]
+        return self.watched == "cross_entropy"
 
     @property
     def description(self):
-        return {"kind": "classification", **dataclasses.asdict(self)}
+        settings = {"labels": self.labels, "class_weights": list(self.class_weights), "watched": self.watched}
+        return {"kind": "classification", **settings}
 
     def check(self, settings, examples, transform):
         if transform is not None:

@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 
 from model import checkpoints
-from model.checkpoints import vocabularies
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings, Phase, TrainingSettings
 from model.tasks.task import Task
@@ -228,14 +227,14 @@ def start_from(encoder: BertEncoder, path: str, tokens: Sequence[str] | None = N
 
 def check_words(path: str, tokens: Sequence[str] | None) -> None:
     """Each id must be the same word to a checkpoint and to the run; one that the checkpoint left unused may be any."""
-    known = checkpoints.vocab_file(path)
+    known = checkpoints.tokenizer(path).tokens
     if tokens is None or known is None:
         return
-    for line, (theirs, ours) in enumerate(itertools.zip_longest(vocabularies.read_vocab(known), tokens), 1):
+    for line, (theirs, ours) in enumerate(itertools.zip_longest(known, tokens), 1):
         if theirs != ours and not (theirs and ours and theirs.startswith("[unused")):
             raise InputError(
                 f"{path}: a checkpoint to begin with must have the run's vocabulary, else its ids would mean other "
-                f"words; begin without one, or train with {known}. Received: line {line} is {theirs!r} there, "
+                f"words; begin without one, or train with its vocabulary. Received: line {line} is {theirs!r} there, "
                 f"{ours!r} here"
             )
 

@@ -1,10 +1,13 @@
 """`bert convert`: a checkpoint from one format into another, read back and compared."""
 
 import contextlib
+import dataclasses
 import pathlib
+from typing import get_args
 
 import click
 
+from model.settings import CheckpointFormat
 from preprocessing import storage
 from preprocessing.errors import InputError
 
@@ -14,7 +17,7 @@ TOLERANCE = 1e-5  # of outputs; the weights are the same bits, but sums may be o
 @click.command()
 @click.option("--input", "source", required=True, metavar="PATH", help="A folder, a file of it, or google's prefix.")
 @click.option("--output", required=True, metavar="DIR", help="Folder to write; must be new or empty.")
-@click.option("--to", required=True, type=click.Choice(["google", "huggingface", "keras-hub", "ours"]))
+@click.option("--to", required=True, type=click.Choice(get_args(CheckpointFormat)))
 @click.option("--ignore", multiple=True, metavar="PATTERN", help="Arrays to leave out, for example 'classifier.*'.")
 def command(source, output, to, ignore):
     """Convert a checkpoint; the input's format is recognised.
@@ -31,13 +34,16 @@ def command(source, output, to, ignore):
 
     kind = checkpoints.recognise(source)
     encoder = checkpoints.load(source, ignore=ignore, report=click.echo)
-    settings, vocab = encoder.settings, checkpoints.vocab_file(source)
+    settings, tokenizer = encoder.settings, checkpoints.tokenizer(source)
     click.echo(
         f"{source}: {kind}, {settings.num_layers} layers, {settings.hidden_size} hidden, "
         f"{encoder.count_params():,} parameters, heads: {', '.join(encoder.heads) or 'none'}"
     )
-    if vocab is None:
+    if tokenizer.tokens is None:
         click.echo("no vocabulary beside it")
+    elif len(tokenizer.tokens) > settings.vocab_size:
+        click.echo(f"{len(tokenizer.tokens)} tokens in its vocabulary, {settings.vocab_size} in the model: left out")
+        tokenizer = dataclasses.replace(tokenizer, tokens=None)
     with contextlib.ExitStack() as stack:
         try:
             # Beside the target, so that the move is one rename: the target is whole or absent.
@@ -46,7 +52,7 @@ def command(source, output, to, ignore):
         except OSError as error:
             raise InputError(f"--output must be writable: {error}") from error
         try:
-            checkpoints.save_as(to, encoder, partial, vocab, checkpoints.lower_case(source))
+            checkpoints.save_as(to, encoder, partial, tokenizer)
             if encoder.classifier is not None and (task := checkpoints.read_task(source)):
                 checkpoints.write_task(partial, task)
             difference = checkpoints.largest_difference(encoder, checkpoints.load(partial, report=lambda line: None))

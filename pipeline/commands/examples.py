@@ -46,7 +46,9 @@ def _choice(kind) -> click.Choice:
 @click.option("--masking", type=_choice(s.Masking), default=DEFAULTS.masking, show_default=True)
 @click.option("--pairs", type=_choice(s.Pairs), default=DEFAULTS.pairs, show_default=True)
 @click.option("--names", type=_choice(s.Names), default=DEFAULTS.names, show_default=True, help="Feature names.")
-@click.option("--cased", is_flag=True, help="Keep case and accents; for a cased vocabulary.")
+@click.option(
+    "--lower-case/--cased", default=None, help="Kind of vocabulary; --cased keeps case and accents. By default uncased."
+)
 @click.option("--workers", type=int, default=0, help="Processes here; by default one a core for large input.")
 @click.option("--shards", type=int, default=0, help="Output files. By default one for each 128 MB.")
 @click.option("--compression", type=_choice(s.Compression), default="none", show_default=True)
@@ -55,7 +57,7 @@ def _choice(kind) -> click.Choice:
 @click.option("--show", type=int, default=0, metavar="N", help="Print N examples; without --input, earlier ones.")
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED)
 def command(inputs, vocab, output, format_, text_field, language, max_bad_share, workers, shards, compression,
-            overwrite, show, cased, beam_options, **options):  # fmt: skip
+            overwrite, show, lower_case, beam_options, **options):  # fmt: skip
     """Turns text into masked sentence pairs. Options of Beam (another runner, say) go after `--`.
 
     Tokens stand in temporary files in the output folder meanwhile: 4 bytes each, twice that from some 500 million on.
@@ -65,7 +67,8 @@ def command(inputs, vocab, output, format_, text_field, language, max_bad_share,
         raise InputError(f"unexpected argument {beam_options[0]!r}: quote a glob, or give --input for each file")
     if inputs or not show:
         corpus = s.CorpusSettings(tuple(inputs), format_, text_field, language, max_bad_share=max_bad_share)
-        examples = s.ExampleSettings(lower_case=not cased, **options)
+        _check_case(vocab, lower_case)
+        examples = s.ExampleSettings(lower_case=lower_case is not False, **options)
         s.require(workers >= 0, "--workers must not be negative", workers)
         s.require(shards >= 0, "--shards must not be negative", shards)
         _make(corpus, examples, vocab, output, workers, shards, compression, overwrite, beam_options)
@@ -73,11 +76,19 @@ def command(inputs, vocab, output, format_, text_field, language, max_bad_share,
         _show(output, vocab, show)
 
 
+def _check_case(vocab: str, lower_case: bool | None) -> None:
+    """Raises InputError for a cased vocabulary of which nothing was said: most of its words would be [UNK]."""
+    if lower_case is None and vocab_file.infer_lower_case(vocab_file.load(vocab)) is False:
+        raise InputError(
+            f"{vocab}: the vocabulary has capitals or accents, which lower-cased text never has; give --cased, or "
+            "--lower-case to lower-case the text all the same"
+        )
+
+
 def _make(corpus_settings, settings, vocab, output, workers, shards, compression, overwrite, beam_options):
     if workers > 1 and not beam_options:
         nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
     from apache_beam.io.filesystems import FileSystems
-    from apache_beam.options.pipeline_options import PipelineOptions
 
     from preprocessing.beam import runner
     from preprocessing.corpus import inputs
@@ -87,7 +98,7 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     chunks = inputs.find_chunks(corpus_settings)
     size = sum(chunk.size for chunk in chunks)
     shards = shards or writing.number_of_shards(size, settings.dupe_factor)
-    local = not PipelineOptions(list(beam_options)).get_all_options().get("runner")
+    local = not runner.named_runner(beam_options)
     workers = workers or (os.cpu_count() or 1 if size * settings.dupe_factor > _BYTES_WORTH_WORKERS else 1)
     shards = max(shards, workers) if local else shards
     pipeline = runner.make_pipeline(runner.make_options(beam_options, workers))
@@ -111,7 +122,7 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
             require(
                 report["examples"] > 0, f"{', '.join(corpus_settings.input)}: text must give at least one example", 0
             )
-        folder.keep(names, report | {"pairs": settings.pairs})
+        folder.keep(names, report | {"pairs": settings.pairs, "lower_case": settings.lower_case})
     except InputError as error:
         if "No space left" in str(error):
             raise InputError(f"{output}: no space left on the device; make room or choose another --output") from error

@@ -1,6 +1,10 @@
 """`bert export`: any checkpoint becomes the next version of a served model."""
 
+from typing import get_args
+
 import click
+
+from serving.settings import Pooling, Precision
 
 
 @click.command()
@@ -9,12 +13,20 @@ import click
 @click.option("--name", default="bert", show_default=True, help="The model's name.")
 @click.option("--vocab", metavar="FILE", help="The vocabulary, where the checkpoint has none.")
 @click.option("--lower-case/--cased", default=None, help="Kind of vocabulary, where the checkpoint does not say.")
-@click.option("--max-seq-length", default=512, show_default=True, help="Texts are cut to so many tokens.")
-@click.option("--embedding", type=click.Choice(["mean", "pooler"]), default="mean", show_default=True)
-@click.option("--unit-length", is_flag=True, help="Divide embeddings by their length.")
+@click.option(
+    "--max-seq-length", type=int, help="Texts are cut to so many tokens; by default as the checkpoint says, or 512."
+)
+@click.option(
+    "--embedding",
+    type=click.Choice(get_args(Pooling)),
+    help="By default as the checkpoint's sentence-transformers files say, or mean.",
+)
+@click.option(
+    "--unit-length/--any-length", default=None, help="Divide embeddings by their length; by default as for --embedding."
+)
 @click.option("--top-k", default=10, show_default=True, help="Candidates per [MASK].")
-@click.option("--weights", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--compute", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--weights", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
+@click.option("--compute", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(model, output, name, vocab, lower_case, as_json, **settings):
     """Write BASE/NAME/N, the next version of a SavedModel that takes raw text.
@@ -24,16 +36,20 @@ def command(model, output, name, vocab, lower_case, as_json, **settings):
     import json
 
     from serving.export.exporting import REPORT, export_version
-    from serving.settings import ExportSettings
+    from serving.export.text_rules import settings_of
 
+    def tell(line):
+        click.echo(line, err=True)
+
+    given = {key: value for key, value in settings.items() if value is not None}
     version = export_version(
         model,
         output,
         name,
-        settings=ExportSettings(**settings),
+        settings=settings_of(model, given, tell),
         vocab_path=vocab,
         lower_case=lower_case,
-        report=lambda line: click.echo(line, err=True),
+        report=tell,
     )
     report = json.loads((version / REPORT).read_text())
     if as_json:

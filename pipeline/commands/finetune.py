@@ -1,10 +1,13 @@
 """`bert finetune`: from a table and a checkpoint to a model that answers."""
 
 import pathlib
+from typing import get_args
 
 import click
 
+from model.settings import Precision, Watched
 from pipeline import terminal
+from preprocessing.features import Long
 
 _COLUMNS = (
     click.option("--text", metavar="COLUMN",
@@ -37,7 +40,7 @@ def columns(command):
 @click.option("--max-seq-length", type=int, default=128, show_default=True, help="Tokens that the model sees of a row.")
 @click.option(
     "--long",
-    type=click.Choice(["cut", "head-tail"]),
+    type=click.Choice(get_args(Long)),
     default="cut",
     show_default=True,
     help="What stays of a longer text: its beginning, or a quarter of that and the rest from its end.",
@@ -47,16 +50,14 @@ def columns(command):
 )
 @click.option(
     "--watch",
-    type=click.Choice(["accuracy", "macro_f1", "matthews", "cross_entropy"]),
+    type=click.Choice(get_args(Watched)),
     default="accuracy",
     show_default=True,
     help="The figure on dev by which the best model is chosen.",
 )
 @click.option("--seeds", type=int, default=1, show_default=True, help="Runs; metrics.json has every one's figures.")
 @click.option("--seed", type=int, default=12345, show_default=True, help="Of the first run; the others follow.")
-@click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True
-)
+@click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--vocab", metavar="FILE", help="The vocabulary, where the checkpoint has none.")
 @click.option("--lower-case/--cased", default=None, help="Kind of vocabulary, where the checkpoint does not say.")
 def command(task, train, dev, model, output, text, second, label, header, vocab, lower_case, **options):
@@ -78,7 +79,7 @@ def command(task, train, dev, model, output, text, second, label, header, vocab,
     from pipeline.finetuning import planning, run
 
     chosen = planning.Options(**options)
-    start = planning.Start.read(model, vocab, lower_case)
+    start = planning.Start.read(model, vocab, lower_case, click.echo)
     pathlib.Path(output).mkdir(parents=True, exist_ok=True)
     with terminal.native_log(pathlib.Path(output) / "native.log"):
         with terminal.Progress("Reading", unit="rows") as progress:
@@ -89,7 +90,7 @@ def command(task, train, dev, model, output, text, second, label, header, vocab,
 
             def report(seed, step, steps, figures):
                 done = (seed - chosen.seed) * steps + step
-                progress.update(done, **terminal.training_figures(figures))
+                progress.update(done, **terminal.training_figures(figures, plan.task.curves))
 
             metrics = run.run(plan, tables[1], output, second is not None, report, click.echo)
     click.echo(

@@ -5,20 +5,23 @@ import gc
 import importlib.resources
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version as _version
 from typing import Any
 
 import click
 
 from preprocessing.errors import InputError
+from serving.server.passed_over import PASSED_OVER
 
 BINARY = "tensorflow_model_server"
 BATCHING = "deploy/batching_parameters.txt"
 # Only for the embedded server; the binary knows none of them.
 OWN_FLAGS = ("host", "embedded", "max_request_rows", "max_text_bytes", "max_message_bytes", "drain_seconds")
-# Flags that are fields of ServerSettings as they are.
+# Flags that are fields of ServerSettings as they are, where they are given.
 _SAME = (
     "host",
     "port",
@@ -29,6 +32,11 @@ _SAME = (
     "model_config_file_poll_wait_seconds",
     "max_num_load_retries",
     "enable_model_warmup",
+    "num_request_iterations_for_warmup",
+    "allow_version_labels_for_unavailable_models",
+    "rest_api_enable_cors_support",
+    "grpc_socket_path",
+    "enable_serialization_as_tensor_content",
     "drain_seconds",
 )
 
@@ -36,6 +44,17 @@ _SAME = (
 def _flag(name: str, **attributes):
     """An option in both spellings: `--model-base-path` and TensorFlow Serving's `--model_base_path`."""
     return click.option(f"--{name}", f"--{name.replace('-', '_')}", **attributes)
+
+
+def _switch(name: str, **attributes):
+    """One that is on without a value, too: `--enable_batching`."""
+    return _flag(name, type=bool, is_flag=False, flag_value="true", **attributes)
+
+
+def _passed_over(command):
+    for name in PASSED_OVER:
+        command = _flag(name.replace("_", "-"), is_flag=False, flag_value="true", hidden=True)(command)
+    return command
 
 
 @click.command(context_settings={"max_content_width": 110})
@@ -47,32 +66,45 @@ def _flag(name: str, **attributes):
 @_flag("rest-api-port", default=8501, show_default=True, help="REST and the page; 0: a free one, -1: none.")
 @_flag("rest-api-timeout-in-ms", default=30_000, show_default=True, help="A REST request is given up after that.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@_flag("file-system-poll-wait-seconds", default=1.0, show_default=True, help="Look for new versions so often.")
-@_flag(
-    "enable-batching", type=bool, default=True, show_default=True, help="Answer requests of several clients together."
-)
+@_flag("file-system-poll-wait-seconds", default=1.0, show_default=True, help="Look for new versions so often; 0: once.")
+@_switch("enable-batching", default=True, show_default=True, help="Answer requests of several clients together.")
 @_flag("batching-parameters-file", help="BatchingParameters as protobuf text.")
 @_flag("monitoring-config-file", help="MonitoringConfig as protobuf text.")
 @_flag("ssl-config-file", help="SSLConfig as protobuf text; both ports then speak TLS.")
-@_flag("enable-model-warmup", type=bool, default=True, show_default=True, help="Answer the recorded requests first.")
+@_switch("enable-model-warmup", default=True, show_default=True, help="Answer the recorded requests first.")
+@_flag("num-request-iterations-for-warmup", type=int, help="So often each.  [default: 1]")
 @_flag("max-num-load-retries", default=0, show_default=True, help="Try so often again to load a version.")
 @_flag(
     "tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads per operation; 0: cores per batch."
 )
 @_flag("tensorflow-inter-op-parallelism", default=0, show_default=True, help="Operations at once; 0: one per core.")
+@_flag("tensorflow-session-parallelism", type=int, help="Both of these.")
+@_switch("allow-version-labels-for-unavailable-models", help="A new label may come before its version.")
+@_switch("rest-api-enable-cors-support", help="Pages from anywhere may ask over REST.")
+@_switch("enable-serialization-as-tensor-content", help="Numbers in gRPC's answers are bytes, not lists.")
+@_flag("grpc-socket-path", help="Answer gRPC on this UNIX socket, too.")
+@_flag("grpc-channel-arguments", help="Of gRPC's server: name=value, separated by commas.")
+@_switch("use-alts-credentials", hidden=True)
+@_passed_over
 @_flag("max-request-rows", type=int, help="Texts that a request may have.")
 @_flag("max-text-bytes", type=int, help="Bytes that a text may have.")
 @_flag("max-message-bytes", type=int, help="Bytes that a request may have.")
 @_flag("drain-seconds", default=10.0, show_default=True, help="Running requests may take so long after SIGTERM.")
 @click.option("--embedded", is_flag=True, help=f"This server even where {BINARY} is on PATH.")
-def command(**flags):
+@click.option("--version", is_flag=True, help="Show what is served with, and end.")
+def command(version, **flags):
     """Serve exported models over gRPC and REST, as TensorFlow Serving does.
 
     Where tensorflow_model_server is on PATH, that is run instead, with the same flags. New version folders are taken
-    over while the server runs. `Ready: ...` on standard output says where it answers.
+    over while the server runs. `Ready: ...` on standard output says where it answers. The binary's other flags are
+    taken too; what they do not change here is said.
     """
+    if version:
+        click.echo(f"TensorFlow ModelServer: bert serve, by the API of {_version('tensorflow-serving-api')}")
+        click.echo(f"TensorFlow Library: {_version('tensorflow')}")
+        return
     if flags["model_base_path"] and flags["model_config_file"]:
-        raise InputError("give --model-base-path or --model-config-file, not both")
+        click.echo("bert: --model_base_path and --model_name are passed over: --model_config_file is given", err=True)
     if not (flags["model_base_path"] or flags["model_config_file"]):
         raise InputError("name the folder to serve with --model-base-path, or several with --model-config-file")
     if not flags["embedded"] and (binary := shutil.which(BINARY)):
@@ -80,6 +112,9 @@ def command(**flags):
         click.echo(f"bert: running {binary}; it listens on all addresses (--embedded: this server)", err=True)
         os.execvp(binary, [BINARY, *arguments])
     settings = _settings(flags)
+    for name in PASSED_OVER:
+        if flags[name] is not None:
+            click.echo(f"bert: --{name} is passed over: {PASSED_OVER[name]}", err=True)
     _start_quickly()
     from serving.server import embedded
 
@@ -100,8 +135,9 @@ def handover(flags: Mapping[str, Any]) -> list[str]:
     for name in ("file_system_poll_wait_seconds", "model_config_file_poll_wait_seconds"):
         told[name] = math.ceil(told[name])
     if flags["model_config_file"]:
-        del told["model_name"]
-        told["allow_version_labels_for_unavailable_models"] = True
+        for name in ("model_name", "model_base_path"):
+            told.pop(name, None)
+        told.setdefault("allow_version_labels_for_unavailable_models", True)
     elif "://" not in told["model_base_path"]:
         told["model_base_path"] = os.path.abspath(told["model_base_path"])
     if flags["enable_batching"]:
@@ -120,14 +156,16 @@ def _settings(flags):
     else:
         models = (settings.ModelSettings(flags["model_name"], flags["model_base_path"]),)
     batching = s.read_batching(path) if (path := flags["batching_parameters_file"]) else settings.BatchingSettings()
-    if not flags["enable_batching"]:
-        batching = dataclasses.replace(batching, max_batch_size=1)
+    batching = dataclasses.replace(batching, enabled=flags["enable_batching"])
+    if flags["use_alts_credentials"]:
+        raise InputError("this server does not speak ALTS; give --ssl_config_file. Received: --use_alts_credentials")
     limits = {
         "rows": flags["max_request_rows"],
         "text_bytes": flags["max_text_bytes"],
         "message_bytes": flags["max_message_bytes"],
     }
-    more: dict[str, Any] = {name: flags[name] for name in _SAME}
+    more: dict[str, Any] = {name: flags[name] for name in _SAME if flags[name] is not None}
+    threads = flags["tensorflow_session_parallelism"] or 0
     if flags["ssl_config_file"]:
         more["tls"] = s.read_tls(flags["ssl_config_file"])
     if flags["monitoring_config_file"]:
@@ -136,10 +174,21 @@ def _settings(flags):
         models=models,
         batching=batching,
         limits=settings.Limits(**{name: limit for name, limit in limits.items() if limit is not None}),
-        intra_op_parallelism=flags["tensorflow_intra_op_parallelism"],
-        inter_op_parallelism=flags["tensorflow_inter_op_parallelism"],
+        intra_op_parallelism=flags["tensorflow_intra_op_parallelism"] or threads,
+        inter_op_parallelism=flags["tensorflow_inter_op_parallelism"] or threads,
+        grpc_channel_arguments=_channel_arguments(flags["grpc_channel_arguments"] or ""),
         **more,
     )
+
+
+def _channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
+    found = []
+    for argument in filter(None, text.split(",")):
+        name, equals, value = argument.strip().partition("=")
+        if not (name and equals):
+            raise InputError(f"--grpc_channel_arguments must be name=value, separated by commas. Received: {text!r}")
+        found.append((name, int(value) if re.fullmatch(r"-?\d{1,9}", value) else value))
+    return tuple(found)
 
 
 def _start_quickly() -> None:

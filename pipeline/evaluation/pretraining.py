@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_model_analysis as tfma
 import tensorflow_text  # noqa: F401  registers the ops of the SavedModel that is evaluated
 from tensorflow_model_analysis.metrics import metric_types
+from tensorflow_model_analysis.proto import config_pb2
 
 from preprocessing import features
 
@@ -117,41 +118,41 @@ def figures(counts: collections.Counter, sums: np.ndarray) -> dict[str, float]:
     return values
 
 
-def eval_config(gate: "GateSettings", code: str = "") -> tfma.EvalConfig:
+def eval_config(gate: "GateSettings", code: str = "") -> config_pb2.EvalConfig:
     """The overall slice must pass: a plain threshold would ask it of every slice. `code`: see PretrainingMetrics."""
     bounds = {
-        "masked_lm_loss_gain": tfma.MetricThreshold(
-            value_threshold=tfma.GenericValueThreshold(lower_bound={"value": gate.min_loss_gain})
+        "masked_lm_loss_gain": config_pb2.MetricThreshold(
+            value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": gate.min_loss_gain})
         ),
-        "masked_lm_accuracy_gain": tfma.MetricThreshold(
-            value_threshold=tfma.GenericValueThreshold(lower_bound={"value": gate.min_accuracy_gain})
+        "masked_lm_accuracy_gain": config_pb2.MetricThreshold(
+            value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": gate.min_accuracy_gain})
         ),
-        "masked_lm_loss": tfma.MetricThreshold(
-            change_threshold=tfma.GenericChangeThreshold(
-                absolute={"value": gate.max_loss_increase}, direction=tfma.MetricDirection.LOWER_IS_BETTER
+        "masked_lm_loss": config_pb2.MetricThreshold(
+            change_threshold=config_pb2.GenericChangeThreshold(
+                absolute={"value": gate.max_loss_increase}, direction=config_pb2.MetricDirection.LOWER_IS_BETTER
             )
         ),
     }
     thresholds = {
-        name: tfma.PerSliceMetricThresholds(
-            thresholds=[tfma.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=bound)]
+        name: config_pb2.PerSliceMetricThresholds(
+            thresholds=[config_pb2.PerSliceMetricThreshold(slicing_specs=[config_pb2.SlicingSpec()], threshold=bound)]
         )
         for name, bound in bounds.items()
     }
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(
+            config_pb2.ModelSpec(
                 signature_name=SIGNATURE, model_type=tfma.TF_GENERIC, label_key=features.NEXT_SENTENCE_LABELS
             )
         ],
         slicing_specs=[
-            tfma.SlicingSpec(),
-            tfma.SlicingSpec(feature_keys=[features.NEXT_SENTENCE_LABELS]),
+            config_pb2.SlicingSpec(),
+            config_pb2.SlicingSpec(feature_keys=[features.NEXT_SENTENCE_LABELS]),
         ],
         metrics_specs=[
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(
+                    config_pb2.MetricConfig(
                         class_name=PretrainingMetrics.__name__, module=__name__, config=json.dumps({"code": code})
                     )
                 ],

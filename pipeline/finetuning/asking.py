@@ -12,8 +12,8 @@ import numpy as np
 from model import checkpoints
 from preprocessing.errors import InputError
 from preprocessing.tasks.tables import Row
-from preprocessing.tokenizer import BertTokenizer
 from serving.client import Client
+from serving.export import text_rules
 from serving.protocol.errors import RequestError
 from serving.settings import ExportSettings
 from serving.signatures.base import TextEncoder
@@ -81,11 +81,8 @@ def answered(rows: Iterable[Row], ask: Ask) -> Iterator[tuple[Row, str, np.ndarr
 
 
 def _encoder(model: str, pair: bool) -> TextEncoder:
-    encoder, vocab = checkpoints.load(model), checkpoints.vocab_file(model)
-    if vocab is None:
-        raise InputError(f"{model}: no vocabulary beside the checkpoint; export it with --vocab and name the export")
-    tokenizer = BertTokenizer.from_vocab(vocab, checkpoints.lower_case(model) is not False)
-    texts = TextEncoder(encoder, tokenizer, ExportSettings(), checkpoints.read_task(model))
+    tokenizer = text_rules.tokenizer_of(model, None, None)
+    texts = TextEncoder(checkpoints.load(model), tokenizer, ExportSettings(), checkpoints.read_task(model))
     if reason := (CLASSIFY_PAIR if pair else CLASSIFY).missing(texts):
         raise InputError(f"{model}: {reason}")
     return texts

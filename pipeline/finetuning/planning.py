@@ -5,20 +5,22 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
 from model import checkpoints
 from model.checkpoints.names import ENCODER, POOLER, part_of
 from model.encoder.heads import CLASSIFIER
-from model.settings import EncoderSettings, Precision, TrainingSettings
+from model.settings import EncoderSettings, Precision, TrainingSettings, Watched
 from model.tasks.classification import Classification, balanced
 from preprocessing import batches, features
 from preprocessing.batches.stream import MEMORY_LIMIT
 from preprocessing.errors import InputError, require
-from preprocessing.tasks.examples import Long, Prepared
+from preprocessing.features import Long
+from preprocessing.tasks.examples import Prepared
 from preprocessing.tokenizer import BertTokenizer
+from serving.export import text_rules
 
 # Of few rows: so many updates at least, but no more epochs (Mosbach et al. 2021; Zhang et al. 2021).
 EPOCHS, LEAST_UPDATES, MOST_EPOCHS = 3, 1000, 20
@@ -40,7 +42,7 @@ class Options:
     seed: int = 12345
     labels: str | None = None
     class_weights: str | None = None
-    watch: str = "accuracy"
+    watch: Watched = "accuracy"
     precision: Precision = "float32"
 
     def __post_init__(self):
@@ -67,24 +69,24 @@ class Start:
     encoder: EncoderSettings
     parts: Sequence[str]
     labels: Sequence[str] | None  # of its classifier, if it has one
-    vocab: str
-    lower_case: bool
+    tokenizer: BertTokenizer
 
     @classmethod
-    def read(cls, path: str, vocab: str | None = None, lower_case: bool | None = None) -> "Start":
+    def read(
+        cls, path: str, vocab: str | None, lower_case: bool | None, report: Callable[[str], None] = lambda line: None
+    ) -> "Start":
         """Raises InputError where it is no checkpoint, or has no vocabulary and none is given."""
         found = checkpoints.read(path)
-        vocab = vocab or str(checkpoints.vocab_file(path) or "")
-        if not vocab:
-            raise InputError(f"{path}: no vocabulary beside the checkpoint; name one with --vocab")
-        lower_case = checkpoints.lower_case(path) if lower_case is None else lower_case
         known = checkpoints.read_task(path)
         parts = list(dict.fromkeys(part for name in found.arrays if (part := part_of(name)) != ENCODER))
         labels = known.labels if known and CLASSIFIER.name in parts else None
-        return cls(path, found.settings, parts, labels, vocab, lower_case is not False)
+        return cls(path, found.settings, parts, labels, text_rules.tokenizer_of(path, vocab, lower_case, report))
 
-    def tokenizer(self) -> BertTokenizer:
-        return BertTokenizer.from_vocab(self.vocab, self.lower_case)
+    @property
+    def said_tokenizer(self) -> checkpoints.CheckpointTokenizer:
+        """The tokenizer as it is stored with a model."""
+        own = self.tokenizer
+        return checkpoints.CheckpointTokenizer(own.vocab, own.lower_case, own.added, own.longest_word)
 
 
 @dataclasses.dataclass(frozen=True)

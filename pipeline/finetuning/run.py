@@ -21,10 +21,9 @@ from model import checkpoints, training
 from model.encoder import BertEncoder
 from model.settings import ClassificationSettings
 from model.tasks import classification
-from model.training.run import check_words
 from pipeline.finetuning import artifacts, calibration
 from pipeline.finetuning.planning import Options, Plan, Start, dev_examples
-from preprocessing import features, storage
+from preprocessing import features, storage, vocab_file
 from preprocessing.errors import InputError, require
 from preprocessing.tasks import examples
 from preprocessing.tasks.tables import Table
@@ -50,12 +49,10 @@ def plan(
     longest = start.encoder.max_positions
     rule = f"{start.path}: max_seq_length must not exceed the model's positions ({longest})"
     require(options.max_seq_length <= longest, rule, options.max_seq_length)
-    tokenizer = start.tokenizer()
-    check_words(start.path, tokenizer.vocab)
     found = examples.prepare(
         train,
         dev,
-        tokenizer,
+        start.tokenizer,
         pathlib.Path(output) / "examples",
         max_seq_length=options.max_seq_length,
         long=options.long,
@@ -78,6 +75,7 @@ def run(
     """Trains, or goes on, and writes what stands at the top of this file. `report` is called with (seed, step, steps,
     figures), `told` with lines for people. Returns what metrics.json holds."""
     held_out, folder = dev_examples(plan), pathlib.Path(output)
+    vocab = _written_vocabulary(plan, folder)
     seeds = range(plan.options.seed, plan.options.seed + plan.options.seeds)
     judged = []
     for seed in seeds:
@@ -89,8 +87,8 @@ def run(
             train_files=[plan.prepared.train.file],
             eval_files=[plan.prepared.dev.file],
             output=str(place),
-            vocab_path=plan.start.vocab,
-            lower_case=plan.start.lower_case,
+            vocab_path=vocab,
+            lower_case=plan.start.tokenizer.lower_case,
             init=plan.start.path,
             fresh=plan.fresh,
             report=functools.partial(report, seed),
@@ -109,7 +107,7 @@ def run(
         long=plan.options.long,
         temperature=temperature,
     )
-    _keep(best.model, folder / "model", meaning)
+    _keep(plan, best, folder / "model", meaning)
     probabilities = scipy.special.softmax(best.logits / temperature, -1)
     metrics = _metrics(plan, judged, best, temperature, known)
     artifacts.write(folder, plan, dev, metrics, best.confusion, best.gold, probabilities)
@@ -141,10 +139,20 @@ def _logits(encoder: BertEncoder, plan: Plan, held_out) -> np.ndarray:
     return np.concatenate(found)[: held_out.count].astype(float)
 
 
-def _keep(model: pathlib.Path, target: pathlib.Path, meaning: ClassificationSettings) -> None:
-    """The model in its place, whole or as it was before."""
+def _written_vocabulary(plan: Plan, folder: pathlib.Path) -> str | None:
+    """The vocabulary as a file, for a run; None where the model has more embeddings than it has tokens."""
+    tokens = plan.start.tokenizer.vocab
+    if len(tokens) != plan.start.encoder.vocab_size:
+        return None
+    path = folder / "examples" / "vocab.txt"
+    vocab_file.save(tokens, path)
+    return str(path)
+
+
+def _keep(plan: Plan, best: Judged, target: pathlib.Path, meaning: ClassificationSettings) -> None:
+    """The model in its place, whole or as it was before, with all of its tokenizer."""
     with storage.unfinished(target.parent, ".unfinished-model-") as partial:
-        shutil.copytree(model, partial, dirs_exist_ok=True)
+        checkpoints.save(checkpoints.load(best.model), partial, plan.start.said_tokenizer)
         checkpoints.write_task(partial, meaning)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)

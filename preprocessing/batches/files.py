@@ -7,16 +7,17 @@ import numpy as np
 import tensorflow as tf
 
 from preprocessing.errors import InputError
-from preprocessing.features import VOCABULARY, Spec
+from preprocessing.features import MODEL_GARDEN_NAMES, VOCABULARY, Spec
 
 CHUNK = 2048  # examples read and parsed at once
 
 
 def find_files(pattern: str) -> list[str]:
-    """Example files of a folder (names that contain `tfrecord`) or of a glob, sorted. InputError when there is none."""
+    """Example files of a folder (names that contain `tfrecord`, or `tf_record` as google's do) or of a glob, sorted.
+    InputError when there is none."""
     gfile = tf.io.gfile
     if gfile.isdir(pattern):
-        found = [os.path.join(pattern, name) for name in gfile.listdir(pattern) if "tfrecord" in name]
+        found = [os.path.join(pattern, name) for name in gfile.listdir(pattern) if "tfrecord" in name.replace("_", "")]
     else:
         found = gfile.glob(pattern)
     found = sorted(path for path in found if not gfile.isdir(path))
@@ -43,6 +44,11 @@ def axes(file: str, spec: Spec) -> dict[str, int] | None:
     except Exception as error:  # protobuf's DecodeError differs between its implementations
         raise InputError(f"{file}: not a file of tf.Example records. Received: {error}") from error
     missing = [name for name in spec.features if name not in example]
+    if any(MODEL_GARDEN_NAMES.get(name) in example for name in missing):
+        raise InputError(
+            f"{file}: the features must have google's names. Received: TF Model Garden's, which its own trainer "
+            f"reads; write the file anew with {spec.written_by} --names google"
+        )
     if missing:
         raise InputError(
             f"{file}: an example must have the features of {spec.written_by}. Missing: {', '.join(missing)}"

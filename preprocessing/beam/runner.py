@@ -1,6 +1,7 @@
 """Running a Beam pipeline: the runner by default, and errors in workers as one line for a person."""
 
 import contextlib
+import difflib
 import logging
 import os
 import re
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 import apache_beam as beam
 import grpc
 from apache_beam.metrics import MetricsFilter
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options import pipeline_options
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability import python_urns
 from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
@@ -22,8 +24,13 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from preprocessing.beam import nursery
 from preprocessing.errors import InputError
 
+log = logging.getLogger(__name__)
+
 # Beam's default Direct runner would first try to download another one.
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+# In this process, or beside it, with no options but Beam's.
+_RUN_HERE = ("directrunner", "bundlebaseddirectrunner", "switchingdirectrunner", "fnapirunner", "forkingrunner")
 
 NAMESPACE = "bert"  # of this project's counters
 
@@ -83,11 +90,48 @@ class WatchedWorker(SubprocessSdkWorkerHandler):
             future.set(beam_fn_api_pb2.InstructionResponse(instruction_id=name, error=WORKER_LOST))
 
 
+class _KnownOptions(pipeline_options._BeamArgumentParser):
+    """All options that Beam's own classes know."""
+
+    def __init__(self) -> None:
+        super().__init__(allow_abbrev=False)
+        for options in {str(options): options for options in PipelineOptions.__subclasses__()}.values():
+            options._add_argparse_args(self)  # type: ignore[attr-defined]
+
+    def error(self, message):
+        raise InputError(f"Beam must know its options. Received: {message}")
+
+
+def named_runner(arguments: Sequence[str]) -> str | None:
+    """The runner that Beam's options name, if they do. Raises InputError as `make_options` does."""
+    return _parsed(arguments)[0]
+
+
+def _parsed(arguments):
+    """(runner or None, options that only it can know)"""
+    known = _KnownOptions()
+    options, unknown = known.parse_known_args(list(arguments))
+    runner = options.runner
+    if runner == "":
+        raise InputError("--runner must name a runner. Received: ''")
+    if unknown and (not runner or runner.rpartition(".")[2].lower() in _RUN_HERE):
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], known._option_string_actions, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"Beam must know its options. Received: {' '.join(unknown)}{hint}")
+    return runner, unknown
+
+
 def make_options(arguments: Sequence[str] = (), workers: int = 1) -> PipelineOptions:
-    """Beam's options: those given, with the local runner where none is named and `workers` processes on it."""
-    options = PipelineOptions(list(arguments))
-    if options.view_as(StandardOptions).runner:
-        return options
+    """Beam's options: those given, with the local runner where none is named and `workers` processes on it.
+
+    Raises: InputError for an option that Beam does not know, a misspelt `--runner` for one: Beam would pass over it and
+        run here. A runner elsewhere may have options that only it knows; they are left to it, which is logged.
+    """
+    runner, unknown = _parsed(arguments)
+    if unknown:
+        log.warning("Beam does not know %s: left to %s, if that does", " ".join(unknown), runner)
+    if runner:
+        return PipelineOptions(list(arguments))
     local = [f"--runner={LOCAL_RUNNER}"]
     if workers > 1 and nursery.command():
         local = [f"--runner={__name__}.{ForkingRunner.__name__}", f"--direct_num_workers={workers}"]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing import features
+from preprocessing.errors import InputError
 from preprocessing.examples import counter_random
 from preprocessing.examples.counter_random import Keys
 from preprocessing.settings import Masking
@@ -40,6 +41,11 @@ class MaskingVocabulary:
     @classmethod
     def of(cls, tokenizer) -> "MaskingVocabulary":
         """From a `tokenizer.BertTokenizer`."""
+        if tokenizer.mask_id is None:
+            raise InputError(
+                f"masking needs the token {features.MASK}. Received: a vocabulary without it; write it on the line of "
+                "a token that is not used"
+            )
         return cls(
             int(tokenizer.mask_id),
             (int(tokenizer.cls_id), int(tokenizer.sep_id), int(tokenizer.pad_id)),

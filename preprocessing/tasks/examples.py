@@ -11,19 +11,19 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
 from preprocessing import features, tfrecord
 from preprocessing.errors import InputError, require
 from preprocessing.examples import encoding
+from preprocessing.features import Long
 from preprocessing.storage import write_whole
 from preprocessing.tasks.packing import pack
 from preprocessing.tasks.tables import Row, Table
 from preprocessing.tokenizer import BertTokenizer
 
-Long = Literal["cut", "head-tail"]
 MAX_LABELS = 10_000  # more are no labels but texts or ids
 MOST_ROWS = 1024  # encoded at once
 SHOWN = 3  # places that are told of each kind of fault
@@ -115,7 +115,7 @@ def prepare(
     Raises InputError where train has no two classes or a label that is not declared, or a table no usable row. Rows
     that cannot be used are listed in `set_aside.tsv`.
     """
-    require(long in ("cut", "head-tail"), "long must be cut or head-tail", long)
+    require(long in get_args(Long), f"long must be one of {', '.join(get_args(Long))}", long)
     require(max_seq_length >= 8, "max_seq_length must be at least 8", max_seq_length)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -203,7 +203,8 @@ def _more(count: int) -> str:
 
 
 def _fingerprint(train, dev, tokenizer, *settings) -> str:
-    digest = hashlib.sha256(repr((VERSION, tokenizer.lower_case, settings, train.told, dev.told)).encode())
+    rules = (tokenizer.lower_case, tokenizer.longest_word, sorted(tokenizer.added.items()))
+    digest = hashlib.sha256(repr((VERSION, rules, settings, train.told, dev.told)).encode())
     digest.update("\n".join(tokenizer.vocab).encode())
     for table in (train, dev):
         with open(table.path, "rb") as file:

@@ -6,7 +6,7 @@ Its custom ops (`NormalizeUTF8`, `FastWordpieceTokenizeWithOffsets`) are among t
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import tensorflow as tf
 import tensorflow_text as text
 
 from preprocessing import vocab_file
+from preprocessing.errors import require
 from preprocessing.features import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK
 from preprocessing.tokenizer.normalization import (
     MASK_SIGN,
@@ -21,9 +22,14 @@ from preprocessing.tokenizer.normalization import (
     RESERVED,
     SEP_SIGN,
     UNKNOWN,
+    UNKNOWN_4_BYTES,
     Normalizer,
     row_ids,
+    substitutes,
 )
+
+# Stand for added tokens in a text; not assigned either.
+ADDED_SIGNS = tuple(map(chr, range(0xE01F0, 0xE1000)))
 
 
 class Spans(NamedTuple):
@@ -49,26 +55,48 @@ class BertTokenizer:
 
     With `special_tokens_in_text`, a literal `[MASK]` or `[SEP]` in a text becomes the id of that token; without, it is
     text like any other (`[`, `mask`, `]`), as google has it.
+
+    `added` are tokens of the vocabulary that are one id wherever a text has them: True, as they are spelled; False, in
+    whatever case and with whatever accents the tokenizer reads over. A word of more than `longest_word` characters is
+    unknown. `mask_id` is None where the vocabulary has no [MASK].
     """
 
-    def __init__(self, vocab: Sequence[str], lower_case: bool = True, special_tokens_in_text: bool = False):
+    def __init__(
+        self,
+        vocab: Sequence[str],
+        lower_case: bool = True,
+        special_tokens_in_text: bool = False,
+        added: Mapping[str, bool] | None = None,
+        longest_word: int = MAX_WORD_CHARACTERS,
+    ):
         self.vocab = vocab_file.check(list(vocab))
         self.lower_case = lower_case
         self.special_tokens_in_text = special_tokens_in_text
-        ids = {token: index for index, token in enumerate(self.vocab)}
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
-            ids[token] for token in (PAD, UNK, CLS, SEP, MASK)
+        self.added, self.longest_word = added or {}, longest_word
+        ids = vocab_file.ids(self.vocab)
+        self.unk_id, self.cls_id, self.sep_id = (ids[token] for token in (UNK, CLS, SEP))
+        self.pad_id, self.mask_id = ids.get(PAD, 0), ids.get(MASK)  # google pads with 0 whatever that is
+        special = {token for token in ids if token in SPECIAL_TOKENS or re.fullmatch(r"\[unused[0-9]+\]", token)}
+        self.ordinary_ids = np.array(sorted(ids[token] for token in ids.keys() - special), np.int32)
+        moved = substitutes(self.vocab)
+        self._normalizer = Normalizer(lower_case, longest_word, moved)
+        # Ids behind the vocabulary's end, by what stands in the text for a token; longer tokens are looked for first.
+        masked = self.unk_id if self.mask_id is None else self.mask_id
+        self._signs = {MASK_SIGN: masked, SEP_SIGN: self.sep_id} if special_tokens_in_text else {}
+        self._added = sorted(self.added.items(), key=lambda item: -len(item[0]))
+        self._signs |= {sign: ids[token] for (token, _), sign in zip(self._added, ADDED_SIGNS, strict=False)}
+        require(
+            len(self._added) <= len(ADDED_SIGNS), f"added tokens must be {len(ADDED_SIGNS)} at most", len(self._added)
         )
-        special = [ids[t] for t in self.vocab if t in SPECIAL_TOKENS or re.fullmatch(r"\[unused\d+\]", t)]
-        self.ordinary_ids = np.setdiff1d(np.arange(self.vocab_size, dtype=np.int32), special)
-        self._normalizer = Normalizer(lower_case)
         with tf.init_scope():  # the model is a constant of whatever graph uses it, not of the one it was made in
             self._wordpiece = text.FastWordpieceTokenizer(
-                _reachable(self.vocab) + ([MASK_SIGN, SEP_SIGN] if special_tokens_in_text else []),
-                max_bytes_per_word=4 * MAX_WORD_CHARACTERS,  # never binds: the normalizer has seen to long words
+                [token.translate(moved) for token in _reachable(self.vocab)] + list(self._signs),
+                max_bytes_per_word=4
+                * max(MAX_WORD_CHARACTERS, longest_word),  # never binds: the normalizer has seen to
                 token_out_type=tf.int32,
                 unknown_token=UNK,
             )
+            self._folded = [(self._fold(token, exact), exact) for token, exact in self._added]
             batch = tf.TensorSpec([None], tf.string)
             self._tokenize_batch = tf.function(self._tokenize, input_signature=[batch], autograph=False)
             self._span_batch = tf.function(self._span, input_signature=[batch], autograph=False)
@@ -89,20 +117,35 @@ class BertTokenizer:
         return self._tokenize_batch(_batch_of_strings(texts))
 
     def tokenize_with_offsets(self, texts) -> Spans:
-        """The same ids, with the place of each token in the original text."""
+        """The same ids, with the place of each token in the original text. Not with added tokens."""
+        require(not self._added, "places need a tokenizer without added tokens", [token for token, _ in self._added])
         return self._span_batch(_batch_of_strings(texts))
 
     def _tokenize(self, texts):
         if self.special_tokens_in_text:
             texts = _mark_special(texts)
-        return self._resolve(self._wordpiece.tokenize(self._normalizer.normalize(texts)))
+        if self._added:
+            texts = tf.strings.regex_replace(texts, f"[{ADDED_SIGNS[0]}-{ADDED_SIGNS[-1]}]", UNKNOWN_4_BYTES)
+        texts = self._normalizer.normalize(self._mark_added(texts, True))
+        return self._resolve(self._wordpiece.tokenize(self._mark_added(texts, False)))
+
+    def _fold(self, token: str, exact: bool) -> str:
+        """What to look for: in the text, or in the normalized one."""
+        return token if exact else self._normalizer.normalize(tf.constant([token])).numpy()[0].decode()
+
+    def _mark_added(self, texts, wanted: bool):
+        for (token, exact), sign in zip(self._folded, ADDED_SIGNS, strict=False):
+            if exact is wanted:
+                texts = tf.strings.regex_replace(texts, re.escape(token), f" {sign} ")
+        return texts
 
     def _resolve(self, ids):
         """The ids behind the vocabulary's end are those of the signs."""
-        if not self.special_tokens_in_text:
+        if not self._signs:
             return ids
-        values = tf.where(ids.values == self.vocab_size, self.mask_id, ids.values)
-        return ids.with_values(tf.where(values == self.vocab_size + 1, self.sep_id, values))
+        behind = tf.constant(list(self._signs.values()), tf.int32)
+        place = tf.maximum(ids.values - self.vocab_size, 0)
+        return ids.with_values(tf.where(ids.values < self.vocab_size, ids.values, tf.gather(behind, place)))
 
     def _span(self, original):
         texts = _mark_special(original) if self.special_tokens_in_text else original
@@ -150,9 +193,12 @@ def _batch_of_strings(texts) -> tf.Tensor:
 
 def _reachable(vocab: list[str]) -> list[str]:
     """The vocabulary with placeholders for tokens that google's code can never give, but the op would: those with white
-    space (the official Chinese one has U+2028) or a reserved character."""
-    never = re.compile(rf"[\s{RESERVED}]")
-    return [f"[never{index}]" if never.search(token) else token for index, token in enumerate(vocab)]
+    space (the official Chinese one has U+2028) or a reserved character, and those that stand there again."""
+    never, ids = re.compile(rf"[\s{RESERVED}{ADDED_SIGNS[0]}-{ADDED_SIGNS[-1]}]"), vocab_file.ids(vocab)
+    return [
+        f"[never{index}]" if never.search(token) or ids.get(token) != index else token
+        for index, token in enumerate(vocab)
+    ]
 
 
 def _mark_special(texts):

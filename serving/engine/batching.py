@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from serving.engine.loaded_model import Signature
+from serving.engine.loaded_model import LoadedSignature
 from serving.engine.settings import BatchingSettings
 from serving.protocol.errors import Code, RequestError
 
@@ -37,7 +37,7 @@ class _Waiting:
 
 
 class _Queue:
-    def __init__(self, signature: Signature):
+    def __init__(self, signature: LoadedSignature):
         self.signature = signature
         self.waiting: list[_Waiting] = []
         self.rows = 0
@@ -47,13 +47,13 @@ class _Queue:
         self.waiting = [one for one in self.waiting if not one.answer.done()]
         self.rows = sum(one.rows for one in self.waiting)
 
-    def take(self, max_rows: int) -> list[_Waiting]:
+    def take(self, max_rows: int, share: bool) -> list[_Waiting]:
         """The next batch: who has waited longest, and of the others, in the order of their coming, those that may share
         and fit. A batch of long texts takes fewer rows, and short ones do not join long ones, as attention pads."""
         self.forget()
         waiting = self.waiting
         batch, rows, longest = waiting[:1], 0, 0
-        if batch and self.signature.sharable:
+        if batch and share and self.signature.sharable:
             rows, longest = batch[0].rows, batch[0].length
             for other in waiting[1:]:
                 most = max(longest, other.length)
@@ -75,20 +75,20 @@ class Batcher:
     """
 
     def __init__(
-        self, settings: BatchingSettings, observe: Callable[[Signature, int], None] = lambda signature, rows: None
+        self, settings: BatchingSettings, observe: Callable[[LoadedSignature, int], None] = lambda signature, rows: None
     ):
         self._settings = settings
         self._observe = observe
         self._threads = concurrent.futures.ThreadPoolExecutor(settings.num_batch_threads, "batch")
         self._idle = settings.num_batch_threads
-        self._queues: dict[Signature, _Queue] = {}  # those in which someone waits
+        self._queues: dict[LoadedSignature, _Queue] = {}  # those in which someone waits
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting_rows(self) -> int:
         return sum(queue.rows for queue in self._queues.values())
 
-    async def run(self, signature: Signature, inputs: Arrays, rows: int) -> dict[str, np.ndarray]:
+    async def run(self, signature: LoadedSignature, inputs: Arrays, rows: int) -> dict[str, np.ndarray]:
         """The outputs for checked inputs. Raises RequestError, at once where the queue is full."""
         size = self._settings.max_batch_size
         bound = self._settings.max_enqueued_batches * size
@@ -102,7 +102,7 @@ class Batcher:
                 )
         signature.model.in_flight += 1
         try:
-            if rows <= size or not signature.sharable:
+            if rows <= size or not (signature.sharable and self._settings.enabled):
                 return await self._enqueue(signature, inputs, rows)
             # Texts of similar length together, so that little is padded.
             order = np.argsort(_lengths(inputs, rows), kind="stable")
@@ -122,7 +122,7 @@ class Batcher:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _enqueue(self, signature: Signature, inputs: Arrays, rows: int) -> asyncio.Future:
+    def _enqueue(self, signature: LoadedSignature, inputs: Arrays, rows: int) -> asyncio.Future:
         answer = asyncio.get_running_loop().create_future()
         queue = self._queues.setdefault(signature, _Queue(signature))
         rows = max(rows, 1)  # an empty request is one too
@@ -142,7 +142,7 @@ class Batcher:
                 if self._timer is None:
                     self._timer = loop.call_later(left, self._timed_out)
                 return
-            batch = queue.take(self._settings.max_batch_size)
+            batch = queue.take(self._settings.max_batch_size, self._settings.enabled)
             if not queue.waiting:
                 del self._queues[queue.signature]
             if batch:
@@ -151,7 +151,8 @@ class Batcher:
 
     def _due(self, queue) -> float:
         """When its next batch may start, in monotonic seconds: at once if it is full or for one request alone."""
-        waits = queue.signature.sharable and queue.rows < self._settings.max_batch_size
+        settings = self._settings
+        waits = settings.enabled and queue.signature.sharable and queue.rows < settings.max_batch_size
         return queue.waiting[0].since + waits * self._settings.batch_timeout_micros / 1e6
 
     def _timed_out(self):
@@ -184,7 +185,7 @@ def _lengths(inputs: Arrays, rows: int) -> np.ndarray:
     return np.array([sum(map(len, row)) for row in zip(*texts, strict=True)] or [0] * rows)
 
 
-def _answers(signature: Signature, requests: Sequence[Arrays]) -> list[dict[str, np.ndarray] | Exception]:
+def _answers(signature: LoadedSignature, requests: Sequence[Arrays]) -> list[dict[str, np.ndarray] | Exception]:
     """One answer or error per request. When a batch fails, its requests are run one by one: one that the model refuses
     must not spoil the others."""
     try:

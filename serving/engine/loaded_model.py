@@ -3,7 +3,10 @@
 import dataclasses
 import importlib.util
 import json
+import os
 import pathlib
+import re
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -64,7 +67,7 @@ class Spec:
         )
 
 
-class Signature:
+class LoadedSignature:
     """A function of a loaded model. `name`, `inputs`, `outputs` (name to Spec) and how it may be batched:
 
     - `has_batch`: axis 0 of all inputs and outputs is the batch.
@@ -122,14 +125,18 @@ class Signature:
             joined[key] = np.concatenate(parts)
         return joined
 
+    def check_names(self, names: Collection[str]) -> None:
+        """Raises RequestError if they are not those of the inputs."""
+        if set(names) != self.inputs.keys():
+            raise RequestError(
+                Code.INVALID_ARGUMENT,
+                f"signature {self.name} takes the inputs {sorted(self.inputs)}. Received: {sorted(names)}",
+            )
+
     def checked(self, inputs: Mapping[str, np.ndarray]) -> int:
         """Number of rows of a request (1 without a batch axis). Raises RequestError if names, types or shapes are not
         the signature's."""
-        if inputs.keys() != self.inputs.keys():
-            raise RequestError(
-                Code.INVALID_ARGUMENT,
-                f"signature {self.name} takes the inputs {sorted(self.inputs)}. Received: {sorted(inputs)}",
-            )
+        self.check_names(inputs)
         rows = set()
         for key, array in inputs.items():
             spec = self.inputs[key]
@@ -166,11 +173,12 @@ class LoadedModel:
         self.name = name
         self.version = version
         self.in_flight = 0
+        self._alias, loaded_from = _without_glob(folder)
         # Signatures stay valid only as long as the object they belong to.
-        self._object = tf.saved_model.load(str(folder))
+        self._object = tf.saved_model.load(loaded_from)
         described = _described(folder)
         self.signatures = {
-            key: Signature(self, key, function, described.get(key, {}))
+            key: LoadedSignature(self, key, function, described.get(key, {}))
             for key, function in self._object.signatures.items()
         }
         if not self.signatures:
@@ -178,7 +186,12 @@ class LoadedModel:
         self.signature_defs = _signature_defs(folder)
         self.load_seconds = time.monotonic() - start
 
-    def signature(self, name: str) -> Signature:
+    def close(self) -> None:
+        """Takes away what loading left on disk."""
+        if self._alias is not None:
+            self._alias.cleanup()
+
+    def signature(self, name: str) -> LoadedSignature:
         """Raises RequestError if there is none."""
         try:
             return self.signatures[name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY]
@@ -221,6 +234,17 @@ def _widened(array, most):
     wide = np.full((len(array), most, *array.shape[2:]), b"" if array.dtype == object else 0, array.dtype)
     wide[:, : array.shape[1]] = array
     return wide
+
+
+def _without_glob(folder: pathlib.Path) -> tuple[tempfile.TemporaryDirectory | None, str]:
+    """(what keeps it there, another path of a folder): TensorFlow takes the name of a checkpoint for a pattern, and
+    finds none in a folder whose path has one of its signs."""
+    if not re.search(r"[*?[\]\\]", str(folder)):
+        return None, str(folder)
+    holder = tempfile.TemporaryDirectory(prefix="bert-")
+    alias = os.path.join(holder.name, "model")
+    os.symlink(os.path.abspath(folder), alias)
+    return holder, alias
 
 
 def _described(folder):

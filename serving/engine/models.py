@@ -13,6 +13,7 @@ import dataclasses
 import enum
 import gc
 import logging
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -66,22 +67,26 @@ class Models:
         settings: which, and where.
         load: makes a LoadedModel of (name, version, folder).
         report: called with a line for people whenever a version comes, goes or is refused.
+        warm_ups: how often the recorded requests of a version are answered before it is.
         load_retries: how often loading is tried again at once.
+        early_labels: whether a reload may bring labels of versions that are not loaded yet.
     """
 
     def __init__(
         self,
         settings: tuple[ModelSettings, ...],
         *,
-        warm_up: bool = True,
+        warm_ups: int = 1,
         load_retries: int = 0,
+        early_labels: bool = False,
         report: Event = log.info,
         load: Callable[[str, int, pathlib.Path], LoadedModel] = LoadedModel,
         settle_seconds: float = versions.SETTLE_SECONDS,
     ):
         self._models = {model.name: _Model(model) for model in settings}
-        self._warm_up = warm_up
+        self._warm_ups = warm_ups
         self._load_retries = load_retries
+        self._early_labels = early_labels
         self._report = report
         self._load = load
         self._settled = versions.Settled(settle_seconds)
@@ -167,12 +172,13 @@ class Models:
             try:
                 for asked in settings:
                     here = self._models.get(asked.name)
-                    if here and here.settings.base_path != asked.base_path:
+                    if here and not _same_folder(here.settings.base_path, asked.base_path):
                         replaced[asked.name] = moved = _Model(asked)
                         await self._refresh(moved)
                         _check_loaded([moved])
                     if here:
-                        _check_labels(asked, replaced[asked.name])
+                        known = {label for label, _ in here.settings.labels} if self._early_labels else None
+                        _check_labels(asked, replaced[asked.name], known)
             except RequestError:
                 self._retire_all(model for model in replaced.values() if model not in self._models.values())
                 raise
@@ -196,6 +202,9 @@ class Models:
             thread.shutdown(wait=False, cancel_futures=True)
         for task in self._tasks:
             task.cancel()
+        for model in self._models.values():
+            for loaded in model.available().values():
+                loaded.close()
 
     async def _refresh(self, model: _Model) -> None:
         found = await self._in_thread(self._scan, model)
@@ -263,7 +272,8 @@ class Models:
             self._report(f"{loaded.name}: version {loaded.version}: a warm-up request failed: {error}")
 
     def _warmed(self, loaded, folder):
-        return loaded.warm_up(folder, lambda: not self._closed) if self._warm_up else 0
+        for _ in range(self._warm_ups):
+            loaded.warm_up(folder, lambda: not self._closed)
 
     def _retire_all(self, models):
         for model in models:
@@ -312,9 +322,14 @@ def _check_loaded(models):
             )
 
 
-def _check_labels(settings, model):
+def _same_folder(one, other):
+    return one == other or os.path.realpath(one) == os.path.realpath(other)
+
+
+def _check_labels(settings, model, known):
+    """With the labels that are `known`, those that are not may come before their version."""
     for label, number in settings.labels:
-        if number not in model.available():
+        if number not in model.available() and (known is None or label in known):
             raise RequestError(
                 Code.FAILED_PRECONDITION, f"label {label!r} needs version {number} of {settings.name} to be loaded"
             )

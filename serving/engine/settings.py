@@ -19,6 +19,7 @@ class ModelSettings:
     num_versions: int = 1  # of policy "latest"
     versions: tuple[int, ...] = ()  # of policy "specific"
     labels: tuple[tuple[str, int], ...] = ()  # (label, version)
+    passed_over: tuple[str, ...] = ()  # fields of the file that mean nothing to this server
 
     def __post_init__(self):
         require(re.fullmatch(r"[\w.\-]+", self.name) is not None, "a model's name is of A-Z a-z 0-9 . _ -", self.name)
@@ -44,6 +45,7 @@ class BatchingSettings:
     batch_timeout_micros: int = 0  # how long a batch waits for company while a thread is free
     num_batch_threads: int = 2
     max_enqueued_batches: int = 32  # per signature; beyond them a request is refused at once
+    enabled: bool = True  # if not, each request is run alone, all of its rows at once
 
     def __post_init__(self):
         for name in ("max_batch_size", "num_batch_threads", "max_enqueued_batches"):
@@ -99,6 +101,12 @@ class ServerSettings:
     inter_op_parallelism: int = 0
     max_num_load_retries: int = 0
     enable_model_warmup: bool = True
+    num_request_iterations_for_warmup: int = 0  # how often each recorded request is answered, where it is positive
+    allow_version_labels_for_unavailable_models: bool = False  # new labels, in a reload
+    rest_api_enable_cors_support: bool = False
+    grpc_socket_path: str | None = None  # besides the port
+    grpc_channel_arguments: tuple[tuple[str, int | str], ...] = ()  # of gRPC's server
+    enable_serialization_as_tensor_content: bool = False  # of numbers in gRPC's answers
     prometheus_path: str = "/monitoring/prometheus/metrics"
     drain_seconds: float = 10.0  # how long running requests may take after SIGTERM
 
@@ -108,12 +116,14 @@ class ServerSettings:
         require(bool(names), "there must be a model to serve; name one with --model-base-path", names)
         for name in ("port", "rest_api_port"):
             require(getattr(self, name) < 65536, f"{name} must be below 65536", getattr(self, name))
-        require(self.port >= 0 or self.rest_api_port >= 0, "gRPC or REST must be on", (self.port, self.rest_api_port))
-        require(self.port != self.rest_api_port or self.port == 0, "gRPC and REST need a port each", self.port)
+        ports = (self.port, self.rest_api_port)
+        require(max(ports) >= 0 or bool(self.grpc_socket_path), "gRPC or REST must be on", ports)
+        require(self.port != self.rest_api_port or self.port <= 0, "gRPC and REST need a port each", self.port)
         for name in ("intra_op_parallelism", "inter_op_parallelism", "drain_seconds", "max_num_load_retries"):
             require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
         require(self.rest_api_timeout_in_ms > 0, "the REST timeout must be positive", self.rest_api_timeout_in_ms)
-        require(self.file_system_poll_wait_seconds > 0, "polls must wait", self.file_system_poll_wait_seconds)
+        poll = self.file_system_poll_wait_seconds
+        require(poll >= 0, "file_system_poll_wait_seconds must not be negative (0 looks once)", poll)
         require(self.prometheus_path.startswith("/"), "the Prometheus path must begin with /", self.prometheus_path)
 
 

@@ -17,7 +17,6 @@ import math
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from preprocessing import storage
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
 from serving.engine.loaded_model import DESCRIPTION
-from serving.export import golden, serving_ops, warmup
+from serving.export import golden, serving_ops, text_rules, warmup
 from serving.settings import ExportSettings
 from serving.signatures import ALL
 from serving.signatures.base import Signature, TextEncoder
@@ -70,8 +69,8 @@ def export(
         task: what a classifier's numbers mean.
 
     Returns: what `assets.extra/export.json` holds: `signatures`, `left_out` (name: reason), `settings`, `lower_case`,
-    `task`, `parameters`, `bytes`, `graph_bytes`, `custom_ops`, `load_seconds`, `first_answer_seconds`,
-    `largest_difference`.
+    `task`, `parameters`, `warmup_records`, `warmup_left_out`, `bytes`, `graph_bytes`, `custom_ops`, `load_seconds`,
+    `first_answer_seconds`, `largest_difference`.
 
     Raises: InputError if the folder is taken, or if the SavedModel does not answer as the encoder does.
     """
@@ -79,8 +78,8 @@ def export(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"the export folder must not exist yet. Received: {folder}")
     with _partial(folder.parent) as partial:
-        settings = settings or ExportSettings()
-        figures = _write(encoder, vocab_path, partial, settings, lower_case, report, signatures, task)
+        tokenizer = BertTokenizer.from_vocab(vocab_path, lower_case)
+        figures = _write(encoder, tokenizer, partial, settings or ExportSettings(), report, signatures, task)
         partial.rename(folder)
     return figures
 
@@ -97,15 +96,11 @@ def export_version(
 ) -> pathlib.Path:
     """Exports any checkpoint that `model.checkpoints.load` knows as `base/name/N`, N being the next free number.
 
-    `vocab_path` and `lower_case` are those of the checkpoint where it has them; without either, vocabularies are taken
-    to be uncased. Returns the version folder. Raises InputError as `export`, and for a checkpoint without vocabulary.
+    `settings`, `vocab_path` and `lower_case` are those of the checkpoint where they are not given (see
+    `serving.export.text_rules`). Returns the version folder. Raises InputError as `export`, and for a checkpoint
+    without a vocabulary, or whose texts would be read otherwise than it asks for.
     """
-    vocab_path = vocab_path or checkpoints.vocab_file(checkpoint)
-    if vocab_path is None:
-        raise InputError(f"{checkpoint}: no vocabulary beside the checkpoint; name one with --vocab")
-    if lower_case is None:
-        lower_case = checkpoints.lower_case(checkpoint)
-    settings = settings or ExportSettings()
+    settings = settings or text_rules.settings_of(checkpoint, {}, report)
     # What TensorFlow Serving takes for a model's name in its paths.
     require(re.fullmatch(r"\w[\w.-]*", name) is not None, "name must be of A-Z a-z 0-9 . _ -", name)
     require(
@@ -115,11 +110,12 @@ def export_version(
     read = checkpoints.read(checkpoint)
     if settings.embedding == "pooler" and not any(names.part_of(name) == names.POOLER for name in read.arrays):
         raise InputError(f'{checkpoint}: has no pooler; export it with the embedding "mean"')
+    tokenizer = text_rules.tokenizer_of(checkpoint, vocab_path, lower_case, report)
     encoder = checkpoints.build(read, report=report)
     task = checkpoints.read_task(checkpoint)
     model = pathlib.Path(base) / name
     with _partial(model) as partial:
-        _write(encoder, vocab_path, partial, settings, lower_case is not False, report, signatures, task)
+        _write(encoder, tokenizer, partial, settings, report, signatures, task)
         while True:
             version = model / str(max(_versions(model), default=0) + 1)
             try:
@@ -183,9 +179,7 @@ def _answer_elsewhere(folder):
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def _write(encoder, vocab_path, folder, settings, lower_case, report, signatures, task) -> dict:
-    vocab_path = pathlib.Path(vocab_path)
-    tokenizer = BertTokenizer.from_vocab(str(vocab_path), lower_case=lower_case)
+def _write(encoder, tokenizer, folder, settings, report, signatures, task) -> dict:
     texts = TextEncoder(encoder, tokenizer, settings, task)
     left_out = {signature.name: reason for signature in signatures if (reason := signature.missing(texts))}
     signatures = [signature for signature in signatures if signature.name not in left_out]
@@ -196,8 +190,9 @@ def _write(encoder, vocab_path, folder, settings, lower_case, report, signatures
     module = tf.Module(name="bert")
     module.weights = texts.model.variables
     with tempfile.TemporaryDirectory() as staging:
-        # Whatever the vocabulary file is called, the export's is vocab.txt.
-        module.vocabulary = tf.saved_model.Asset(str(shutil.copy(vocab_path, pathlib.Path(staging) / "vocab.txt")))
+        path = pathlib.Path(staging) / "vocab.txt"
+        path.write_bytes("".join(f"{token}\n" for token in tokenizer.vocab).encode("utf-8"))
+        module.vocabulary = tf.saved_model.Asset(str(path))
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(module, str(folder), signatures=functions, options=options)
     _strip_gradients(folder)
@@ -206,7 +201,9 @@ def _write(encoder, vocab_path, folder, settings, lower_case, report, signatures
         "signatures": {signature.name: _described(signature, functions[signature.name]) for signature in signatures},
         "left_out": left_out,
         "settings": dataclasses.asdict(settings),
-        "lower_case": lower_case,
+        "lower_case": tokenizer.lower_case,
+        "added_tokens": list(tokenizer.added),
+        "longest_word": tokenizer.longest_word,
         "task": dataclasses.asdict(texts.task) if texts.task else None,
         "parameters": sum(math.prod(variable.shape) for variable in texts.model.variables),
     }
@@ -214,7 +211,12 @@ def _write(encoder, vocab_path, folder, settings, lower_case, report, signatures
     (folder / REPORT).write_text(json.dumps(figures, indent=2))
     golden_requests = [_golden(one, texts, request) for one in signatures for request in one.golden(texts)]
     (folder / golden.REQUESTS).write_text(json.dumps(golden_requests, ensure_ascii=False))
-    figures["warmup_records"] = warmup.write(folder, signatures, texts)
+    figures["warmup_records"], figures["warmup_left_out"] = warmup.write(folder, signatures, texts)
+    if figures["warmup_left_out"]:
+        report(
+            f"{figures['warmup_left_out']} warm-up requests are left out: a server runs {figures['warmup_records']}; "
+            "give fewer lengths or batch sizes"
+        )
     report("answering the golden requests in a fresh process")
     figures |= verify(folder)
     figures |= {

@@ -31,10 +31,15 @@ class Code(enum.Enum):
 _BY_NUMBER = {code.number: code for code in Code}
 
 
+MESSAGE_BYTES = 2000
+
+
 class RequestError(Exception):
-    """A request that cannot be answered; the message is for its sender."""
+    """A request that cannot be answered; the message is for its sender, and short enough for gRPC's trailers, whatever
+    was received."""
 
     def __init__(self, code: Code, message: str):
+        message = message.encode("utf-8", "replace")[:MESSAGE_BYTES].decode("utf-8", "ignore")
         super().__init__(message)
         self.code = code
         self.message = message

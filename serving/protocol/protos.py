@@ -8,6 +8,7 @@ Field names and numbers: tensorflow_serving/apis/*.proto, tensorflow_serving/con
 and tensorflow/core/framework/{tensor,tensor_shape}.proto.
 """
 
+import functools
 import re
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -33,15 +34,6 @@ GetModelMetadataResponse: ModelSpec model_spec = 1; map Any metadata = 2;
 TensorInfo: string name = 1;
 SignatureDef: map TensorInfo inputs = 1; map TensorInfo outputs = 2;
 SignatureDefMap: map SignatureDef signature_def = 1;
-
-Latest: uint32 num_versions = 1;
-All:
-Specific: repeated int64 versions = 1;
-VersionPolicy: Latest latest = 100; All all = 101; Specific specific = 102;
-ModelConfig: string name = 1; string base_path = 2; int32 model_type = 3; string model_platform = 4;
-  VersionPolicy model_version_policy = 7; map int64 version_labels = 8;
-ModelConfigList: repeated ModelConfig config = 1;
-ModelServerConfig: ModelConfigList model_config_list = 1;
 
 BatchingParameters: Int64Value max_batch_size = 1; Int64Value batch_timeout_micros = 2;
   Int64Value max_enqueued_batches = 3; Int64Value num_batch_threads = 4;
@@ -82,14 +74,45 @@ def _build() -> dict:
     }
 
 
-def _add_field(message, name, kind, number, repeated=False):
+def _add_field(message, name, kind, number, repeated=False, package="bert.serving."):
     field = message.field.add(name=name, number=number, label=3 if repeated else 1)
     scalar = f"TYPE_{kind.upper()}"
     if scalar in descriptor_pb2.FieldDescriptorProto.DESCRIPTOR.enum_values_by_name:
         field.type = descriptor_pb2.FieldDescriptorProto.Type.Value(scalar)
     else:
         field.type = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
-        field.type_name = f".bert.serving.{kind}"
+        field.type_name = f".{package}{kind}"
+
+
+@functools.cache
+def model_server_config():
+    """The class of TensorFlow Serving's own ModelServerConfig, with the fields that its logging has got up to 2.20,
+    whichever of them the package knows."""
+    from google.protobuf import any_pb2
+    from tensorflow_serving.config import (
+        file_system_storage_path_source_pb2,
+        log_collector_config_pb2,
+        logging_config_pb2,
+        model_server_config_pb2,
+    )
+
+    logging = descriptor_pb2.FileDescriptorProto.FromString(logging_config_pb2.DESCRIPTOR.serialized_pb)
+    messages = {message.name: message for message in logging.message_type}
+    if "PerTaskSamplingConfig" not in messages:
+        task = logging.message_type.add(name="PerTaskSamplingConfig")
+        for number, name, kind in ((1, "dc", "string"), (2, "task_index", "int32"), (3, "sampling_rate", "double")):
+            _add_field(task, name, kind, number)
+        kind = "tensorflow.serving.PerTaskSamplingConfig"
+        _add_field(messages["SamplingConfig"], "per_task_sampling_configs", kind, 3, repeated=True, package="")
+    if any_pb2.DESCRIPTOR.name not in logging.dependency:
+        logging.dependency.append(any_pb2.DESCRIPTOR.name)
+        _add_field(messages["LoggingConfig"], "custom_logging_config", "google.protobuf.Any", 3, package="")
+    pool = descriptor_pool.DescriptorPool()
+    for module in (any_pb2, log_collector_config_pb2, file_system_storage_path_source_pb2):
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    pool.Add(logging)
+    pool.AddSerializedFile(model_server_config_pb2.DESCRIPTOR.serialized_pb)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.serving.ModelServerConfig"))
 
 
 _messages = _build()
@@ -100,7 +123,6 @@ GetModelStatusResponse = _messages["GetModelStatusResponse"]
 GetModelMetadataRequest = _messages["GetModelMetadataRequest"]
 GetModelMetadataResponse = _messages["GetModelMetadataResponse"]
 SignatureDefMap = _messages["SignatureDefMap"]
-ModelServerConfig = _messages["ModelServerConfig"]
 BatchingParameters = _messages["BatchingParameters"]
 SSLConfig = _messages["SSLConfig"]
 MonitoringConfig = _messages["MonitoringConfig"]

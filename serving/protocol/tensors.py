@@ -20,6 +20,7 @@ _VALUES = {
     "object": "string_val",
 }
 MAX_RANK = 32  # NumPy's
+_EXPANDED = 1 << 24  # bytes that the short form may stand for; it must not buy memory for free
 # Field key of packed float_val and double_val: number << 3 | 2.
 _PACKED = {"float32": b"\x2a", "float64": b"\x32"}
 
@@ -49,30 +50,33 @@ def from_proto(proto) -> np.ndarray:
             )
         return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
     values = getattr(proto, _VALUES[name])
-    if len(values) == size:
-        flat = np.empty(size, object) if name == "object" else np.array(values, name)
-        if name == "object":
-            flat[:] = values
-        return flat.reshape(shape)
-    # TensorFlow's short form: the last value stands for the rest. It must not buy memory for free.
-    if len(values) == 1 and name != "object":
-        if size > 1 << 20:
-            raise RequestError(Code.INVALID_ARGUMENT, f"a tensor of {size} equal values is too large")
-        return np.full(shape, values[0], name)
-    raise RequestError(
-        Code.INVALID_ARGUMENT, f"a tensor of shape {list(shape)} needs {size} values. Received: {len(values)}"
-    )
+    if len(values) > size:
+        raise RequestError(
+            Code.INVALID_ARGUMENT, f"a tensor of shape {list(shape)} needs {size} values. Received: {len(values)}"
+        )
+    # TensorFlow's short form: the last value, or zero where there is none, stands for the rest.
+    last = values[-1] if values else b"" if name == "object" else 0
+    width = 8 + len(last) if isinstance(last, bytes) else 8
+    if (size - len(values)) * width > _EXPANDED:
+        raise RequestError(Code.INVALID_ARGUMENT, f"a tensor of {size} values in short form is too large")
+    flat = np.empty(size, name)
+    flat[: len(values)] = values
+    flat[len(values) :] = [last]
+    return flat.reshape(shape)
 
 
-def to_proto(array: np.ndarray, proto) -> None:
-    """Fills an empty TensorProto, in the `*_val` fields as TensorFlow Serving does by default."""
+def to_proto(array: np.ndarray, proto, as_content: bool = False) -> None:
+    """Fills an empty TensorProto, in the `*_val` fields as TensorFlow Serving does by default, or, all but strings, in
+    `tensor_content`."""
     if array.dtype.kind in "SU":
         array = array.astype(object)
     name = array.dtype.name
     if name not in DATA_TYPES:  # half, bfloat16 (kind V) and small integers are widened
         array = array.astype(np.float32 if array.dtype.kind in "fV" else np.int64)
         name = array.dtype.name
-    if name in _PACKED and array.size:
+    if as_content and name != "object":
+        proto.tensor_content = np.ascontiguousarray(array).tobytes()
+    elif name in _PACKED and array.size:
         # Packed floats are the array's own bytes: parsing them is far faster than adding the values one by one.
         raw = np.ascontiguousarray(array).tobytes()
         proto.MergeFromString(_PACKED[name] + _varint(len(raw)) + raw)

@@ -1,9 +1,10 @@
 """What the embedded server is told: flags and files of TensorFlow Serving, read into frozen, validated objects."""
 
-import dataclasses
+import contextlib
 import pathlib
 
 from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
 
 from preprocessing.errors import InputError, require
 from serving.engine.settings import BatchingSettings, ModelSettings, ServerSettings, TLSSettings, check_different
@@ -17,6 +18,8 @@ def models_of(config) -> tuple[ModelSettings, ...]:
     for entry in config.model_config_list.config:
         if entry.model_platform not in ("", "tensorflow"):
             raise InputError(f'model_platform must be "tensorflow". Received: {entry.model_platform!r}')
+        if entry.model_type not in (model_server_config_pb2.TENSORFLOW, model_server_config_pb2.MODEL_TYPE_UNSPECIFIED):
+            raise InputError("model_type, where it is given, must be TENSORFLOW. Received: OTHER")
         policy: dict = {}
         if entry.model_version_policy.HasField("specific"):
             policy = {"policy": "specific", "versions": tuple(entry.model_version_policy.specific.versions)}
@@ -25,7 +28,8 @@ def models_of(config) -> tuple[ModelSettings, ...]:
         elif entry.model_version_policy.latest.num_versions:
             policy = {"num_versions": entry.model_version_policy.latest.num_versions}
         labels = tuple(sorted(entry.version_labels.items()))
-        models.append(ModelSettings(name=entry.name, base_path=entry.base_path, labels=labels, **policy))
+        passed_over = ("logging_config",) if entry.HasField("logging_config") else ()
+        models.append(ModelSettings(entry.name, entry.base_path, labels=labels, passed_over=passed_over, **policy))
     names = [model.name for model in models]
     require(bool(names), "a model_config_list must name models", names)
     check_different(names)
@@ -34,27 +38,27 @@ def models_of(config) -> tuple[ModelSettings, ...]:
 
 def read_models(path: str) -> tuple[ModelSettings, ...]:
     """Models of a `models.config`. Raises InputError."""
-    return models_of(_read(path, protos.ModelServerConfig))
+    with _errors_of(path):
+        return models_of(_read(path, protos.model_server_config()))
 
 
 def read_batching(path: str) -> BatchingSettings:
     """Settings of a `batching_parameters.txt`; those that say how to pad do not matter here, as padding is in the
     graph. Raises InputError."""
     message = _read(path, protos.BatchingParameters)
-    names = [field.name for field in dataclasses.fields(BatchingSettings)]
+    names = ("max_batch_size", "batch_timeout_micros", "num_batch_threads", "max_enqueued_batches")
     given = {name: getattr(message, name).value for name in names if message.HasField(name)}
     if message.HasField("max_execution_batch_size"):  # requests above it are always split here
         given["max_batch_size"] = message.max_execution_batch_size.value
-    return BatchingSettings(**given)
+    with _errors_of(path):
+        return BatchingSettings(**given)
 
 
 def read_tls(path: str) -> TLSSettings:
     """Keys and certificates of an SSLConfig file. Raises InputError."""
     message = _read(path, protos.SSLConfig)
-    try:
+    with _errors_of(path):
         return TLSSettings(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def read_prometheus_path(path: str) -> str:
@@ -62,10 +66,21 @@ def read_prometheus_path(path: str) -> str:
     return _read(path, protos.MonitoringConfig).prometheus_config.path or ServerSettings.prometheus_path
 
 
+@contextlib.contextmanager
+def _errors_of(path):
+    """Names the file in front of what is wrong in it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith(f"{path}:") else f"{path}: {error}") from None
+
+
 def _read(path, message_class):
     try:
-        return text_format.Parse(pathlib.Path(path).read_bytes(), message_class())
+        return text_format.Parse(pathlib.Path(path).read_bytes().decode(), message_class())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (text_format.ParseError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: must be text in UTF-8 ({error.reason} at byte {error.start})") from None
+    except text_format.ParseError as error:
         raise InputError(f"{path}:{error}") from None

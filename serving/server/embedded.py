@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from preprocessing.errors import InputError
 from serving.engine import versions
 from serving.engine.settings import ModelSettings, ServerSettings
+from serving.protocol.errors import Code, RequestError
 from serving.server import config_files, http
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Addresses:
 
     grpc: str | None  # host:port
     rest: str | None  # http://host:port
+    grpc_socket: str | None = None  # unix:path
 
 
 def serve(settings: ServerSettings, *, report: Report = log.info, ready: Callable[[Addresses], None] = print) -> None:
@@ -59,12 +61,14 @@ async def run(
     """As `serve`, in the running event loop, until `stop` is set."""
     for model in settings.models:
         check_folder(model)
+    _tell_passed_over(settings.models, report)
     if settings.tls:
         http.ssl_context(settings.tls)  # says what is wrong with them; gRPC would not
     # Ports first: one that is taken should be known before TensorFlow is imported, which takes seconds.
     rest_socket = http.bind(settings.host, settings.rest_api_port) if settings.rest_api_port >= 0 else None
     with contextlib.closing(rest_socket) if rest_socket else contextlib.nullcontext():
-        grpc_server, grpc_port = http.grpc_server(settings) if settings.port >= 0 else (None, None)
+        has_grpc = settings.port >= 0 or settings.grpc_socket_path
+        grpc_server, grpc_port = http.grpc_server(settings) if has_grpc else (None, None)
         try:
             await _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_port)
         finally:
@@ -78,7 +82,6 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
     from serving.engine.batching import Batcher
     from serving.engine.inference import Inference
     from serving.engine.models import Models
-    from serving.protocol.errors import Code, RequestError
     from serving.server import grpc_api
     from serving.server.metrics import Metrics
     from serving.server.rest_api import RestApi
@@ -93,8 +96,9 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
     metrics = Metrics()
     models = Models(
         settings.models,
-        warm_up=settings.enable_model_warmup,
+        warm_ups=settings.enable_model_warmup * max(1, settings.num_request_iterations_for_warmup),
         load_retries=settings.max_num_load_retries,
+        early_labels=settings.allow_version_labels_for_unavailable_models,
         report=report,
     )
     batcher = Batcher(settings.batching, metrics.batch)
@@ -106,18 +110,14 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
             asked = config_files.models_of(config)
         except InputError as error:
             raise RequestError(Code.INVALID_ARGUMENT, str(error)) from None
-        for model in asked:
-            # A request must not make the server read folders that its operator did not name.
-            if model.base_path not in known_paths:
-                raise RequestError(
-                    Code.PERMISSION_DENIED,
-                    f"base_path must be one that the server was started with: {sorted(known_paths)}. "
-                    f"Received: {model.base_path!r}",
-                )
-        await models.reload(asked)
+        _tell_passed_over(asked, report)
+        await models.reload(tuple(_of_the_operator(model, known_paths) for model in asked))
 
     tasks = []
-    health = grpc_api.add_services(grpc_server, inference, metrics, reload) if grpc_server else None
+    health = None
+    if grpc_server is not None:
+        as_content = settings.enable_serialization_as_tensor_content
+        health = grpc_api.add_services(grpc_server, inference, metrics, reload, as_content)
     rest_server = None
     try:
         if not await _unless(stop, _first_look(models)):
@@ -132,6 +132,7 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
                 metrics,
                 timeout=settings.rest_api_timeout_in_ms / 1000,
                 prometheus_path=settings.prometheus_path,
+                cors=settings.rest_api_enable_cors_support,
                 waiting_rows=lambda: batcher.waiting_rows,
             )
             rest_server = http.RestServer(http.rest_config(app, settings))
@@ -147,8 +148,9 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
                 await asyncio.sleep(0.001)
             if rest.done():
                 raise InputError(_ended(rest))
-        watch = models.watch(settings.file_system_poll_wait_seconds)
-        tasks.append(asyncio.create_task(watch, name="the watch over new versions"))
+        if settings.file_system_poll_wait_seconds:
+            watch = models.watch(settings.file_system_poll_wait_seconds)
+            tasks.append(asyncio.create_task(watch, name="the watch over new versions"))
         if health is not None:
             tasks.append(asyncio.create_task(_follow_health(models, health), name="the health service"))
         if settings.model_config_file and settings.model_config_file_poll_wait_seconds > 0:
@@ -158,7 +160,8 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
         scheme = "https" if settings.tls else "http"
         ready(
             Addresses(
-                grpc=f"{host}:{grpc_port}" if grpc_server else None,
+                grpc=f"{host}:{grpc_port}" if grpc_port is not None else None,
+                grpc_socket=f"unix:{settings.grpc_socket_path}" if settings.grpc_socket_path else None,
                 rest=f"{scheme}://{host}:{rest_socket.getsockname()[1]}" if rest_socket else None,
             )
         )
@@ -232,6 +235,33 @@ def _check_loaded(settings, models):
         if refused and not models.all_answer() and len(settings.models) == 1:
             number, error = refused[0]
             raise InputError(f"{model.base_path}/{number}: no version of {model.name} could be loaded: {error}")
+    if not settings.file_system_poll_wait_seconds and not models.some_answer():
+        paths = [model.base_path for model in settings.models]
+        raise InputError(
+            "file_system_poll_wait_seconds=0 looks once, so a version must be there from the start. "
+            f"Received: none in {', '.join(paths)}"
+        )
+
+
+def _tell_passed_over(models, report):
+    for model in models:
+        for name in model.passed_over:
+            report(f"{model.name}: {name} is passed over: this server logs no requests")
+
+
+def _of_the_operator(model, known_paths):
+    """The same with its folder as the operator spelled it. Raises RequestError for one that the operator did not name:
+    no request makes the server read others."""
+    if model.base_path in known_paths:
+        return model
+    folder = os.path.realpath(model.base_path)
+    for known in known_paths:
+        if os.path.realpath(known) == folder:
+            return dataclasses.replace(model, base_path=known)
+    raise RequestError(
+        Code.PERMISSION_DENIED,
+        f"base_path must be one that the server was started with: {sorted(known_paths)}. Received: {model.base_path!r}",
+    )
 
 
 async def _follow_health(models, health):
@@ -258,6 +288,7 @@ async def _follow_config(settings, models, known_paths, report):
             if found != taken:
                 known_paths.update(model.base_path for model in found)
                 await models.reload(found)
+                _tell_passed_over(found, report)
                 taken = found
             told = ""
         except Exception as error:  # tried again at the next look: a version may still be on its way
@@ -274,6 +305,6 @@ def _intra_op_threads(settings) -> int:
 
 def print_ready(addresses: Addresses, stream=None) -> None:
     """The one line on standard output that says where the server answers."""
-    where = [f"gRPC {addresses.grpc}"] if addresses.grpc else []
+    where = [f"gRPC {address}" for address in (addresses.grpc, addresses.grpc_socket) if address]
     where += [f"REST {addresses.rest}"] if addresses.rest else []
     print("Ready: " + ", ".join(where), file=stream or sys.stdout, flush=True)

@@ -8,11 +8,13 @@ import fcntl
 import resource
 import socket
 import ssl
+import sys
 import tempfile
 import termios
 
 import grpc
 import h11
+import orjson
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -33,7 +35,7 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport):
         super().connection_made(transport)
-        transport.set_write_buffer_limits(0)  # writing pauses as soon as the client is behind
+        transport.set_write_buffer_limits(1)  # writing pauses as soon as the client is behind (0: for ever, over TLS)
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
@@ -78,6 +80,20 @@ class _Protocol(H11Protocol):
         self._head_timer = None
         if self.conn.their_state is h11.IDLE:
             self.transport.close()
+
+    def send_400_response(self, msg):
+        """As JSON, like all other errors. What is wrong is in the exception that uvicorn is handling."""
+        error = sys.exc_info()[1]
+        status = getattr(error, "error_status_hint", 400)
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # whoever still answers what came before says nothing more
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = orjson.dumps({"error": f"{msg.removesuffix('.')}: {error}" if error else msg})
+            headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+            response = h11.Response(status_code=status, headers=[*headers, ("connection", "close")])
+            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def _stop_timer(self):
         if self._head_timer is not None:
@@ -143,16 +159,19 @@ def ssl_context(tls) -> ssl.SSLContext:
 def bind(host, port) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
+        with contextlib.ExitStack() as on_error:
+            bound = on_error.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            on_error.pop_all()
     except OSError as error:
         raise InputError(taken(host, port, error.strerror, error.errno)) from None
     return bound
 
 
-def grpc_server(settings) -> tuple[grpc.aio.Server, int]:
-    if settings.port:
+def grpc_server(settings) -> tuple[grpc.aio.Server, int | None]:
+    """A server that listens, and its port, if it has one."""
+    if settings.port > 0:
         # gRPC's own message does not say why.
         bind(settings.host, settings.port).close()
     limit = settings.limits
@@ -161,17 +180,27 @@ def grpc_server(settings) -> tuple[grpc.aio.Server, int]:
             ("grpc.so_reuseport", 0),  # else two servers would share a port without a word
             ("grpc.max_receive_message_length", limit.message_bytes),
             ("grpc.max_send_message_length", -1),  # answers are bounded by Limits.answer_bytes
+            *settings.grpc_channel_arguments,
         ]
     )
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"{host}:{settings.port}"
-    try:
+
+    def listen(address):
         if settings.tls:
-            port = server.add_secure_port(address, grpc_credentials(settings.tls))
-        else:
-            port = server.add_insecure_port(address)
+            return server.add_secure_port(address, grpc_credentials(settings.tls))
+        return server.add_insecure_port(address)
+
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    port = None
+    try:
+        if settings.port >= 0:
+            port = listen(f"{host}:{settings.port}")
     except RuntimeError as error:
         raise InputError(taken(settings.host, settings.port, str(error), errno.EADDRINUSE)) from None
+    try:
+        if settings.grpc_socket_path:
+            listen(f"unix:{settings.grpc_socket_path}")
+    except RuntimeError as error:
+        raise InputError(f"cannot listen on grpc_socket_path {settings.grpc_socket_path!r} ({error})") from None
     return server, port
 
 

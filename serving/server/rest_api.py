@@ -5,6 +5,7 @@ Plain ASGI: there are six paths, and a framework's routing costs more than all o
 
 import asyncio
 import importlib.resources
+import inspect
 import itertools
 import logging
 import re
@@ -17,7 +18,7 @@ from google.protobuf import json_format
 from serving.engine.inference import Inference
 from serving.engine.loaded_model import LoadedModel
 from serving.protocol.errors import Code, RequestError
-from serving.server import rest_json
+from serving.server import encoding, rest_json
 from serving.server.metadata import METADATA_FIELD, no_examples, signature_def_map
 from serving.server.metrics import CONTENT_TYPE, Metrics
 
@@ -39,6 +40,16 @@ _PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
+# The same under protobuf's newer name, and the one before version 5.
+_NEWER, _OLDER = "always_print_fields_with_no_presence", "including_default_value_fields"
+_WITH_DEFAULTS = {_NEWER if _NEWER in inspect.signature(json_format.MessageToDict).parameters else _OLDER: True}
+
+_CORS_HEADERS = {  # TensorFlow Serving's
+    "access-control-allow-origin": "*",
+    "access-control-allow-methods": "POST, GET",
+    "access-control-allow-headers": "Content-Type",
+}
+_AUTHORITY = re.compile(r"https?://[^/]*", re.IGNORECASE)  # of a target in absolute form, as proxies send it
 
 WATCH_SECONDS = 0.05
 
@@ -52,6 +63,7 @@ class RestApi:
         inference, metrics: shared with gRPC.
         timeout: seconds a request may take.
         prometheus_path: where the metrics are.
+        cors: whether pages from anywhere may ask.
         waiting_rows: for the metrics.
     """
 
@@ -62,21 +74,28 @@ class RestApi:
         *,
         timeout: float,
         prometheus_path: str,
+        cors: bool = False,
         waiting_rows: Callable[[], int] = lambda: 0,
     ):
         self._inference = inference
         self._metrics = metrics
         self._timeout = timeout
         self._prometheus_path = prometheus_path
+        self._cors = cors
         self._waiting_rows = waiting_rows
         self._page = page_files()
 
     async def __call__(self, scope, receive, send):
-        path, method = scope["path"], scope["method"]
-        headers = {}
+        path, method = _AUTHORITY.sub("", scope["path"], count=1) or "/", scope["method"]
+        asked = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        headers: dict[str, str] = {}
         body: bytes | Iterator[bytes]
         if path.startswith("/v1/"):
-            status, content_type, body = await self._api(method, path, receive)
+            if self._cors and method == "OPTIONS":
+                status, content_type, body = _preflight(asked)
+            else:
+                status, content_type, body = await self._api(method, path, asked, receive)
+            headers = _CORS_HEADERS if self._cors else {}
         elif method not in ("GET", "HEAD"):
             status, content_type, body = 405, "application/json", rest_json.error(f"Method not allowed: {method}")
             headers = {"allow": "GET, HEAD"}
@@ -90,6 +109,11 @@ class RestApi:
         else:
             status, content_type, body = 404, "application/json", rest_json.error(f"Not found: {method} {path[:200]}")
         start = {"content-type": content_type, **headers}
+        if method != "HEAD" and (not isinstance(body, bytes) or len(body) > encoding.LARGE):
+            start["vary"] = "accept-encoding"
+            if encoding.takes_gzip(asked.get(b"accept-encoding", "")):
+                start["content-encoding"] = "gzip"
+                body = encoding.gzipped([body] if isinstance(body, bytes) else body)
         if isinstance(body, bytes):
             start["content-length"] = str(len(body))
         if status == 413:  # what the client still sends was not read
@@ -98,12 +122,13 @@ class RestApi:
         await send({"type": "http.response.start", "status": status, "headers": encoded})
         if not isinstance(body, bytes):
             for piece in body:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if piece:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
                 await asyncio.sleep(0)  # others have their turn
             body = b""
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
-    async def _api(self, method, path, receive) -> Response:
+    async def _api(self, method, path, headers, receive) -> Response:
         try:
             match = _PATH.fullmatch(path)
             if not match or method not in (("POST",) if match["verb"] else ("GET", "HEAD")):
@@ -111,7 +136,8 @@ class RestApi:
             model, version, label = match["model"], match["version"], match["label"]
             number = int(version) if version else None
             if match["verb"]:
-                body = await self._verb(match["verb"], model, number, label, receive)
+                gzip = encoding.is_gzip(headers.get(b"content-encoding", ""))
+                body = await self._verb(match["verb"], model, number, label, gzip, receive)
             elif match["metadata"]:
                 body = _metadata(self._inference.models.find(model, number, label))
             else:
@@ -127,7 +153,7 @@ class RestApi:
             return 500, "application/json", rest_json.error(f"the server failed: {type(error).__name__}")
         return 200, "application/json", body
 
-    async def _verb(self, verb, model, version, label, receive) -> bytes | Iterator[bytes]:
+    async def _verb(self, verb, model, version, label, gzip, receive) -> bytes | Iterator[bytes]:
         if verb in ("classify", "regress"):
             raise RequestError(Code.UNIMPLEMENTED, no_examples(verb))
         if verb != "predict":
@@ -136,7 +162,7 @@ class RestApi:
         read = None
         try:
             async with _timeout(self._timeout):
-                read = await self._read(receive)
+                read = await self._read(receive, gzip)
                 request = rest_json.parse(read)
                 signature = self._inference.signature(model, version, label, request.get("signature_name", ""))
                 name = signature.model.name
@@ -163,20 +189,25 @@ class RestApi:
         finally:
             self._metrics.answered(name, "REST", status, time.perf_counter() - start)
 
-    async def _read(self, receive) -> bytes:
-        """The body. Raises _TooLarge before more than the bound is in memory."""
+    async def _read(self, receive, gzip) -> bytes:
+        """The body. Raises _TooLarge before more than the bound is in memory, as it came or as it opens."""
         limit = self._inference.limits.message_bytes
-        chunks, size = [], 0
+        chunks, came, size = [], 0, 0
+        gunzip = encoding.Gunzip() if gzip else None
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise RequestError(Code.CANCELLED, "the client has gone")
             chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise _TooLarge(f"a request may have {limit} bytes")
-            chunks.append(chunk)
+            came += len(chunk)
+            for part in gunzip.opened(chunk) if gunzip else (chunk,):
+                size += len(part)
+                if max(came, size) > limit:
+                    raise _TooLarge(f"a request may have {limit} bytes")
+                chunks.append(part)
             if not message.get("more_body"):
+                if gunzip:
+                    gunzip.end()
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _status(self, model, version, label) -> bytes:
@@ -198,6 +229,13 @@ class RestApi:
             for number, state, _ in models.status(name)
             if state.name == "AVAILABLE"
         ]
+
+
+def _preflight(headers) -> Response:
+    """What a browser asks before a page's request to another host."""
+    if headers.get(b"origin", "").startswith(("http://", "https://")):
+        return 200, "application/json", b""
+    return 400, "application/json", rest_json.error("Origin header is missing in CORS preflight")
 
 
 class _TooLarge(Exception):
@@ -266,7 +304,7 @@ def page_files() -> dict[str, tuple[str, bytes]]:
 
 def _metadata(model: LoadedModel) -> bytes:
     definitions = json_format.MessageToDict(
-        signature_def_map(model), preserving_proto_field_name=True, including_default_value_fields=True
+        signature_def_map(model), preserving_proto_field_name=True, **_WITH_DEFAULTS
     )
     return orjson.dumps(
         {

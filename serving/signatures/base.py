@@ -113,10 +113,14 @@ class TextEncoder:
             self._shared[key] = tf.function(encode, input_signature=specs, autograph=False)
         return self._shared[key](*inputs)
 
+    def first(self, packed: packing.Packed):
+        """The last layer's output at each row's first token, [B, H]."""
+        batch, length = tf.unstack(tf.shape(packed.input_ids, tf.int64))
+        return self.encode(packed, only=tf.range(batch) * length)["sequence_output"]
+
     def pooled(self, packed: packing.Packed):
         """The pooler's output, [B, H]."""
-        batch, length = tf.unstack(tf.shape(packed.input_ids, tf.int64))
-        return self.model.pooler(self.encode(packed, only=tf.range(batch) * length)["sequence_output"])
+        return self.model.pooler(self.first(packed))
 
     def text_of(self, count: int) -> str:
         """A text of `count` tokens."""

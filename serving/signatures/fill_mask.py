@@ -88,7 +88,9 @@ def sequences(text, ordinal, tokens):
 
 
 def _no_masked_lm(encoder: TextEncoder) -> str | None:
-    return None if encoder.model.masked_lm else "the checkpoint has no masked-language head"
+    if not encoder.model.masked_lm:
+        return "the checkpoint has no masked-language head"
+    return "the vocabulary has no [MASK]" if encoder.tokenizer.mask_id is None else None
 
 
 def _masked_texts(encoder: TextEncoder) -> list[Inputs]:

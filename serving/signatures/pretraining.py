@@ -142,7 +142,7 @@ def _long_pair(encoder: TextEncoder, length: int) -> tuple[str, ...]:
 
 def _long_example(encoder: TextEncoder, length: int) -> tuple[bytes, ...]:
     tokenizer = encoder.tokenizer
-    ids = [tokenizer.cls_id, *[tokenizer.mask_id] * (length - 2), tokenizer.sep_id]
+    ids = [tokenizer.cls_id, *[tokenizer.unk_id] * (length - 2), tokenizer.sep_id]
     return (_example(ids, tokenizer.unk_id),)
 
 

@@ -8,12 +8,18 @@ from serving.signatures.base import GOLDEN_TEXTS, TEXT, VECTORS, Inputs, Outputs
 def _embedding(encoder: TextEncoder, text) -> Outputs:
     """Returns: `embedding` float32 [B, H]; `truncated` bool [B]."""
     packed = encoder.pack(text)
-    if encoder.settings.embedding == "pooler":
+    pooling = encoder.settings.embedding
+    if pooling == "pooler":
         embedding = encoder.pooled(packed)
+    elif pooling == "cls":
+        embedding = encoder.first(packed)
     else:
+        tokens = tf.cast(encoder.encode(packed)["sequence_output"], tf.float32)
         mask = tf.cast(packed.input_mask, tf.float32)
-        total = tf.einsum("bl,blh->bh", mask, tf.cast(encoder.encode(packed)["sequence_output"], tf.float32))
-        embedding = total / tf.reduce_sum(mask, 1, keepdims=True)
+        if pooling == "max":
+            embedding = tf.reduce_max(tf.where(mask[:, :, None] > 0, tokens, tokens.dtype.min), 1)
+        else:
+            embedding = tf.einsum("bl,blh->bh", mask, tokens) / tf.reduce_sum(mask, 1, keepdims=True)
     embedding = tf.cast(embedding, tf.float32)
     if encoder.settings.unit_length:
         embedding = tf.math.l2_normalize(embedding, -1)

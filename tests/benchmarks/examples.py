@@ -117,21 +117,23 @@ import os; os.environ.update(TF_CPP_MIN_LOG_LEVEL="3")
 import warnings; warnings.simplefilter("ignore")
 import shutil
 import apache_beam as beam
-from preprocessing import beam_runner, beam_transforms, spilling
+from preprocessing.beam import runner
+from preprocessing.examples import spilling, writing
+from preprocessing.examples.maker import ExampleMaker
 from preprocessing.settings import CorpusSettings, ExampleSettings
 def load(a):
     tokenizer = spilling.load_tokenizer(a["vocab"], True)
     tokenizer.tokenize(["warm up", "é"])
-    beam_transforms.ExampleMaker(ExampleSettings(), tokenizer)
+    ExampleMaker(ExampleSettings(), tokenizer)
     return a
 def work(a):
     shutil.rmtree(a["output"], ignore_errors=True)
     os.makedirs(a["output"])
-    pipeline = beam.Pipeline(options=beam_runner.make_options(workers=a.get("workers", 1)))
-    _ = pipeline | beam_transforms.WriteExamples(
+    pipeline = beam.Pipeline(options=runner.make_options(workers=a.get("workers", 1)))
+    _ = pipeline | writing.WriteExamples(
         ExampleSettings(dupe_factor=a["dupe_factor"]), a["vocab"], a["output"], shards=4, temp_folder=a["output"],
         corpus=CorpusSettings((a["text"],), format=a["format"]))
-    return beam_runner.counters(beam_runner.run(pipeline))["examples"]
+    return runner.counters(runner.run(pipeline))["examples"]
 """
 
 _TOKENIZE = """

@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -63,6 +64,15 @@ def test_nothing_is_left_when_reading_back_fails(source, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"differ by up to 0\.5"):
         run(source, tmp_path / "out", "huggingface")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_vocabulary_that_is_larger_than_the_model_is_left_out(source, tmp_path):
+    """The tokenizer is questioned then, not the weights."""
+    shutil.copytree(source, tmp_path / "odd")
+    (tmp_path / "odd" / "vocab.txt").write_text("".join(f"t{number}\n" for number in range(31)))
+    output = run(tmp_path / "odd", tmp_path / "out", "ours").output
+    assert "31 tokens in its vocabulary, 30 in the model: left out" in output
+    assert not (tmp_path / "out" / "vocab.txt").exists()
 
 
 def test_what_a_killed_conversion_left_is_removed(source, tmp_path):

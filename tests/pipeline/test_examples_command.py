@@ -64,6 +64,24 @@ def test_shards_and_report(tmp_path, vocab, text):
     assert "masked share" in printed
 
 
+def test_the_case_is_noted(tmp_path, vocab, text):
+    for arguments, lower_case in (((), True), (("--lower-case",), True), (("--cased",), False)):
+        output = tmp_path / str(len(list(tmp_path.iterdir())))
+        invoke("--input", text, "--vocab", vocab, "--output", output, "--workers", 1, "--dupe-factor", 1, *arguments)
+        assert json.loads((output / "report.json").read_text())["lower_case"] is lower_case
+
+
+@pytest.mark.parametrize("token", ["Paris", "café", "한국"])
+def test_a_cased_vocabulary_of_which_nothing_is_said(tmp_path, vocab, text, token):
+    tokens = [*vocab_file.load(vocab), token]
+    vocab_file.save(tokens, tmp_path / "cased.txt")
+    arguments = ("--input", text, "--vocab", tmp_path / "cased.txt", "--output", tmp_path / "out", "--workers", 1)
+    with pytest.raises(InputError, match=r"cased\.txt: the vocabulary has capitals or accents.*give --cased, or"):
+        invoke(*arguments)
+    assert not (tmp_path / "out").exists()
+    invoke(*arguments, "--lower-case", "--dupe-factor", 1)
+
+
 def test_a_second_run_refuses_and_overwrites_when_told(tmp_path, vocab, text):
     output = tmp_path / "out"
     arguments = ("--input", text, "--vocab", vocab, "--output", output, "--workers", 1, "--dupe-factor", 1)
@@ -76,16 +94,17 @@ def test_a_second_run_refuses_and_overwrites_when_told(tmp_path, vocab, text):
 
 
 def test_an_interrupted_run_leaves_nothing_that_looks_whole(tmp_path, vocab, text, monkeypatch):
-    output = tmp_path / "out"
+    output, begun = tmp_path / "out", []
 
     def stop(*_):
-        unfinished = [path for path in output.rglob("examples-*") if path.suffix == ".tfrecord"]
-        assert all(path.parent.name.startswith(".unfinished-") for path in unfinished)
+        begun.extend(path.relative_to(output) for path in output.rglob("examples-*"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tfrecord, "frame", stop)
     result = CliRunner().invoke(command, ["--input", text, "--vocab", vocab, "--output", str(output)])
     assert result.exit_code != 0
+    assert begun
+    assert all(path.parts[0].startswith(".unfinished-") for path in begun)
     assert names(output) == []
 
 

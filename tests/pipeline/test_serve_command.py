@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 
+import grpc
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from pipeline.commands import predict
+from pipeline.commands import predict, serve
 from preprocessing.errors import InputError
 from serving.client import Client
 from tests.data import ROOT
@@ -45,15 +48,15 @@ def test_serve_answers_and_drains(toy_base):
             ready = server.stdout.readline()
             match = re.fullmatch(r"Ready: gRPC (127\.0\.0\.1:\d+), REST (http://127\.0\.0\.1:\d+)\n", ready)
             assert match, (ready, server.stderr.read() if server.poll() is not None else "")
-            grpc, rest = match.groups()
-            for target in (["--server", grpc], ["--rest", rest]):
+            address, rest = match.groups()
+            for target in (["--server", address], ["--rest", rest]):
                 done = bert("predict", *target, "--model-name", "toy", "--signature", "single", "--json", "hello")
                 assert json.loads(done.stdout) == {"length": [5]}, done.stderr
-            done = bert("predict", "--server", grpc, "--model-name", "toy", "--signature", "none", "hello")
+            done = bert("predict", "--server", address, "--model-name", "toy", "--signature", "none", "hello")
             assert done.returncode == 1
             assert re.fullmatch(r"bert: error: .*has no signature 'none'.*\(FAILED_PRECONDITION\)\n", done.stderr)
 
-            with Client(grpc, model="toy", tries=1) as client, concurrent.futures.ThreadPoolExecutor(1) as thread:
+            with Client(address, model="toy", tries=1) as client, concurrent.futures.ThreadPoolExecutor(1) as thread:
                 slow = thread.submit(client.predict, "slow", text=["1000"])
                 time.sleep(0.3)
                 server.send_signal(signal.SIGTERM)
@@ -71,6 +74,99 @@ def test_serve_errors_are_one_line(tmp_path):
     assert done.stderr.startswith("bert: error: the base path of model bert must be a folder")
     assert done.stderr.count("\n") == 1
     assert "name the folder to serve" in bert("serve").stderr
+
+
+def started(*flags):
+    """What `bert serve` says on standard error until it is ready, and its REST address; then it ends."""
+    ports = ["--port=0", "--rest_api_port=0", "--embedded"]
+    with subprocess.Popen(
+        [*BERT, "serve", *flags, *ports], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as server:
+        try:
+            ready = server.stdout.readline()
+            yield ready
+        finally:
+            server.send_signal(signal.SIGTERM)
+            said = server.stderr.read()
+            server.wait(20)
+    yield said
+
+
+def test_all_flags_of_the_binary_are_known(toy_base, tmp_path):
+    """As scripts have them: bare, with a value, with numbers in each way."""
+    (tmp_path / "models.config").write_text(f'model_config_list {{ config {{ name: "toy" base_path: "{toy_base}" }} }}')
+    flags = [
+        f"--model_config_file={tmp_path}/models.config",
+        f"--model_base_path={toy_base}",
+        "--model_name=other",
+        "--enable_batching",
+        "--file_system_poll_wait_seconds=0",
+        "--allow_version_labels_for_unavailable_models=true",
+        "--rest_api_enable_cors_support",
+        "--tensorflow_session_parallelism=1",
+        "--enable_serialization_as_tensor_content",
+        "--num_request_iterations_for_warmup=2",
+        f"--grpc_socket_path={tmp_path}/grpc",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=2000000,grpc.primary_user_agent=x",
+        "--use_alts_credentials=false",
+        "--enable_model_warmup=1",
+        *(f"--{name}" for name in serve.PASSED_OVER),
+        "--saved_model_tags=serve",
+        "--xla_cpu_compilation_enabled=false",
+        "--grpc_max_threads",
+        "8",
+    ]
+    process = started(*flags)
+    ready = next(process)
+    assert re.fullmatch(rf"Ready: gRPC 127\.0\.0\.1:\d+, gRPC unix:{tmp_path}/grpc, REST http://\S+\n", ready), ready
+    with grpc.insecure_channel(f"unix:{tmp_path}/grpc") as channel:
+        request = predict_pb2.PredictRequest(model_spec={"name": "toy", "signature_name": "single"})
+        request.inputs["text"].CopyFrom(
+            tensor_pb2.TensorProto(dtype=7, string_val=[b"abc"], tensor_shape={"dim": [{"size": 1}]})
+        )
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        assert stub.Predict(request, timeout=20).outputs["length"].tensor_content == b"\3\0\0\0"
+    said = next(process)
+    for name, why in serve.PASSED_OVER.items():
+        assert f"bert: --{name} is passed over: {why}\n" in said
+    assert "bert: --model_base_path and --model_name are passed over: --model_config_file is given\n" in said
+    assert said.count("\n") == len(serve.PASSED_OVER) + 2  # and that a version was loaded
+    known = {option for parameter in serve.command.params for option in parameter.opts}
+    assert known >= {f"--{name}" for name in BINARY_FLAGS.split()}
+
+
+# Of `tensorflow_model_server --help`, TensorFlow Serving of July 2026.
+BINARY_FLAGS = """
+allow_version_labels_for_unavailable_models batching_parameters_file enable_batching enable_grpc_healthcheck_service
+enable_model_warmup enable_per_model_batching_parameters enable_profiler enable_serialization_as_tensor_content
+enable_signature_method_name_check file_system_poll_wait_seconds flush_filesystem_caches grpc_channel_arguments
+grpc_max_threads grpc_socket_path load_retry_interval_micros max_num_load_retries mixed_precision model_base_path
+model_config_file model_config_file_poll_wait_seconds model_name monitoring_config_file num_load_threads
+num_request_iterations_for_warmup num_tflite_interpreters_per_pool num_tflite_pools num_unload_threads
+per_process_gpu_memory_fraction platform_config_file port prefer_tflite_model
+remove_unused_fields_from_bundle_metagraph rest_api_enable_cors_support rest_api_num_threads rest_api_port
+rest_api_timeout_in_ms saved_model_tags skip_initialize_tpu ssl_config_file tensorflow_inter_op_parallelism
+tensorflow_intra_op_parallelism tensorflow_session_config_file tensorflow_session_parallelism
+thread_pool_factory_config_file use_alts_credentials version xla_cpu_compilation_enabled xla_gpu_compilation_enabled
+"""
+
+
+def test_flags_that_are_wrong_are_one_line(tmp_path):
+    (tmp_path / "models.config").write_text("model_config_list {")
+    for flags, message in (
+        (["--use_alts_credentials"], "does not speak ALTS; give --ssl_config_file"),
+        (["--grpc_channel_arguments=x"], "must be name=value, separated by commas. Received: 'x'"),
+        (["--file_system_poll_wait_seconds=-1"], "must not be negative (0 looks once)"),
+        ([f"--model_config_file={tmp_path}/models.config"], f"{tmp_path}/models.config:1:"),
+        ([f"--batching_parameters_file={tmp_path}/models.config"], f"{tmp_path}/models.config:1:"),
+        ([f"--grpc_socket_path={tmp_path}/{'x' * 200}", "--port=0"], "cannot listen on grpc_socket_path"),
+    ):
+        done = bert("serve", "--embedded", f"--model_base_path={tmp_path}", *flags)
+        assert done.returncode == 1, flags
+        assert message in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("bert: error: ")
+        assert "Traceback" not in done.stderr
+    assert bert("serve", "--version").stdout.startswith("TensorFlow ModelServer: ")
 
 
 def test_help_is_quick():
@@ -118,6 +214,11 @@ def test_handover_of_a_configuration(tmp_path):
     assert not {"model_name", "model_base_path"} & told.keys()
     assert told["batching_parameters_file"] == "b"
     assert (told["port"], told["rest_api_port"], told["file_system_poll_wait_seconds"]) == ("0", "1", "1")
+    told, _ = handed_over(
+        tmp_path, "--model_config_file=m", "--model_base_path=b", "--enable_profiler", "--num_load_threads=4"
+    )
+    assert (told["enable_profiler"], told["num_load_threads"]) == ("true", "4")
+    assert "model_base_path" not in told
     told, said = handed_over(tmp_path, "--model-base-path=b", "--port=0")
     assert not told
     assert "cannot look for a free port: name one, or use --embedded" in said

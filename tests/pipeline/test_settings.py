@@ -75,10 +75,13 @@ def test_a_vocabulary_file_is_checked_as_every_vocabulary_is(tmp_path):
     path = tmp_path / "vocab.txt"
     value = settings.PipelineSettings(vocabulary=settings.VocabularySettings(file=str(path)))
     path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
-    with pytest.raises(InputError, match=r"Missing: \[MASK\]"):
+    with pytest.raises(InputError, match=r"vocab\.txt: a vocabulary to pretrain with must have \[MASK\]"):
         value.check()
-    path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n")
-    with pytest.raises(InputError, match=r"vocab\.txt:7: token 'a' stands on line 6"):
+    path.write_text("[PAD]\n[CLS]\n[SEP]\n")
+    with pytest.raises(InputError, match=r"vocab\.txt: .*Missing: \[UNK\]"):
+        value.check()
+    path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nParis\n")
+    with pytest.raises(InputError, match=r"vocab\.txt: vocabulary\.lower_case must be false.*capitals"):
         value.check()
 
 

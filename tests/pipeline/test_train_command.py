@@ -64,6 +64,35 @@ def test_without_the_next_sentence_loss(data, tmp_path):
         run(data, tmp_path, "--held-out", str(data / "examples"))
 
 
+def test_the_case_is_that_of_the_examples(data, tmp_path):
+    (tmp_path / "examples").mkdir()
+    path = small_examples.write(tmp_path / "examples" / "tf_examples.tf_record_000", small_examples.examples(32))
+    report = tmp_path / "examples" / "report.json"
+    for lower_case in (True, False):
+        report.write_text(json.dumps({"lower_case": lower_case}))
+        output = tmp_path / str(lower_case)
+        assert run(data, output, examples=tmp_path / "examples").exit_code == 0
+        assert checkpoints.lower_case(output / "model") is lower_case
+    with pytest.raises(
+        InputError, match=r"report\.json: .*Received: examples of text in its own case; train with --cased"
+    ):
+        run(data, tmp_path / "run", "--lower-case", examples=path)
+    other = small_examples.write(data / "examples" / "b.tfrecord", small_examples.examples(8))
+    assert run(data, tmp_path / "both", "--examples", str(other), examples=path).exit_code == 0  # that has no report
+    report.write_text("[]")
+    assert run(data, tmp_path / "odd", examples=path).exit_code == 0
+
+
+def test_single_sentences_with_the_next_sentence_loss(data, tmp_path):
+    arrays = small_examples.examples(32)
+    for name in (features.SEGMENT_IDS, features.NEXT_SENTENCE_LABELS):  # as --pairs none writes them
+        arrays[name] = np.zeros_like(arrays[name])
+    path = small_examples.write(tmp_path / "a.tfrecord", arrays)
+    with pytest.raises(InputError, match=r"a\.tfrecord: .*must be pairs of sentences.*train with --no-next-sentence"):
+        run(data, tmp_path / "run", examples=path)
+    assert run(data, tmp_path / "run", "--no-next-sentence", examples=path).exit_code == 0
+
+
 def test_masking_at_training_time(data, tmp_path):
     arrays = small_examples.examples(32)
     for name in features.PREDICTION_FEATURES:

@@ -12,8 +12,8 @@ from tests.data import ROOT
 
 HOLDS = """
 import pathlib, sys, time
-from preprocessing import outputs
-with outputs.unfinished(pathlib.Path(sys.argv[1]), ".unfinished-a-") as folder:
+from preprocessing import storage
+with storage.unfinished(pathlib.Path(sys.argv[1]), ".unfinished-a-") as folder:
     (folder / "half").write_text("half")
     print(folder, flush=True)
     time.sleep(600)

@@ -162,6 +162,48 @@ def listening(answer):
             connection.close()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"{}", b"[]", b"3", b"[" * 100_000, b'{"outputs": [1], "metadata": []}'),
+        *(b'{"outputs": {"n": [null]}}', b'{"outputs": {"n": [[1], 2]}}', b'{"outputs": {"n": [{}]}}'),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_what_is_no_answer_of_such_a_server(body, status):
+    def answer(connection, n):
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+        connection.close()
+
+    with listening(answer) as address, Client(address, timeout=5, tries=1) as client:
+        for call in (lambda: client.predict("any", text=["x"]), client.versions, client.signatures):
+            with pytest.raises(RequestError):
+                call()
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("Content-Length: 1" + "0" * 40, "{}"),
+        ("Content-Length: 1" + "0" * 12, "{}"),
+        ("Content-Length: 3", "{}"),
+        ("Transfer-Encoding: chunked", "fffffffffffffff\r\n{}"),
+        ("Transfer-Encoding: chunked", "x\r\n{}"),
+    ],
+)
+def test_an_answer_that_ends_before_its_time(head, body):
+    def answer(connection, n):
+        connection.recv(65536)
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}".encode())
+        connection.close()
+
+    with listening(answer) as address, Client(address, timeout=5, tries=1) as client:
+        with pytest.raises(RequestError) as error:
+            client.versions()
+        assert error.value.code in (Code.UNAVAILABLE, Code.UNKNOWN)
+
+
 def test_one_deadline_over_all_tries():
     """A connection that was kept open and is dead is tried anew, with what is left of the time."""
 
@@ -238,6 +280,8 @@ def test_targets(tmp_path):
         Client(tmp_path)
     with pytest.raises(InputError, match="no folder with version 7"):
         Client(tmp_path, version=7)
+    with pytest.raises(InputError, match="names no host"):
+        Client("http://")
     with pytest.raises(InputError, match="not both"):
         Client("localhost:1", version=1, label="stable")
 

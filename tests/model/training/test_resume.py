@@ -26,7 +26,8 @@ RUN = """
 import sys, time
 from model import training
 from model.tasks.pretraining import Pretraining
-from tests.model import small_examples, test_resume
+from tests.model import small_examples
+from tests.model.training import test_resume
 def report(step, total, figures):
     print(step, flush=True)
     time.sleep(float(sys.argv[3]))

@@ -86,7 +86,7 @@ def test_the_code_of_a_step_is_the_same_wherever_it_lies(project):
         (grpc_api, set()),
         (server_embedded, set()),
         (terminal, set()),
-        (masking, {"vocabulary", "examples", "trainer", "baseline"}),
+        (masking, {"examples"}),
         (evaluation, {"evaluator"}),
         (settings, set()),
         (exporting, {"trainer", "gates"}),

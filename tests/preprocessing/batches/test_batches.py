@@ -46,8 +46,8 @@ def ids(dataset, count=None):
 
 def test_opening_counts_and_measures(examples):
     assert (examples.count, examples.axes) == (87, {"L": 16, "P": 3})
-    weights = [numbered(count)[features.MASKED_LM_WEIGHTS].sum() for count in (50, 37)]
-    assert examples.sums == {features.MASKED_LM_WEIGHTS: sum(weights)}
+    written = (numbered(50), numbered(37, first=50))
+    assert examples.sums == {name: sum(arrays[name].sum() for arrays in written) for name in features.ALL_FEATURES}
 
 
 def test_each_epoch_holds_each_example_once_in_another_order(examples):
@@ -253,10 +253,10 @@ def test_each_row_is_transformed_in_its_own_epoch(examples):
 
 
 def test_find_files(tmp_path):
-    for name in ("examples-00001.tfrecord", "examples-00000.tfrecord.gz", "report.json"):
+    for name in ("examples-00001.tfrecord", "examples-00000.tfrecord.gz", "report.json", "tf_examples.tf_record_000"):
         (tmp_path / name).touch()
     found = [path.rsplit("/", 1)[1] for path in example_files.find_files(str(tmp_path))]
-    assert found == ["examples-00000.tfrecord.gz", "examples-00001.tfrecord"]
+    assert found == ["examples-00000.tfrecord.gz", "examples-00001.tfrecord", "tf_examples.tf_record_000"]
     assert len(example_files.find_files(str(tmp_path / "*.tfrecord"))) == 1
     with pytest.raises(InputError, match="no example files"):
         example_files.find_files(str(tmp_path / "none*"))
@@ -320,6 +320,15 @@ class TestBadInput:
         path.write_bytes(both)
         with pytest.raises(InputError, match=r"does not have as many values as the first one does \(input_ids 16"):
             open_pairs([str(path)])
+
+    def test_names_of_model_garden(self, tmp_path):
+        arrays = small_examples.examples(4)
+        arrays = {features.MODEL_GARDEN_NAMES.get(name, name): values for name, values in arrays.items()}
+        path = small_examples.write(tmp_path / "a.tfrecord", arrays)
+        with pytest.raises(
+            InputError, match=r"a\.tfrecord: .*must have google's names.*`bert examples` --names google"
+        ):
+            batches.open_examples([path], features.MASKED_PAIRS)
 
     def test_missing_feature(self, tmp_path):
         arrays = numbered(4)

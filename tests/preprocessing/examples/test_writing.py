@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -308,7 +309,9 @@ class TestEncoding:
             "a": np.full((len(values), 2), floats, np.float32),
             "flag": np.ones((len(values), 1), np.int32),
         }
-        for row, serialized in enumerate(encoding.serialize(columns)):
+        found = list(encoding.serialize(columns))
+        assert len(found) == len(values)
+        for row, serialized in enumerate(found):
             wanted = tf.train.Example()
             wanted.features.feature["b_numbers"].int64_list.value.extend(values[row])
             wanted.features.feature["a"].float_list.value.extend([floats] * 2)
@@ -361,7 +364,7 @@ class TestRunning:
         assert (two["direct_running_mode"], two["direct_num_workers"]) == ("multi_processing", 2)
 
     def test_the_nursery_of_workers_ends_with_its_process(self):
-        program = "from preprocessing import worker_nursery as n; n.start(); import os; print(os.environ[n.SOCKET])"
+        program = "from preprocessing.beam import nursery as n; n.start(); import os; print(os.environ[n.SOCKET])"
         path = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
         folder = pathlib.Path(path.strip()).parent
         for _ in range(300):
@@ -403,6 +406,31 @@ class TestRunning:
             name, value = option.removeprefix("--").split("=")
             assert found[name] == value
         assert found["direct_running_mode"] == "in_memory"
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--runer=DataflowRunner"], "--runer=DataflowRunner; did you mean --runner?"),
+            (["--runer", "DataflowRunner"], "--runer DataflowRunner; did you mean --runner?"),
+            (["-runner=DataflowRunner"], "did you mean --runner?"),
+            (["--run=DataflowRunner"], "--run=DataflowRunner"),
+            (["DataflowRunner"], "DataflowRunner"),
+            (["--runner=DirectRunner", "--xyz"], "--xyz"),
+            (["--runner="], "must name a runner"),
+            (["--runner"], "expected one argument"),
+            (["--direct_num_workers=two"], "invalid int value: 'two'"),
+        ],
+    )
+    def test_an_option_that_beam_does_not_know_is_told(self, options, message):
+        for parse in (runner.make_options, runner.named_runner):
+            with pytest.raises(InputError, match=re.escape(message)):
+                parse(options)
+
+    def test_an_option_that_only_the_runner_knows_is_left_to_it(self, caplog):
+        options = ["--runner=FlinkRunner", "--object_reuse=true"]
+        made = runner.make_options(options)
+        assert made.get_all_options(retain_unknown_options=True)["object_reuse"] == "true"
+        assert "Beam does not know --object_reuse=true: left to FlinkRunner" in caplog.text
 
     @pytest.mark.parametrize(
         ("error", "message"),

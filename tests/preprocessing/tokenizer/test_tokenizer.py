@@ -11,7 +11,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preprocessing import unicode_table
+from preprocessing.errors import InputError
 from preprocessing.tokenizer import BertTokenizer
+from preprocessing.tokenizer.normalization import Normalizer
 from tests import data
 from tests.data import ROOT
 from tests.preprocessing.tokenizer import google_reference
@@ -322,3 +325,79 @@ def test_ids_do_not_depend_on_the_language_of_the_machine():
         cwd=data.ROOT,
     )
     assert answer.stdout == "[b'ie ii', b'ie iji']\n"
+
+
+def test_characters_of_later_versions_are_letters_without_case():
+    """Some ops take the first for punctuation, decompose the second or lower the third: tokens with them are found all
+    the same. The last stands for the first inside, and means nothing outside."""
+    later = "\U00010f86\u1b4e\U000105c9\u2c2f"
+    assert set(later) <= google_reference.members(unicode_table.UNASSIGNED)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a", *later, *(f"##{c}" for c in later), "##🫠"]
+    ids = {token: number for number, token in enumerate(tokens)}
+    texts = [f"A{c}Á {c}a {c}" for c in f"{later}\u2e53\U00011b00"] + [later, later[::-1], "a\U000e1000 \ufdd0a a🫠 🫠"]
+    for lower_case in (True, False):
+        check(BertTokenizer(tokens, lower_case), ids, texts)
+        words = [["".join(c for c, _ in word) for word in google_reference.split_words(t, lower_case)] for t in texts]
+        found = Normalizer(lower_case).words(tf.constant(texts[:-1])).numpy()
+        assert [line.decode().split() for line in found] == words[:-1]
+
+
+ADDED = {"[USER]": True, "covid19": False, "[user] x": True, "Zoë": False}
+WITH_ADDED = [*TOKENS, *ADDED]
+
+
+class TestAddedTokens:
+    def tokenized(self, text, lower_case=True, **options):
+        tokenizer = BertTokenizer(WITH_ADDED, lower_case, added=ADDED, **options)
+        return [WITH_ADDED[token] for token in tokenizer.tokenize([text]).to_list()[0]]
+
+    def test_wherever_they_stand(self):
+        assert self.tokenized("[USER] a covid19 b") == ["[USER]", "a", "covid19", "b"]
+        assert self.tokenized("a[USER]b,covid19abe.") == ["a", "[USER]", "b", ",", "covid19", "abe", "."]
+        assert self.tokenized("[USER][USER]") == ["[USER]", "[USER]"]
+
+    def test_as_they_are_spelled_or_not(self):
+        assert self.tokenized("[user] COVID19 zoe ZOË") == ["[", "[UNK]", "]", "covid19", "Zoë", "Zoë"]
+        assert self.tokenized("COVID19 covid19 Zoë zoe", lower_case=False) == ["[UNK]", "covid19", "Zoë", "[UNK]"]
+
+    def test_the_longest_one_first(self):
+        assert self.tokenized("[user] x") == ["[user] x"]
+
+    def test_beside_special_tokens(self):
+        found = self.tokenized("[MASK] [USER] [SEP] \U000e01f0", special_tokens_in_text=True)
+        assert found == ["[MASK]", "[USER]", "[SEP]", "[UNK]"]
+
+    def test_in_a_graph(self):
+        tokenizer = BertTokenizer(WITH_ADDED, added=ADDED)
+        dataset = tf.data.Dataset.from_tensors(["a [USER]", "b"]).map(tokenizer.tokenize)
+        assert next(iter(dataset)).to_list() == [
+            [WITH_ADDED.index("a"), WITH_ADDED.index("[USER]")],
+            [WITH_ADDED.index("b")],
+        ]
+
+    def test_have_no_places(self):
+        with pytest.raises(InputError, match="places need a tokenizer without added tokens"):
+            BertTokenizer(WITH_ADDED, added=ADDED).tokenize_with_offsets(["a"])
+
+
+@pytest.mark.parametrize("lower_case", [True, False])
+@pytest.mark.parametrize("longest", [1, 5, 100, 300])
+def test_the_longest_word(longest, lower_case):
+    tokenizer = BertTokenizer(TOKENS, lower_case, longest_word=longest)
+    ids = {token: number for number, token in enumerate(TOKENS)}
+    for letter in "aé":
+        words = " ".join(letter * count for count in (longest, longest + 1))
+        known = tokenizer.tokenize([letter * longest]).to_list()[0]
+        assert tokenizer.tokenize([words]).to_list() == [[*known, ids["[UNK]"]]]
+    assert ids["[UNK]"] not in tokenizer.tokenize(["a" * longest]).to_list()[0]
+
+
+def test_the_last_of_equal_tokens_counts_and_none_is_blank():
+    tokenizer = BertTokenizer([*TOKENS, "", "abe"])
+    assert tokenizer.tokenize(["abe ab"]).to_list() == [[len(TOKENS) + 1, TOKENS.index("ab")]]
+    assert not {TOKENS.index("abe"), len(TOKENS)} & set(tokenizer.ordinary_ids.tolist())
+
+
+def test_a_vocabulary_without_mask_and_padding():
+    tokenizer = BertTokenizer([token for token in TOKENS if token not in ("[MASK]", "[PAD]")])
+    assert (tokenizer.mask_id, tokenizer.pad_id) == (None, 0)

@@ -123,6 +123,20 @@ def test_what_may_not_share_runs_alone():
     assert [len(batch) for batch in signature.batches] == [1, 1, 1, 9]
 
 
+def test_without_batching_a_request_is_a_batch_of_its_own():
+    """All of its rows, however many, and nobody else's: what a model says of one may depend on the others."""
+    signature = FakeSignature()
+
+    async def body(batcher):
+        tasks = await while_busy(batcher, signature, numbers(*range(7)), numbers(1), numbers(2, 3))
+        signature.gate.set()
+        return await asyncio.gather(*tasks)
+
+    answers = run(body, enabled=False, batch_timeout_micros=10_000_000)
+    assert signature.batches[1:] == [[0, 1, 2, 3, 4, 5, 6], [1], [2, 3]]
+    assert [answer["x"].tolist() for answer in answers][-1] == [4, 6]
+
+
 def test_large_requests_are_split_and_joined():
     signature = FakeSignature()
 

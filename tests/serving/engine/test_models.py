@@ -14,8 +14,10 @@ import urllib.request
 import grpc
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_management_pb2, prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
 
 from preprocessing.errors import InputError
 from serving.engine import versions
@@ -23,7 +25,7 @@ from serving.engine.loaded_model import LoadedModel
 from serving.engine.models import Models
 from serving.engine.settings import ModelSettings
 from serving.protocol.errors import Code, RequestError
-from serving.server import embedded, http
+from serving.server import config_files, embedded, http
 from tests.serving import served
 
 
@@ -139,6 +141,107 @@ def test_the_last_version_goes_on_when_its_folder_goes(tmp_path):
         assert version_of(running) == 1
 
 
+def reloader(channel):
+    return channel.unary_unary(
+        "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
+        model_management_pb2.ReloadConfigRequest.SerializeToString,
+        model_management_pb2.ReloadConfigResponse.FromString,
+    )
+
+
+def test_reload_of_the_same_folder_spelled_otherwise(tmp_path):
+    base = tmp_path / "toy"
+    base.mkdir()
+    served.save(base, 1)
+    (tmp_path / "link").symlink_to(base)
+    with served.running(served.settings(base)) as running, grpc.insecure_channel(running.grpc) as channel:
+        request = model_management_pb2.ReloadConfigRequest()
+        config = request.config.model_config_list.config.add(name="toy")
+        for spelled in (f"{base}/", f"{base}/.", f"{base}//", f"{base}/../toy", f"{base}/../link", f"{base}/1/.."):
+            config.base_path = spelled
+            reloader(channel)(request)
+            assert version_of(running) == 1
+        config.logging_config.log_collector_config.type = "request_logger"
+        reloader(channel)(request)
+        loaded, passed_over = running.lines  # once: it has not moved
+        assert "loaded" in loaded
+        assert passed_over == "toy: logging_config is passed over: this server logs no requests"
+        config.base_path = str(tmp_path)
+        with pytest.raises(grpc.RpcError, match="must be one that the server was started with"):
+            reloader(channel)(request)
+
+
+def test_a_configuration_file_that_spells_the_folder_otherwise_moves_nothing(tmp_path):
+    fake_version(tmp_path, 1)
+
+    async def run():
+        models = fake_models(tmp_path)
+        await models.refresh()
+        before = models.find("m")
+        await models.reload((ModelSettings("m", f"{tmp_path}/"),))
+        assert models.find("m") is before
+
+    asyncio.run(run())
+
+
+def test_a_new_label_may_come_before_its_version(tmp_path):
+    fake_version(tmp_path, 1)
+
+    def labelled(**labels):
+        return (ModelSettings("m", str(tmp_path), labels=tuple(labels.items())),)
+
+    async def run():
+        models = Models(labelled(stable=1), load=FakeModel, report=print, settle_seconds=0, early_labels=True)
+        await models.refresh()
+        await models.reload(labelled(stable=1, canary=2))
+        with pytest.raises(RequestError, match="Specific"):
+            models.find("m", label="canary")
+        with pytest.raises(RequestError, match="needs version 2"):  # one in use does not move to what is not there
+            await models.reload(labelled(stable=2))
+
+    asyncio.run(run())
+
+
+def test_looks_once(tmp_path):
+    served.save(tmp_path, 1)
+    with served.running(served.settings(tmp_path, file_system_poll_wait_seconds=0)) as running:
+        served.save(tmp_path, 2)
+        time.sleep(1.5)
+        assert version_of(running) == 1
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    once = pytest.raises(InputError, match="looks once, so a version must be there from the start")
+    with once, served.running(served.settings(empty, file_system_poll_wait_seconds=0)):
+        pass
+
+
+@pytest.mark.parametrize("name", ["a [1] *?", "x" * 200, 'it\'s "so", größe 東京 {a,b}\n%41 #$&~'], ids=range(3))
+def test_any_path(tmp_path, name):
+    base = tmp_path / name
+    base.mkdir()
+    folder = served.save(base, 1)
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.inputs["text"].CopyFrom(tf.make_tensor_proto(["warm"]))
+    (folder / "assets.extra").mkdir()
+    with tf.io.TFRecordWriter(str(tmp_path / "warm")) as writer:
+        writer.write(log.SerializeToString())
+    (tmp_path / "warm").rename(folder / "assets.extra" / "tf_serving_warmup_requests")
+    config = base / "models.config"
+    message = model_server_config_pb2.ModelServerConfig()
+    message.model_config_list.config.add(name="toy", base_path=str(base))
+    config.write_text(text_format.MessageToString(message))
+    models = config_files.read_models(str(config))
+    followed = {"model_config_file": str(config), "model_config_file_poll_wait_seconds": 0.1}
+    with served.running(served.settings(base, models=models, **followed)) as running:
+        assert version_of(running) == 1
+        message.model_config_list.config[0].model_version_policy.all.SetInParent()
+        config.write_text(text_format.MessageToString(message))
+        served.save(base, 2)
+        eventually(lambda: any("version 2 loaded" in line for line in running.lines))
+        assert version_of(running, "toy/versions/2") == 2
+        assert not [line for line in running.lines if "loaded in" not in line]
+
+
 def test_reload_replaces_the_list(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     for folder in (a, b):
@@ -147,11 +250,7 @@ def test_reload_replaces_the_list(tmp_path):
         served.save(folder, 2)
     models = (ModelSettings("a", str(a)), ModelSettings("b", str(b)))
     with served.running(served.settings(a, models=models)) as running, grpc.insecure_channel(running.grpc) as channel:
-        reload = channel.unary_unary(
-            "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
-            model_management_pb2.ReloadConfigRequest.SerializeToString,
-            model_management_pb2.ReloadConfigResponse.FromString,
-        )
+        reload = reloader(channel)
         request = model_management_pb2.ReloadConfigRequest()
         config = request.config.model_config_list.config.add(name="a", base_path=str(a))
         config.model_version_policy.specific.versions.append(1)
@@ -388,6 +487,9 @@ class FakeModel:
     def warm_up(self, folder, go_on):
         self.threads.append(threading.get_ident())
         return 0
+
+    def close(self):
+        pass
 
 
 def fake_version(base: pathlib.Path, number, broken=False):

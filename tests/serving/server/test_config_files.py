@@ -27,7 +27,7 @@ model_config_list {
 @pytest.fixture
 def written(tmp_path):
     def write(text):
-        (tmp_path / "file.txt").write_text(text)
+        (tmp_path / "file.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
         return str(tmp_path / "file.txt")
 
     return write
@@ -40,8 +40,27 @@ def test_models(written):
         settings.ModelSettings("third", "/models/third", "all"),
     )
     assert s.read_models(written(MODELS)) == expected
-    # The same from TensorFlow Serving's own class, which a reload brings.
+    # The same from the message that a reload brings.
     assert s.models_of(text_format.Parse(MODELS, model_server_config_pb2.ModelServerConfig())) == expected
+
+
+def test_all_fields_of_a_models_config_are_known(written):
+    """Every one that TensorFlow Serving's message has, filled in."""
+    text = """
+    model_config_list { config {
+      name: "a" base_path: "x" model_type: TENSORFLOW model_version_policy { latest { num_versions: 3 } }
+      logging_config {
+        log_collector_config { type: "request_logger" filename_prefix: "/log/x" }
+        sampling_config {
+          sampling_rate: 0.1 attributes: 1
+          per_task_sampling_configs { dc: "a" task_index: 1 sampling_rate: 0.5 }
+        }
+        custom_logging_config { type_url: "type.googleapis.com/x" value: "y" }
+      }
+    } }
+    """
+    (model,) = s.read_models(written(text))
+    assert (model.num_versions, model.passed_over) == (3, ("logging_config",))
 
 
 def test_batching(written):
@@ -57,6 +76,25 @@ def test_batching(written):
 def test_monitoring(written):
     assert s.read_prometheus_path(written('prometheus_config { enable: true path: "/metrics" }')) == "/metrics"
     assert s.read_prometheus_path(written("")) == "/monitoring/prometheus/metrics"
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "message"),
+    [
+        (s.read_models, b"\xff", "must be text in UTF-8"),
+        (s.read_models, "", "a model_config_list must name models"),
+        (s.read_models, "custom_model_config {}", "a model_config_list must name models"),
+        (s.read_models, 'model_config_list { config { name: "a b" base_path: "x" } }', "a model's name is of"),
+        (s.read_models, 'model_config_list { config { name: "a" } }', "needs a base path"),
+        (s.read_models, 'model_config_list { config { name: "a" base_path: "x" model_type: OTHER } }', "TENSORFLOW"),
+        (s.read_models, 'model_config_list { config { model_platform: "torch" } }', '"tensorflow". Received: .torch'),
+        (s.read_batching, "max_batch_size {}", "max_batch_size must be positive. Received: 0"),
+        (s.read_tls, 'server_key: "x"', "needs server_key and server_cert"),
+    ],
+)
+def test_errors_name_the_file(written, read, text, message):
+    with pytest.raises(InputError, match=rf"^\S+file\.txt: .*{message}"):
+        read(written(text))
 
 
 @pytest.mark.parametrize("text", ["model_config_list {", "models {}", "model_config_list { config { name: 3 } }"])
@@ -79,6 +117,10 @@ def test_errors_name_file_and_line(written, text):
         ),
         (lambda: settings.ServerSettings((settings.ModelSettings("a", "x"),), port=70000), "below 65536"),
         (lambda: settings.ServerSettings((settings.ModelSettings("a", "x"),), port=-1, rest_api_port=-1), "must be on"),
+        (
+            lambda: settings.ServerSettings((settings.ModelSettings("a", "x"),), file_system_poll_wait_seconds=-1),
+            "0 looks once",
+        ),
         (lambda: settings.Limits(rows=0), "rows must be positive"),
     ],
 )

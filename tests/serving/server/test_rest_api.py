@@ -2,12 +2,14 @@
 
 import base64
 import contextlib
+import gzip
 import http.client
 import json
 import shutil
 import socket
 import subprocess
 import time
+import tracemalloc
 import urllib.error
 import urllib.request
 
@@ -17,8 +19,8 @@ import pytest
 from serving.client import Client
 from serving.engine.settings import BatchingSettings, Limits
 from serving.protocol.errors import RequestError
+from serving.server import encoding, rest_json
 from serving.server import http as server_http
-from serving.server import rest_json
 from tests.serving import served
 
 
@@ -196,6 +198,130 @@ def test_an_endless_head_is_refused(toy_server, endless):
     assert b"200 OK" not in answer
     with urllib.request.urlopen(f"{toy_server.rest}/v1/models/toy") as response:
         assert response.status == 200
+
+
+def sent(server, path="/v1/models/toy:predict", body=b"", method="POST", **headers):
+    """(status, headers, body) of a request as it is given."""
+    connection = http.client.HTTPConnection(server.rest.removeprefix("http://"), timeout=20)
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, names)
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response.status, response.headers, content
+
+
+QUESTION = json.dumps({"signature_name": "single", "instances": ["abc"]}).encode()
+
+
+@pytest.mark.parametrize("name", ["gzip", "x-gzip", "GZIP", "identity, gzip"])
+def test_a_body_may_be_compressed(toy_server, name):
+    whole = gzip.compress(QUESTION)
+    assert sent(toy_server, body=whole, Content_Encoding=name)[::2] == (200, b'{"predictions":[3]}')
+    members = gzip.compress(QUESTION[:20]) + gzip.compress(b"") + gzip.compress(QUESTION[20:])
+    assert sent(toy_server, body=members, Content_Encoding=name)[0] == 200
+    assert sent(toy_server, body=iter([whole[:7], whole[7:30], whole[30:]]), Content_Encoding=name)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "status", "message"),
+    [
+        ("gzip", gzip.compress(QUESTION)[:-9], 400, "not whole"),
+        ("gzip", b"", 400, "not whole"),
+        ("gzip", QUESTION, 400, "but the body is not"),
+        ("gzip", gzip.compress(QUESTION) + b"more", 400, "but the body is not"),
+        ("gzip", gzip.compress(b" " * 200_001), 413, "may have 200000 bytes"),
+        ("gzip", gzip.compress(b" " * 10**7), 413, "may have 200000 bytes"),
+        ("gzip", gzip.compress(b"") * 20_000, 413, "may have 200000 bytes"),
+        ("br", b"x", 400, "Content-Encoding must be gzip or identity. Received: 'br'"),
+        ("gzip, gzip", b"x", 400, "must be gzip"),
+    ],
+    ids=range(9),
+)
+def test_a_compressed_body_is_bounded_as_it_opens(toy_server, name, body, status, message):
+    found, _, content = sent(toy_server, body=body, Content_Encoding=name)
+    assert found == status
+    assert message in json.loads(content)["error"]
+
+
+def test_a_bomb_is_never_in_memory():
+    gunzip, opened, bomb = encoding.Gunzip(), 0, gzip.compress(b"\0" * 10**7)
+    tracemalloc.start()
+    for step in gunzip.opened(bomb):
+        opened += len(step)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert opened == 10**7
+    gunzip.end()
+    assert most < 4 * encoding.STEP
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+def test_large_answers_are_compressed_for_who_takes_them_so(toy_server, rows):
+    body = json.dumps({"signature_name": "pair", "inputs": {"text": ["a" * 9000] * rows, "numbers": [[1, 2]] * rows}})
+    status, headers, plain = sent(toy_server, body=body)
+    assert (status, headers["content-encoding"]) == (200, None)
+    for accepted, is_small in (("gzip", True), ("br;q=1, *;q=0.1", True), ("gzip;q=0, *", False), ("deflate", False)):
+        status, headers, content = sent(toy_server, body=body, Accept_Encoding=accepted)
+        assert status == 200
+        if rows > 1:
+            assert headers["vary"] == "accept-encoding"
+        if rows > 1 and is_small:
+            assert headers["content-encoding"] == "gzip"
+            assert len(content) < len(plain) / 10
+            content = gzip.decompress(content)
+        assert content == plain
+
+
+def test_pages_from_elsewhere_may_ask_where_it_is_said(toy_server, toy_folder):
+    status, headers, _ = sent(toy_server, body=QUESTION, Origin="http://elsewhere")
+    assert (status, headers["access-control-allow-origin"]) == (200, None)
+    assert sent(toy_server, method="OPTIONS", Origin="http://elsewhere")[0] == 400
+    with served.running(served.settings(toy_folder, rest_api_enable_cors_support=True)) as running:
+        for body, expected in ((QUESTION, 200), (b"{", 400)):
+            status, headers, _ = sent(running, body=body, Origin="http://elsewhere")
+            assert (status, headers["access-control-allow-origin"]) == (expected, "*")
+        status, headers, content = sent(running, method="OPTIONS", Origin="http://elsewhere")
+        assert (status, headers["access-control-allow-methods"], content) == (200, "POST, GET", b"")
+        assert headers["access-control-allow-headers"] == "Content-Type"
+        assert sent(running, method="OPTIONS")[0] == 400
+        assert sent(running, "/", method="GET")[1]["access-control-allow-origin"] is None
+
+
+@pytest.mark.parametrize("host", ["http://host", "HTTP://host:80", "https://h"])
+def test_targets_in_absolute_form(toy_server, host):
+    assert sent(toy_server, f"{host}/v1/models/toy:predict", QUESTION)[::2] == (200, b'{"predictions":[3]}')
+    assert sent(toy_server, f"{host}/v1/models/toy", method="GET")[0] == 200
+    assert b"<html" in sent(toy_server, host, method="GET")[2]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /v1/models/toy\r\n\r\n", 400),
+        (b"GET /v1/models/toy HTTP/1.1\r\n\r\n", 400),  # no host
+        (b"GET /v1/models/toy HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400),
+        (b"GET /v1/m\xc3\xb6 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", 400),
+        (b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n" * 9, 400),  # who speaks TLS
+    ],
+    ids=range(10),
+)
+def test_broken_requests_are_answered_as_json(toy_server, caplog, request_, status):
+    host, port = toy_server.rest.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(request_)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d" % status), answer
+    assert json.loads(body)["error"].startswith("Invalid HTTP request received: ")
+    assert "Traceback" not in caplog.text
 
 
 def test_strings_count_by_their_bytes(toy_folder):

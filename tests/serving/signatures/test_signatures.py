@@ -163,6 +163,17 @@ def test_embedding_by_the_pooler_and_of_unit_length(encoder, tokenizer):
     np.testing.assert_allclose(np.linalg.norm(unit["embedding"], axis=-1), 1, **TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("pooling", "expected"), [("cls", lambda states: states[0]), ("max", lambda states: states.max(0))]
+)
+def test_embedding_by_the_first_token_and_by_the_greatest(encoder, tokenizer, pooling, expected):
+    texts = TextEncoder(encoder, tokenizer, dataclasses.replace(SETTINGS, embedding=pooling))
+    outputs = answered(EMBEDDING, texts, TEXTS)
+    for row, text in enumerate(TEXTS):
+        states = encode(encoder, [CLS, *ids_of(tokenizer, text), SEP])["sequence_output"][0]
+        np.testing.assert_allclose(outputs["embedding"][row], expected(np.asarray(states)), **TOLERANCE)
+
+
 def test_texts_are_cut_at_max_seq_length(encoder, tokenizer):
     short = TextEncoder(encoder, tokenizer, dataclasses.replace(SETTINGS, max_seq_length=10))
     outputs = answered(TOKENIZE, short, [TEXTS[0], "the " * 8, "the " * 9])
@@ -354,6 +365,13 @@ def test_missing_heads_leave_out_their_signatures(tokenizer, heads, missing):
     if heads == ("masked_lm",):
         outputs = answered(EVALUATE, texts, [serialized([CLS, MASK, SEP], [1], [7], [1.0], 0, 3)])
         assert set(outputs) == {"mlm_correct", "mlm_loss", "mlm_weight"}
+
+
+def test_a_vocabulary_without_masks_leaves_out_what_fills_them():
+    tokenizer = BertTokenizer([token.replace("[MASK]", "mask") for token in VOCAB])
+    texts = TextEncoder(small_model.encoder(), tokenizer, SETTINGS)
+    missing = {signature.name: signature.missing(texts) for signature in ALL if signature.missing(texts)}
+    assert missing == {"fill_mask": "the vocabulary has no [MASK]"}
 
 
 def test_few_layers_leave_out_the_features_of_four(tokenizer):

@@ -1,0 +1,27 @@
+"""Flags of `tensorflow_model_server` that this server takes and does nothing with, and why that is."""
+
+PASSED_OVER = {
+    "rest_api_num_threads": "one event loop reads all requests",
+    "grpc_max_threads": "one event loop reads all requests",
+    "num_load_threads": "versions are loaded one by one, beside the answering",
+    "num_unload_threads": "versions are loaded one by one, beside the answering",
+    "load_retry_interval_micros": "a version that does not load is tried again at once, and when its files change",
+    "flush_filesystem_caches": "the system looks after its caches",
+    "enable_per_model_batching_parameters": "the parameters of --batching_parameters_file are for all models",
+    "tensorflow_session_config_file": "there are no sessions; threads have flags of their own",
+    "platform_config_file": "there are no sessions; threads and batches have flags of their own",
+    "thread_pool_factory_config_file": "threads have flags of their own",
+    "per_process_gpu_memory_fraction": "TensorFlow takes the memory of the GPUs that it sees",
+    "saved_model_tags": "the graph with the tag serve is loaded",
+    "remove_unused_fields_from_bundle_metagraph": "only the signatures of a graph are kept",
+    "prefer_tflite_model": "SavedModels are served",
+    "num_tflite_pools": "SavedModels are served",
+    "num_tflite_interpreters_per_pool": "SavedModels are served",
+    "enable_signature_method_name_check": "signatures are called whatever their method is named",
+    "xla_cpu_compilation_enabled": "what a graph says of XLA is done",
+    "xla_gpu_compilation_enabled": "what a graph says of XLA is done",
+    "enable_profiler": "there is no profiler service",
+    "mixed_precision": "a model computes as it was exported",
+    "skip_initialize_tpu": "TPUs are not used",
+    "enable_grpc_healthcheck_service": "it is always there",
+}
