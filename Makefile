@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test test-long test-runners lint format prism clean
+.PHONY: help setup run serve test test-long test-runners test-fuzz test-other-stack lint format prism clean
 
 # Everything that the pipeline keeps: artifacts, metadata, pushed models, reports.
 export BERT_HOME ?= $(CURDIR)/.bert
@@ -9,7 +9,7 @@ export PATH := $(BIN):$(PATH)
 BEAM_VERSION = $(shell $(BIN)/python -c 'from importlib.metadata import version; print(version("apache-beam"))')
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 setup: ## install what is missing: uv, a Python from 3.10 to 3.13, the locked packages
 	@.ci/setup
@@ -21,7 +21,7 @@ serve: setup ## serve the pushed models until Ctrl-C (NAME=... if the settings n
 	@$(BIN)/bert serve --model-base-path "$(BERT_HOME)/serving/$(or $(NAME),bert)" --model-name "$(or $(NAME),bert)"
 
 test: setup ## the tests, under ten minutes
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not runners"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not runners and not fuzz"
 
 test-long: setup ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long
@@ -29,8 +29,15 @@ test-long: setup ## the tests that take minutes
 test-runners: setup prism ## the same examples from a portable Beam runner with workers of its own
 	@$(BIN)/python -m pytest -m runners
 
-lint: setup ## formatting, lint and types
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+test-fuzz: setup ## random text, files, requests and flags, for ten minutes (FUZZ_SECONDS=...)
+	@$(BIN)/python -m pytest -m fuzz
+
+test-other-stack: ## lint, tests and the smoke pipeline on the stack that this machine does not take (needs root and debootstrap)
+	@.ci/other-stack
+
+lint: setup ## formatting, lint and types (of the oldest Python, and of this one)
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && \
+	  $(BIN)/mypy --python-version $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 format: setup ## format and mend what ruff can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

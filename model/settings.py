@@ -9,6 +9,7 @@ from typing import Literal
 from preprocessing.errors import require
 
 Activation = Literal["gelu_tanh", "gelu"]
+CheckpointFormat = Literal["google", "huggingface", "keras-hub", "ours"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,15 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from preprocessing.errors import InputError
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from model.tasks.task import Curve
 
 
 def quiet() -> None:
@@ -198,13 +202,12 @@ def watch_workers(title: str, unit: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def training_figures(figures: Mapping[str, float]) -> dict[str, float]:
-    """What of the training figures fits on a line."""
+def training_figures(figures: Mapping[str, float], curves: Iterable["Curve"]) -> dict[str, float]:
+    """What of the training figures fits on a line: those that the task's curves say, between what every task has."""
     names = {
         "loss": "loss",
-        "masked_lm_accuracy": "masked_accuracy",
-        "next_sentence_accuracy": "next_accuracy",
-        "learning_rate": "learning_rate",
+        **{curve.figure: curve.shown for curve in curves if curve.shown},
+        "learning_rate": "learning rate",
         "tokens_per_second": "tokens/s",
     }
     return {shown: figures[name] for name, shown in names.items() if name in figures}

@@ -39,11 +39,12 @@ def run_fn(fn_args: FnArgs) -> None:
     tokens = vocab_file.load(vocab_path)
     work = pathlib.Path(fn_args.custom_config["work_folder"], _fingerprint(fn_args))
     encoder_settings = dataclasses.replace(run.encoder, vocab_size=len(tokens))
+    task = Pretraining(next_sentence=run.training.next_sentence)
     with terminal.Progress("  training", total=run.training.steps, unit="steps") as progress:
         result = training.train(
             encoder_settings,
             run.training,
-            task=Pretraining(next_sentence=run.training.next_sentence),
+            task=task,
             # Sorted: which example stands where in the stream depends on the order of the files.
             train_files=sorted(fileio.glob(os.path.join(examples, "Split-train", "*"))),
             eval_files=sorted(fileio.glob(os.path.join(examples, "Split-eval", "*"))),
@@ -51,7 +52,9 @@ def run_fn(fn_args: FnArgs) -> None:
             vocab_path=vocab_path,
             lower_case=run.vocabulary.lower_case,
             init=run.init,
-            report=lambda step, total, figures: progress.update(step, **terminal.training_figures(figures)),
+            report=lambda step, total, figures: progress.update(
+                step, **terminal.training_figures(figures, task.curves)
+            ),
         )
     exporting.export(
         result.encoder, vocab_path, fn_args.serving_model_dir, run.export, lower_case=run.vocabulary.lower_case

@@ -39,6 +39,7 @@ _CODES = {405: Code.INVALID_ARGUMENT, 413: Code.INVALID_ARGUMENT}  # that have n
 # Worth another try: nothing was answered, and Predict changes nothing.
 _PASSING = (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)
 _CLOSED = "the client has been closed"
+_PIECE = 1 << 20  # bytes of an answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,8 +339,13 @@ class _Rest:
             connection.connect()
         connection.sock.settimeout(_left(end))
         connection.request(method, path, body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        return response.status, response.read()
+        with contextlib.closing(connection.getresponse()) as response:
+            pieces = []
+            while piece := response.read(_PIECE):  # never as much at once as a server says that it will send
+                pieces.append(piece)
+            if response.length:
+                raise http.client.IncompleteRead(b"", response.length)
+            return response.status, b"".join(pieces)
 
 
 class _Until(io.RawIOBase):

@@ -67,7 +67,7 @@ def read(prefix: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
         known = shapes(settings, heads.ALL_HEADS)
         names, told = foreign_names.weights_among(prefix, without(stored, ignore), known)
         arrays = {name: reader.get_tensor(name) for name in names if OBJECTS not in stored}
-    except (tf.errors.OpError, RuntimeError) as error:
+    except (tf.errors.OpError, RuntimeError, LookupError) as error:  # an IndexError where the data are cut
         raise InputError(f"{prefix}: not a readable TensorFlow checkpoint: {error}") from error
     if OBJECTS in stored:
         raise InputError(

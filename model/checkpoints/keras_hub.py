@@ -82,7 +82,8 @@ def load_backbone(path: pathlib.Path):
         else:
             backbone = keras.saving.load_model(path, compile=False)
     except Exception as error:  # what Keras raises for a damaged file depends on the damage
-        raise InputError(f"{path}: not a readable keras-hub model: {error}".splitlines()[0]) from error
+        of = f" ({CONFIG}, {WEIGHTS})" if path.is_dir() else ""
+        raise InputError(f"{path}: not a readable keras-hub model{of}: {error}".splitlines()[0]) from error
     if not isinstance(backbone, keras_nlp.models.BertBackbone):
         raise InputError(f"{path}: must hold a BertBackbone. Received: {type(backbone).__name__}")
     return backbone

@@ -5,7 +5,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +16,11 @@ from model.checkpoints.sentence_transformers import Sentences
 from model.checkpoints.tokenizer_files import CheckpointTokenizer
 from model.encoder import BertEncoder
 from model.encoder.heads import Head, chosen
+from model.settings import CheckpointFormat
 from preprocessing.errors import InputError
 
-Format = Literal["google", "huggingface", "keras-hub", "ours"]
 # Each has `read`, `write`, `vocab_file` and `tokenizer`.
-_MODULES: dict[Format, Any] = {
+_MODULES: dict[CheckpointFormat, Any] = {
     "google": google,
     "huggingface": huggingface,
     "keras-hub": keras_hub,
@@ -43,12 +43,12 @@ Vocab = PathLike | Sequence[str] | CheckpointTokenizer | None
 log = logging.getLogger(__name__)
 
 
-def recognise(path: PathLike) -> Format:
+def recognise(path: PathLike) -> CheckpointFormat:
     """The format of the checkpoint at `path` (a folder, a file of it, or google's prefix)."""
     return _locate(pathlib.Path(path))[0]
 
 
-def _locate(path: pathlib.Path) -> tuple[Format, pathlib.Path]:
+def _locate(path: pathlib.Path) -> tuple[CheckpointFormat, pathlib.Path]:
     if path.suffix == ".keras" and path.is_file():
         return "keras-hub", path
     if path.is_dir():
@@ -208,7 +208,7 @@ def save_google(encoder: BertEncoder, prefix: PathLike, vocab: Vocab = None, low
 
 
 def save_as(
-    kind: Format, encoder: BertEncoder, folder: PathLike, vocab: Vocab = None, lower_case: bool | None = None
+    kind: CheckpointFormat, encoder: BertEncoder, folder: PathLike, vocab: Vocab = None, lower_case: bool | None = None
 ) -> None:
     """Writes a checkpoint of the given format into `folder`."""
     place = pathlib.Path(folder) / google.PREFIX if kind == "google" else pathlib.Path(folder)

@@ -58,9 +58,16 @@ class Pretraining:
     def curves(self):
         masked = (
             Curve("Masked-token loss (nats)", "masked_lm_loss", "unigram_loss", "unigram distribution"),
-            Curve("Masked-token accuracy", "masked_lm_accuracy", "commonest_token_accuracy", "commonest token"),
+            Curve(
+                "Masked-token accuracy",
+                "masked_lm_accuracy",
+                "commonest_token_accuracy",
+                "commonest token",
+                shown="masked accuracy",
+            ),
         )
-        return (*masked, Curve("Next-sentence accuracy", "next_sentence_accuracy")) if self.next_sentence else masked
+        following = Curve("Next-sentence accuracy", "next_sentence_accuracy", shown="next accuracy")
+        return (*masked, following) if self.next_sentence else masked
 
     def check(self, settings, examples, transform):
         require(
@@ -72,6 +79,13 @@ class Pretraining:
             raise InputError(
                 f"{examples.files[0]}: the examples must have masked tokens to predict. Received: none; they were "
                 "written with masking none, which is for masking at training time"
+            )
+        alone = not examples.sums[features.SEGMENT_IDS] and not examples.sums[features.NEXT_SENTENCE_LABELS]
+        if self.next_sentence and alone:
+            raise InputError(
+                f"{examples.files[0]}: the examples must be pairs of sentences for the next-sentence loss. Received: "
+                "one segment and one label in all of them, as pairs none writes them; train with --no-next-sentence "
+                "(next_sentence false)"
             )
 
     def totals(self, batch):

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.encoder import BertEncoder
+from model.encoder.heads import Head
 from model.settings import TrainingSettings
 from preprocessing import batches, features
 
@@ -21,12 +22,16 @@ Sums = Mapping[str, tf.Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A panel of the plot: a figure by step, and dotted, with its label, a held-out figure that needs no model."""
+    """A panel of the plot: a figure by step, and dotted, with its label, a held-out figure that needs no model.
+
+    `shown` is the figure's name on the line that tells how far training is, where it stands there.
+    """
 
     title: str
     figure: str
     baseline: str | None = None
     label: str | None = None
+    shown: str | None = None
 
 
 class Task(Protocol):
@@ -34,7 +39,7 @@ class Task(Protocol):
     token (`input_mask` 0) only fills its batch and must count nowhere. What returns tensors is traced into graphs."""
 
     @property
-    def heads(self) -> Sequence[Any]:
+    def heads(self) -> Sequence[Head | str]:
         """The heads that it needs, as `BertEncoder` takes them."""
 
     @property
@@ -59,7 +64,7 @@ class Task(Protocol):
 
     @property
     def curves(self) -> Sequence[Curve]:
-        """What the plot of a run shows, beside the learning rate."""
+        """What the plot of a run shows, beside the learning rate; and the line of its progress, beside the loss."""
 
     def check(
         self, settings: TrainingSettings, examples: batches.Examples, transform: batches.Transform | None

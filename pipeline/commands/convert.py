@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import pathlib
+from typing import get_args
 
 import click
 
+from model.settings import CheckpointFormat
 from preprocessing import storage
 from preprocessing.errors import InputError
 
@@ -15,7 +17,7 @@ TOLERANCE = 1e-5  # of outputs; the weights are the same bits, but sums may be o
 @click.command()
 @click.option("--input", "source", required=True, metavar="PATH", help="A folder, a file of it, or google's prefix.")
 @click.option("--output", required=True, metavar="DIR", help="Folder to write; must be new or empty.")
-@click.option("--to", required=True, type=click.Choice(["google", "huggingface", "keras-hub", "ours"]))
+@click.option("--to", required=True, type=click.Choice(get_args(CheckpointFormat)))
 @click.option("--ignore", multiple=True, metavar="PATTERN", help="Arrays to leave out, for example 'classifier.*'.")
 def command(source, output, to, ignore):
     """Convert a checkpoint; the input's format is recognised.

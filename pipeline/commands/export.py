@@ -1,6 +1,10 @@
 """`bert export`: any checkpoint becomes the next version of a served model."""
 
+from typing import get_args
+
 import click
+
+from serving.settings import Pooling, Precision
 
 
 @click.command()
@@ -14,15 +18,15 @@ import click
 )
 @click.option(
     "--embedding",
-    type=click.Choice(["mean", "cls", "max", "pooler"]),
+    type=click.Choice(get_args(Pooling)),
     help="By default as the checkpoint's sentence-transformers files say, or mean.",
 )
 @click.option(
     "--unit-length/--any-length", default=None, help="Divide embeddings by their length; by default as for --embedding."
 )
 @click.option("--top-k", default=10, show_default=True, help="Candidates per [MASK].")
-@click.option("--weights", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--compute", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--weights", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
+@click.option("--compute", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(model, output, name, vocab, lower_case, as_json, **settings):
     """Write BASE/NAME/N, the next version of a SavedModel that takes raw text.

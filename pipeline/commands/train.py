@@ -3,12 +3,15 @@
 import json
 import os
 import pathlib
+from typing import get_args
 
 import click
 
+from model.settings import OptimizerName, Precision
 from pipeline import terminal
 from preprocessing import storage
 from preprocessing.errors import InputError
+from preprocessing.settings import Masking
 
 
 @click.command("train")
@@ -32,16 +35,16 @@ from preprocessing.errors import InputError
 @click.option("--recompute", is_flag=True, help="Keep less for the backward pass: less memory, more time, same result.")
 @click.option("--learning-rate", type=float, default=1e-4, show_default=True)
 @click.option("--warmup-steps", type=int, help="By default a tenth of the steps.")
-@click.option("--optimizer", type=click.Choice(["adamw", "lamb", "sgd"]), default="adamw", show_default=True)
+@click.option("--optimizer", type=click.Choice(get_args(OptimizerName)), default="adamw", show_default=True)
 @click.option(
     "--bias-correction", is_flag=True, help="Of AdamW and LAMB; steadier when the warm-up is below some thousand steps."
 )
-@click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True
-)
+@click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--phase", "phases", multiple=True, metavar="LENGTH:STEPS", help="Repeat it: 128:900 and 512:100, say.")
 @click.option(
-    "--masking", type=click.Choice(["token", "whole-word", "ngram"]), help="Mask anew in each epoch; unmasked examples."
+    "--masking",
+    type=click.Choice([kind for kind in get_args(Masking) if kind != "none"]),
+    help="Mask anew in each epoch; unmasked examples.",
 )
 @click.option(
     "--next-sentence/--no-next-sentence",
@@ -68,12 +71,13 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
     encoder_settings = _encoder_settings(config, vocab_size)
     train_files = [file for pattern in examples for file in files.find_files(pattern)]
     eval_files = files.find_files(held_out) if held_out else []
+    task = Pretraining(next_sentence=settings.next_sentence)
     native_log = terminal.native_log(_writable(output) / "native.log")
     with native_log, terminal.Progress("Training", total=steps, unit="steps") as progress:
         result = training.train(
             encoder_settings,
             settings,
-            task=Pretraining(next_sentence=settings.next_sentence),
+            task=task,
             train_files=train_files,
             eval_files=eval_files,
             output=output,
@@ -82,7 +86,9 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
             init=init,
             transform=_masking(masking, vocab, settings.seed) if masking else None,
             masking=masking,
-            report=lambda step, total, figures: progress.update(step, **terminal.training_figures(figures)),
+            report=lambda step, total, figures: progress.update(
+                step, **terminal.training_figures(figures, task.curves)
+            ),
         )
     for name, value in result.metrics.items():
         click.echo(f"{name.replace('_', ' '):26} {value:.4f}")

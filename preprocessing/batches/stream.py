@@ -36,7 +36,7 @@ class Examples:
     spec: features.Spec
     axes: Mapping[str, int]  # length of each axis of the spec
     count: int
-    sums: Mapping[str, float]  # of all values of each feature that is no integer: weights, say
+    sums: Mapping[str, float]  # of all values of each feature: weights, say
     arrays: Mapping[str, np.ndarray]  # name -> [count, length]; empty when they do not fit in memory
 
     def batches(
@@ -192,7 +192,7 @@ def open_examples(
     bounds = dict(axes) if vocab_size is None else {**axes, features.VOCABULARY: vocab_size}
     kept: list[dict[str, np.ndarray]] | None = []
     count = size = 0
-    sums = {name: 0.0 for name, feature in spec.features.items() if feature.stored == "float32"}
+    sums = dict.fromkeys(spec.features, 0.0)
     for file in files:
         for first, chunk in example_files.chunks(file, spec, axes):
             example_files.check(file, first, chunk, spec, bounds)

@@ -31,7 +31,7 @@ def bits(keys: npt.ArrayLike, counters: npt.ArrayLike) -> Keys:
 
 def uniform(keys: npt.ArrayLike, counters: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Uniform in [0, 1), with 53 random bits."""
-    return (bits(keys, counters) >> _S11) * 2.0**-53
+    return (bits(keys, counters) >> _S11) * np.float64(2.0**-53)
 
 
 def below(draws: npt.NDArray[np.float64], bound: npt.ArrayLike) -> npt.NDArray[np.int64]:

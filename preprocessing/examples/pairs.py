@@ -94,9 +94,9 @@ def make_pairs(pool: Pool, rows: Ints, copy: int, settings: ExampleSettings) -> 
     b_row = row.copy()
     if settings.pairs == "next-sentence":
         random = np.flatnonzero(b_end < 0)
-        at = np.repeat(draw_ends - counts, per_document)[random] + ordinal[random]
+        draw = np.repeat(draw_ends - counts, per_document)[random] + ordinal[random]
         b_row[random], b_start[random], b_end[random] = _random_next(
-            pool, row[random], draws[at, 2:], (target - (a_end - a_start))[random]
+            pool, row[random], draws[draw, 2:], (target - (a_end - a_start))[random]
         )
         label[random] = 1
     elif settings.pairs == "sentence-order":

@@ -41,7 +41,7 @@ class TokenizedDocuments:
             return
         sentence_ends = np.concatenate([[0], np.cumsum(self.sentence_counts, dtype=np.int64)])
         token_ends = np.concatenate([[0], np.cumsum(self.sentence_lengths, dtype=np.int64)])
-        starts = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1)).tolist()
+        starts = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist()]
         for start, end in zip(starts, [*starts[1:], len(labels)], strict=True):
             first, last = sentence_ends[start], sentence_ends[end]
             yield (

@@ -15,6 +15,8 @@ Shapes: N strings, C code points of all of them, U different ones among them.
 """
 
 import functools
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -38,9 +40,13 @@ CHINESE = (  # google's list: CJK ideographs, without kana and Hangul
     (0x2F800, 0x2FA1F),
 )
 ASCII_PUNCTUATION = ((33, 47), (58, 64), (91, 96), (123, 126))
-# Of Unicode 13, the version of all here, the C++ ops (Unicode 12) lack these.
+# Of Unicode 13, the version of all here, the C++ ops of TensorFlow 2.16 (Unicode 12) lack these.
 _PUNCTUATION_UNKNOWN_TO_OPS = "\u2e52\U00010ead\U0001145a\U00011944\U00011945\U00011946"
 _COMPOSED_UNKNOWN_TO_OPS, _ITS_DECOMPOSITION = "\U00011938", "\U00011935\U00011930"
+# What later versions assign, the ops of TensorFlow 2.21 (Unicode 16) decompose or take for punctuation. These stand for
+# such characters in tokens; no version assigns them.
+_SUBSTITUTES = (0xE1000, 0xEFFFC)
+_SYMBOLS = 0x1F000  # from there on no letters, marks and punctuation come, but emoji and ideographs
 _PLANES = range(0x10000, 0x110000, 0x10000)
 _LARGEST_EXPANSION = 3  # characters that one character becomes under lower, NFD and drop Mn (Hangul syllables)
 
@@ -97,18 +103,49 @@ _NOTHING_TO_FOLD += [(0x20A0, 0x20BF), (0x3003, 0x3029), (0xFF01, 0xFF20)]
 
 
 @functools.lru_cache(maxsize=1)
+def _later() -> list[tuple[int, int]]:
+    """Characters that the ops may know and we do not, and those that stand for them."""
+    found = [(first, last) for first, last in ranges(unicode_table.UNASSIGNED) if first < _SYMBOLS]
+    for hole_first, hole_last in [*CHINESE, *_codes(RESERVED)]:
+        parts = [
+            part
+            for first, last in found
+            for part in ((first, min(last, hole_first - 1)), (max(first, hole_last + 1), last))
+        ]
+        found = [(first, last) for first, last in dict.fromkeys(parts) if first <= last]
+    return [*found, _SUBSTITUTES]
+
+
+@functools.lru_cache(maxsize=1)
 def _known() -> str:
-    """Pattern of strings without characters to drop or that the ops lack, and without invalid bytes."""
+    """Pattern of strings of nothing to drop, nothing that some op lacks or knows too well, and no invalid bytes."""
     lacking = _codes(_PUNCTUATION_UNKNOWN_TO_OPS + _COMPOSED_UNKNOWN_TO_OPS)
-    return _class([*_dropped(), *lacking, (0xD800, 0xDFFF)], negated=True) + "*"
+    return _class([*_dropped(), *lacking, *_later(), (0xD800, 0xDFFF)], negated=True) + "*"
+
+
+def substitutes(vocab: Iterable[str]) -> dict[int, int]:
+    """{character: what stands for it} of the characters in a vocabulary that the ops may not see, by code point."""
+    later = re.compile(f"[{''.join(f'{chr(first)}-{chr(last)}' for first, last in _later())}]")
+    found = sorted(set(later.findall(" ".join(vocab))))
+    return {ord(character): _SUBSTITUTES[0] + index for index, character in enumerate(found)}
 
 
 class Normalizer:
-    """Cleans texts; graph-compatible. Words of more than `longest_word` characters become unknown."""
+    """Cleans texts; graph-compatible. Words of more than `longest_word` characters become unknown.
 
-    def __init__(self, lower_case: bool, longest_word: int = MAX_WORD_CHARACTERS):
+    With the `substitutes` of a vocabulary, what this version of Unicode has not assigned is replaced by them, or is
+    unknown: so the text is one for the tokenizer's op. Without, it is one to be read.
+    """
+
+    def __init__(
+        self,
+        lower_case: bool,
+        longest_word: int = MAX_WORD_CHARACTERS,
+        substitutes: dict[int, int] | None = None,
+    ):
         self.lower_case = lower_case
         self._longest_word = longest_word
+        self._substitutes = substitutes
         bound = longest_word // _LARGEST_EXPANSION if lower_case else longest_word
         self._plain = _bounded_words(_class(_NOTHING_TO_FOLD), _class(_BREAKS), longest_word)
         self._short_words = _bounded_words(_class(_BREAKS, negated=True), _class(_BREAKS), bound)
@@ -124,7 +161,7 @@ class Normalizer:
 
     def align(self, texts: tf.Tensor) -> Aligned:
         """The same as `normalize`, with the alignment; several times slower."""
-        return _take_apart(texts, self.lower_case, self._longest_word)
+        return _take_apart(texts, self.lower_case, self._longest_word, self._substitutes)
 
     def words(self, texts: tf.Tensor) -> tf.Tensor:
         """String [N] -> string [N], the words that WordPiece gets, with blanks between them."""
@@ -146,7 +183,7 @@ class Normalizer:
         return self._fold_or(tf.where(is_valid, cleaned, texts), self._normalize_rare)
 
     def _normalize_rare(self, texts):
-        return _take_apart(texts, self.lower_case, self._longest_word).texts
+        return self.align(texts).texts
 
     def _fold_or(self, texts, otherwise):
         """Folds the ordinary texts; `otherwise(texts)` for the others."""
@@ -171,7 +208,7 @@ class Normalizer:
         return tf.cond(tf.size(rows) > 0, replace, lambda: otherwise)
 
 
-def _take_apart(texts: tf.Tensor, lower_case: bool, longest_word: int) -> Aligned:
+def _take_apart(texts: tf.Tensor, lower_case: bool, longest_word: int, substitutes: dict[int, int] | None) -> Aligned:
     """Normalizes by code points, each with the index of the original character that it comes from."""
     # The op takes noncharacters for errors.
     texts = tf.strings.regex_replace(texts, _class([(0xFDD0, 0xFDEF), (0xFFFE, 0xFFFF)]), UNKNOWN)
@@ -196,7 +233,8 @@ def _take_apart(texts: tf.Tensor, lower_case: bool, longest_word: int) -> Aligne
     pieces = tf.strings.unicode_encode(different[:, tf.newaxis], "UTF-8")
     if lower_case:
         pieces = tf.strings.regex_replace(pieces, _COMPOSED_UNKNOWN_TO_OPS, _ITS_DECOMPOSITION)
-        pieces = text.normalize_utf8(pieces, "NFD")
+        is_later = tf.strings.regex_full_match(pieces, _class(_later()))
+        pieces = tf.where(is_later, pieces, text.normalize_utf8(pieces, "NFD"))
     pieces = tf.strings.regex_replace(pieces, f"([{_PUNCTUATION_UNKNOWN_TO_OPS}])", r" \1 ")
     expanded = tf.gather(tf.strings.unicode_decode(pieces, "UTF-8"), index_C)
     code_C = expanded.values
@@ -207,6 +245,8 @@ def _take_apart(texts: tf.Tensor, lower_case: bool, longest_word: int) -> Aligne
         code_C = tf.boolean_mask(*_reorder(code_C, ~is_mark_C, row_C))
         row_C, start_C, end_C = (tf.boolean_mask(values, ~is_mark_C) for values in (row_C, start_C, end_C))
     code_C = _mark_long_words(code_C, row_C, longest_word)
+    if substitutes is not None:
+        code_C = _substitute(code_C, substitutes)
 
     length_C = _utf8_length(code_C)
     row_lengths = tf.math.unsorted_segment_sum(length_C, row_C, count)
@@ -216,6 +256,11 @@ def _take_apart(texts: tf.Tensor, lower_case: bool, longest_word: int) -> Aligne
         starts=tf.gather(start_C, _repeat(length_C)),
         ends=tf.gather(end_C, _repeat(length_C)),
     )
+
+
+def _substitute(code_C, substitutes):
+    unknown_C = tf.where(_matches(code_C, _class(_later())), ord(UNKNOWN_4_BYTES), code_C)
+    return _look_up(code_C, list(substitutes), list(substitutes.values()), unknown_C) if substitutes else unknown_C
 
 
 def row_ids(row_splits):

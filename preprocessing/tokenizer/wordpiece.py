@@ -25,6 +25,7 @@ from preprocessing.tokenizer.normalization import (
     UNKNOWN_4_BYTES,
     Normalizer,
     row_ids,
+    substitutes,
 )
 
 # Stand for added tokens in a text; not assigned either.
@@ -75,9 +76,10 @@ class BertTokenizer:
         ids = vocab_file.ids(self.vocab)
         self.unk_id, self.cls_id, self.sep_id = (ids[token] for token in (UNK, CLS, SEP))
         self.pad_id, self.mask_id = ids.get(PAD, 0), ids.get(MASK)  # google pads with 0 whatever that is
-        special = {token for token in ids if token in SPECIAL_TOKENS or re.fullmatch(r"\[unused\d+\]", token)}
+        special = {token for token in ids if token in SPECIAL_TOKENS or re.fullmatch(r"\[unused[0-9]+\]", token)}
         self.ordinary_ids = np.array(sorted(ids[token] for token in ids.keys() - special), np.int32)
-        self._normalizer = Normalizer(lower_case, longest_word)
+        moved = substitutes(self.vocab)
+        self._normalizer = Normalizer(lower_case, longest_word, moved)
         # Ids behind the vocabulary's end, by what stands in the text for a token; longer tokens are looked for first.
         masked = self.unk_id if self.mask_id is None else self.mask_id
         self._signs = {MASK_SIGN: masked, SEP_SIGN: self.sep_id} if special_tokens_in_text else {}
@@ -88,7 +90,7 @@ class BertTokenizer:
         )
         with tf.init_scope():  # the model is a constant of whatever graph uses it, not of the one it was made in
             self._wordpiece = text.FastWordpieceTokenizer(
-                _reachable(self.vocab) + list(self._signs),
+                [token.translate(moved) for token in _reachable(self.vocab)] + list(self._signs),
                 max_bytes_per_word=4
                 * max(MAX_WORD_CHARACTERS, longest_word),  # never binds: the normalizer has seen to
                 token_out_type=tf.int32,

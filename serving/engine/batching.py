@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from serving.engine.loaded_model import Signature
+from serving.engine.loaded_model import LoadedSignature
 from serving.engine.settings import BatchingSettings
 from serving.protocol.errors import Code, RequestError
 
@@ -37,7 +37,7 @@ class _Waiting:
 
 
 class _Queue:
-    def __init__(self, signature: Signature):
+    def __init__(self, signature: LoadedSignature):
         self.signature = signature
         self.waiting: list[_Waiting] = []
         self.rows = 0
@@ -75,20 +75,20 @@ class Batcher:
     """
 
     def __init__(
-        self, settings: BatchingSettings, observe: Callable[[Signature, int], None] = lambda signature, rows: None
+        self, settings: BatchingSettings, observe: Callable[[LoadedSignature, int], None] = lambda signature, rows: None
     ):
         self._settings = settings
         self._observe = observe
         self._threads = concurrent.futures.ThreadPoolExecutor(settings.num_batch_threads, "batch")
         self._idle = settings.num_batch_threads
-        self._queues: dict[Signature, _Queue] = {}  # those in which someone waits
+        self._queues: dict[LoadedSignature, _Queue] = {}  # those in which someone waits
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting_rows(self) -> int:
         return sum(queue.rows for queue in self._queues.values())
 
-    async def run(self, signature: Signature, inputs: Arrays, rows: int) -> dict[str, np.ndarray]:
+    async def run(self, signature: LoadedSignature, inputs: Arrays, rows: int) -> dict[str, np.ndarray]:
         """The outputs for checked inputs. Raises RequestError, at once where the queue is full."""
         size = self._settings.max_batch_size
         bound = self._settings.max_enqueued_batches * size
@@ -122,7 +122,7 @@ class Batcher:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _enqueue(self, signature: Signature, inputs: Arrays, rows: int) -> asyncio.Future:
+    def _enqueue(self, signature: LoadedSignature, inputs: Arrays, rows: int) -> asyncio.Future:
         answer = asyncio.get_running_loop().create_future()
         queue = self._queues.setdefault(signature, _Queue(signature))
         rows = max(rows, 1)  # an empty request is one too
@@ -185,7 +185,7 @@ def _lengths(inputs: Arrays, rows: int) -> np.ndarray:
     return np.array([sum(map(len, row)) for row in zip(*texts, strict=True)] or [0] * rows)
 
 
-def _answers(signature: Signature, requests: Sequence[Arrays]) -> list[dict[str, np.ndarray] | Exception]:
+def _answers(signature: LoadedSignature, requests: Sequence[Arrays]) -> list[dict[str, np.ndarray] | Exception]:
     """One answer or error per request. When a batch fails, its requests are run one by one: one that the model refuses
     must not spoil the others."""
     try:

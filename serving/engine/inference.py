@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from serving.engine.batching import Batcher
-from serving.engine.loaded_model import Signature, asked_for
+from serving.engine.loaded_model import LoadedSignature, asked_for
 from serving.engine.models import Models
 from serving.engine.settings import Limits
 from serving.protocol.errors import Code, RequestError
@@ -19,12 +19,14 @@ class Inference:
         self.limits = limits
         self._batcher = batcher
 
-    def signature(self, model: str, version: int | None = None, label: str | None = None, name: str = "") -> Signature:
+    def signature(
+        self, model: str, version: int | None = None, label: str | None = None, name: str = ""
+    ) -> LoadedSignature:
         """Raises RequestError."""
         return self.models.find(model, version, label).signature(name)
 
     async def run(
-        self, signature: Signature, inputs: Mapping[str, np.ndarray], wanted: Collection[str] = ()
+        self, signature: LoadedSignature, inputs: Mapping[str, np.ndarray], wanted: Collection[str] = ()
     ) -> dict[str, np.ndarray]:
         """The outputs that are wanted (all if none is named). Raises RequestError for inputs that are not the
         signature's, for outputs that it does not have, and beyond the bounds."""

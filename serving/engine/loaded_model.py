@@ -67,7 +67,7 @@ class Spec:
         )
 
 
-class Signature:
+class LoadedSignature:
     """A function of a loaded model. `name`, `inputs`, `outputs` (name to Spec) and how it may be batched:
 
     - `has_batch`: axis 0 of all inputs and outputs is the batch.
@@ -178,7 +178,7 @@ class LoadedModel:
         self._object = tf.saved_model.load(loaded_from)
         described = _described(folder)
         self.signatures = {
-            key: Signature(self, key, function, described.get(key, {}))
+            key: LoadedSignature(self, key, function, described.get(key, {}))
             for key, function in self._object.signatures.items()
         }
         if not self.signatures:
@@ -191,7 +191,7 @@ class LoadedModel:
         if self._alias is not None:
             self._alias.cleanup()
 
-    def signature(self, name: str) -> Signature:
+    def signature(self, name: str) -> LoadedSignature:
         """Raises RequestError if there is none."""
         try:
             return self.signatures[name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY]

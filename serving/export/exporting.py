@@ -66,7 +66,8 @@ def export(
         signatures: those that are wanted; the encoder's heads and layers decide which of them there are.
 
     Returns: what `assets.extra/export.json` holds: `signatures`, `left_out` (name: reason), `settings`, `lower_case`,
-    `parameters`, `bytes`, `graph_bytes`, `custom_ops`, `load_seconds`, `first_answer_seconds`, `largest_difference`.
+    `parameters`, `warmup_records`, `warmup_left_out`, `bytes`, `graph_bytes`, `custom_ops`, `load_seconds`,
+    `first_answer_seconds`, `largest_difference`.
 
     Raises: InputError if the folder is taken, or if the SavedModel does not answer as the encoder does.
     """
@@ -205,7 +206,12 @@ def _write(encoder, tokenizer, folder, settings, report, signatures) -> dict:
     (folder / REPORT).write_text(json.dumps(figures, indent=2))
     golden_requests = [_golden(one, texts, request) for one in signatures for request in one.golden(texts)]
     (folder / golden.REQUESTS).write_text(json.dumps(golden_requests, ensure_ascii=False))
-    figures["warmup_records"] = warmup.write(folder, signatures, texts)
+    figures["warmup_records"], figures["warmup_left_out"] = warmup.write(folder, signatures, texts)
+    if figures["warmup_left_out"]:
+        report(
+            f"{figures['warmup_left_out']} warm-up requests are left out: a server runs {figures['warmup_records']}; "
+            "give fewer lengths or batch sizes"
+        )
     report("answering the golden requests in a fresh process")
     figures |= verify(folder)
     figures |= {

@@ -86,8 +86,8 @@ def _add_field(message, name, kind, number, repeated=False, package="bert.servin
 
 @functools.cache
 def model_server_config():
-    """The class of TensorFlow Serving's own ModelServerConfig, with the fields that its logging has got since the
-    package that we have: those of 2.20."""
+    """The class of TensorFlow Serving's own ModelServerConfig, with the fields that its logging has got up to 2.20,
+    whichever of them the package knows."""
     from google.protobuf import any_pb2
     from tensorflow_serving.config import (
         file_system_storage_path_source_pb2,
@@ -97,16 +97,16 @@ def model_server_config():
     )
 
     logging = descriptor_pb2.FileDescriptorProto.FromString(logging_config_pb2.DESCRIPTOR.serialized_pb)
-    logging.dependency.append(any_pb2.DESCRIPTOR.name)
-    task = logging.message_type.add(name="PerTaskSamplingConfig")
-    for number, (name, kind) in enumerate((("dc", "string"), ("task_index", "int32"), ("sampling_rate", "double")), 1):
-        _add_field(task, name, kind, number)
     messages = {message.name: message for message in logging.message_type}
-    for name, field, kind, repeated in (
-        ("SamplingConfig", "per_task_sampling_configs", "tensorflow.serving.PerTaskSamplingConfig", True),
-        ("LoggingConfig", "custom_logging_config", "google.protobuf.Any", False),
-    ):
-        _add_field(messages[name], field, kind, 3, repeated, package="")
+    if "PerTaskSamplingConfig" not in messages:
+        task = logging.message_type.add(name="PerTaskSamplingConfig")
+        for number, name, kind in ((1, "dc", "string"), (2, "task_index", "int32"), (3, "sampling_rate", "double")):
+            _add_field(task, name, kind, number)
+        kind = "tensorflow.serving.PerTaskSamplingConfig"
+        _add_field(messages["SamplingConfig"], "per_task_sampling_configs", kind, 3, repeated=True, package="")
+    if any_pb2.DESCRIPTOR.name not in logging.dependency:
+        logging.dependency.append(any_pb2.DESCRIPTOR.name)
+        _add_field(messages["LoggingConfig"], "custom_logging_config", "google.protobuf.Any", 3, package="")
     pool = descriptor_pool.DescriptorPool()
     for module in (any_pb2, log_collector_config_pb2, file_system_storage_path_source_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)

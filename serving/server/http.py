@@ -35,7 +35,7 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport):
         super().connection_made(transport)
-        transport.set_write_buffer_limits(0)  # writing pauses as soon as the client is behind
+        transport.set_write_buffer_limits(1)  # writing pauses as soon as the client is behind (0: for ever, over TLS)
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from serving.engine.loaded_model import Signature
+from serving.engine.loaded_model import LoadedSignature
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCIES = tuple(10 * 1.8**power for power in range(33))  # microseconds; TensorFlow Serving's
@@ -46,7 +46,7 @@ class Metrics:
         self._child(self._requests, model, status).inc()
         self._child(self._latency, model, "Predict", entrypoint).observe(1e6 * seconds)
 
-    def batch(self, signature: Signature, rows: int) -> None:
+    def batch(self, signature: LoadedSignature, rows: int) -> None:
         self._child(self._batches, signature.model.name, signature.name).observe(rows)
 
     def text(self, waiting_rows: int, versions: list[tuple[str, int]]) -> bytes:

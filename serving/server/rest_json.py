@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from serving.engine.loaded_model import Signature, Spec
+from serving.engine.loaded_model import LoadedSignature, Spec
 from serving.protocol.errors import Code, RequestError
 
 MAX_DEPTH = 32
@@ -40,7 +40,7 @@ def parse(body: bytes) -> dict:
     return request
 
 
-def inputs_of(request: Mapping[str, Any], signature: Signature) -> dict[str, np.ndarray]:
+def inputs_of(request: Mapping[str, Any], signature: LoadedSignature) -> dict[str, np.ndarray]:
     """The input arrays of a parsed request. Raises RequestError."""
     specs = signature.inputs
     if "inputs" in request:
@@ -152,7 +152,7 @@ def error(message: str) -> bytes:
 
 
 def _array(name: str, value: Any, spec: Spec | None) -> np.ndarray:
-    if spec is None:  # an unknown name: Signature.checked says so
+    if spec is None:  # an unknown name: LoadedSignature.checked says so
         return np.zeros(0, object)
     shape: list[int] = []
     level = value

@@ -15,8 +15,7 @@ VERSION = "13.0.0"
 PATH = pathlib.Path(__file__).parents[2] / "preprocessing" / "unicode_table.py"
 HEAD = f'''"""The characters of Unicode {VERSION}, made by `tests/golden/make_unicode_table.py`; not to be edited.
 
-Hexadecimal code points: `first-last` (inclusive) or one, ascending. A character that this version has not assigned is
-in none of the classes.
+Hexadecimal code points: `first-last` (inclusive) or one, ascending.
 """
 
 VERSION = "{VERSION}"
@@ -67,6 +66,7 @@ CLASSES = {
     "ACCENTED": ("whose canonical decomposition (NFD) has a mark; marks are so themselves", _has_accent),
     "SPACES": ("`str.isspace`, which is what `str.split`, `str.strip` and `\\\\s` take", str.isspace),
     "DECIMALS": ("`str.isdecimal`, which is `\\\\d`", str.isdecimal),
+    "UNASSIGNED": ("category Cn", lambda c: unicodedata.category(c) == "Cn"),
     "LETTERS": (
         "`str.isalnum` without the decimals; with them and `_`, `\\\\w`",
         lambda c: c.isalnum() and not c.isdecimal(),

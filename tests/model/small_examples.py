@@ -60,9 +60,13 @@ def examples(count: int, seed: int = 0, length: int = LENGTH) -> dict[str, np.nd
 
 def batch(count: int, seed: int = 0) -> dict[str, tf.Tensor]:
     """Examples as a training step takes them."""
+    return tensors(examples(count, seed))
+
+
+def tensors(arrays: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
     return {
         name: tf.constant(value, tf.float32 if value.dtype == np.float32 else tf.int32)
-        for name, value in examples(count, seed).items()
+        for name, value in arrays.items()
     }
 
 

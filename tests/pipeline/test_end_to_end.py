@@ -116,7 +116,9 @@ def test_the_examples_are_as_the_feature_contract_says(first_run):
     (path,) = home.glob("artifacts/MaskedExamplesGen/examples/*/vocab.txt")
     size = len(vocab_file.load(str(path)))
     expected = features.lengths(64, 10)
-    for record in records(home, "MaskedExamplesGen", "examples", "eval"):
+    found = records(home, "MaskedExamplesGen", "examples", "eval")
+    assert found
+    for record in found:
         values = {
             name: list((feature.float_list if name == features.MASKED_LM_WEIGHTS else feature.int64_list).value)
             for name, feature in record.features.feature.items()

@@ -105,16 +105,17 @@ def test_a_second_run_refuses_and_overwrites_when_told(tmp_path, vocab, text):
 
 
 def test_an_interrupted_run_leaves_nothing_that_looks_whole(tmp_path, vocab, text, monkeypatch):
-    output = tmp_path / "out"
+    output, begun = tmp_path / "out", []
 
     def stop(*_):
-        unfinished = [path for path in output.rglob("examples-*") if path.suffix == ".tfrecord"]
-        assert all(path.parent.name.startswith(".unfinished-") for path in unfinished)
+        begun.extend(path.relative_to(output) for path in output.rglob("examples-*"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tfrecord, "frame", stop)
     result = CliRunner().invoke(command, ["--input", text, "--vocab", vocab, "--output", str(output)])
     assert result.exit_code != 0
+    assert begun
+    assert all(path.parts[0].startswith(".unfinished-") for path in begun)
     assert names(output) == []
 
 

@@ -6,6 +6,8 @@ import warnings
 
 import pytest
 
+from model.tasks.pretraining import Pretraining
+from model.tasks.task import Curve
 from pipeline import terminal
 from tests.data import ROOT
 
@@ -38,6 +40,22 @@ def test_one_line_is_rewritten_on_a_terminal_and_the_last_state_is_shown():
     assert "\n" not in stream.getvalue()[:-1]
     assert stream.getvalue().count("\r") <= 3
     assert "999 documents" in stream.getvalue().split("\r")[-1]
+
+
+def test_the_line_of_training_shows_what_the_task_says():
+    measured = {"masked_lm_loss": 5.0, "learning_rate": 1e-3, "next_sentence_accuracy": 0.5, "loss": 6.0}
+    measured |= {"masked_lm_accuracy": 0.25, "tokens_per_second": 9.0, "gradient_norm": 1.0}
+    whole = terminal.training_figures(measured, Pretraining().curves)
+    assert list(whole.items()) == [
+        ("loss", 6.0),
+        ("masked accuracy", 0.25),
+        ("next accuracy", 0.5),
+        ("learning rate", 1e-3),
+        ("tokens/s", 9.0),
+    ]
+    assert whole.keys() - terminal.training_figures(measured, Pretraining(False).curves).keys() == {"next accuracy"}
+    other = [Curve("Accuracy", "accuracy", shown="right"), Curve("Loss", "loss")]
+    assert list(terminal.training_figures({"accuracy": 1.0, "loss": 2.0}, other)) == ["loss", "right"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (67.9, "1:07"), (3723, "1:02:03")])

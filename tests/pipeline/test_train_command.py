@@ -83,6 +83,16 @@ def test_the_case_is_that_of_the_examples(data, tmp_path):
     assert run(data, tmp_path / "odd", examples=path).exit_code == 0
 
 
+def test_single_sentences_with_the_next_sentence_loss(data, tmp_path):
+    arrays = small_examples.examples(32)
+    for name in (features.SEGMENT_IDS, features.NEXT_SENTENCE_LABELS):  # as --pairs none writes them
+        arrays[name] = np.zeros_like(arrays[name])
+    path = small_examples.write(tmp_path / "a.tfrecord", arrays)
+    with pytest.raises(InputError, match=r"a\.tfrecord: .*must be pairs of sentences.*train with --no-next-sentence"):
+        run(data, tmp_path / "run", examples=path)
+    assert run(data, tmp_path / "run", "--no-next-sentence", examples=path).exit_code == 0
+
+
 def test_masking_at_training_time(data, tmp_path):
     arrays = small_examples.examples(32)
     for name in features.PREDICTION_FEATURES:

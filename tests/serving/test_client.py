@@ -182,6 +182,28 @@ def test_what_is_no_answer_of_such_a_server(body, status):
                 call()
 
 
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("Content-Length: 1" + "0" * 40, "{}"),
+        ("Content-Length: 1" + "0" * 12, "{}"),
+        ("Content-Length: 3", "{}"),
+        ("Transfer-Encoding: chunked", "fffffffffffffff\r\n{}"),
+        ("Transfer-Encoding: chunked", "x\r\n{}"),
+    ],
+)
+def test_an_answer_that_ends_before_its_time(head, body):
+    def answer(connection, n):
+        connection.recv(65536)
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}".encode())
+        connection.close()
+
+    with listening(answer) as address, Client(address, timeout=5, tries=1) as client:
+        with pytest.raises(RequestError) as error:
+            client.versions()
+        assert error.value.code in (Code.UNAVAILABLE, Code.UNKNOWN)
+
+
 def test_one_deadline_over_all_tries():
     """A connection that was kept open and is dead is tried anew, with what is left of the time."""
 

@@ -139,6 +139,26 @@ class TestEveryHead:
         assert {name: array.shape for name, array in arrays.items()} == shapes
         assert {names.part_of(array.google) for array in head.arrays} == {head.name}
 
+    def test_a_gradient_reaches_all_its_arrays(self, head):
+        encoder = self.encoder(head)
+        variables = [weight.value for weight in getattr(encoder, head.name).trainable_variables]
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(self.logits(head, encoder) ** 2)
+        assert len(variables) == len(head.arrays)
+        for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+            assert np.abs(gradient).max() > 0, variable.name
+
+    def test_what_is_made_without_it_begins_the_same(self, head):
+        """However many heads there come to be, a seed gives pretraining the weights that it gave."""
+        without = []
+        for more in ((), (head,)):
+            keras.utils.set_random_seed(5)
+            encoder = BertEncoder(SETTINGS, [*heads.PRETRAINING, *more])
+            without.append({weight.path: weight.numpy() for weight in encoder.weights if head.name not in weight.path})
+        assert without[0].keys() == without[1].keys()
+        for path, value in without[0].items():
+            np.testing.assert_array_equal(value, without[1][path], err_msg=path)
+
     @pytest.mark.parametrize("kind", checkpoints.FORMATS)
     def test_every_format_keeps_it(self, head, kind, tmp_path):
         encoder, told = self.encoder(head), []

@@ -4,16 +4,10 @@ import tensorflow as tf
 
 from model.encoder import BertEncoder
 from model.tasks import pretraining
-from model.tasks.pretraining import Pretraining, filled_masks
+from model.tasks.pretraining import filled_masks
 from preprocessing import features
 from tests.model import small_examples
 from tests.model.encoder.test_operations import negative_log_likelihood
-
-TASK = Pretraining()
-
-
-def test_no_figures_where_nothing_was_counted():
-    assert all(np.isnan(value) for value in TASK.figures(dict.fromkeys(TASK.sum_names, 0.0)).values())
 
 
 def test_masked_loss_counts_weighted_predictions_only():
@@ -26,16 +20,6 @@ def test_masked_loss_counts_weighted_predictions_only():
     assert float(total) == float(pretraining.masked_lm(encoder, outputs, changed)[0])
     nothing = batch | {features.MASKED_LM_WEIGHTS: tf.zeros_like(batch[features.MASKED_LM_WEIGHTS])}
     assert float(pretraining.masked_lm(encoder, outputs, nothing)[0]) == 0.0
-
-
-def test_filling_examples_do_not_count():
-    batch = small_examples.batch(4)
-    filled = {name: tf.pad(value, [[0, 2], [0, 0]]) for name, value in batch.items()}
-    logits = tf.random.stateless_normal([6, 2], [1, 2])
-    for found, expected in zip(
-        pretraining.next_sentence(logits, filled), pretraining.next_sentence(logits[:4], batch), strict=True
-    ):
-        np.testing.assert_allclose(found, expected)
 
 
 def test_losses_at_the_predicted_positions_are_those_of_the_whole():

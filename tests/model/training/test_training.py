@@ -22,6 +22,7 @@ from preprocessing import features, storage
 from preprocessing.errors import InputError
 from tests.data import ROOT
 from tests.model import small_examples
+from tests.model.tasks import test_every_task
 
 GOLDEN = ROOT / "tests" / "golden" / "training_curve.json"
 SETTINGS = TrainingSettings(
@@ -359,78 +360,29 @@ def test_a_malformed_tf_config(monkeypatch, text):
         devices.is_chief()
 
 
-TWO_DEVICES = """
-import sys
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from tests.model import test_training
-test_training.train_few_steps(*sys.argv[1:], recompute=True)  # that must not matter either
-"""
-
-
-def train_few_steps(examples, folder, **values):
-    """Six steps with SGD and with AdamW, on all devices there are; leaves the weights in the folder."""
-    for name in ("sgd", "adamw"):
-        result = training.train(
-            small_examples.encoder_settings(dropout=0.0, attention_dropout=0.0),
-            settings(steps=6, batch_size=8, optimizer=name, warmup_steps=0, accumulate=2, **values),
-            task=Pretraining(),
-            train_files=[examples],
-            output=f"{folder}/{name}",
-        )
-        np.savez(f"{folder}/{name}.npz", *[weight.numpy() for weight in result.encoder.weights])
-
-
-def test_two_devices_give_the_weights_of_one(files, tmp_path):
-    """In particular: nothing is summed over devices twice."""
-    (examples,) = files["train_files"]
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-    two = subprocess.Popen(
-        [sys.executable, "-c", TWO_DEVICES, examples, str(tmp_path / "two")],
-        cwd=GOLDEN.parents[2],
-        stderr=subprocess.PIPE,
-    )
-    train_few_steps(examples, tmp_path / "one")
-    _, errors = two.communicate()
-    assert two.returncode == 0, errors.decode()[-2000:]
-    for name, tolerance in (("sgd", 1e-6), ("adamw", 1e-5)):
-        one, both = (np.load(tmp_path / folder / f"{name}.npz") for folder in ("one", "two"))
-        for array in one.files:
-            np.testing.assert_allclose(one[array], both[array], atol=tolerance, rtol=0, err_msg=f"{name} {array}")
-
-
 @pytest.mark.long
-def test_two_workers_give_the_weights_of_one(files, tmp_path):
+def test_two_workers_give_the_weights_of_one(tmp_path):
     """Two processes that find each other by TF_CONFIG; the first one writes."""
-    (examples,) = files["train_files"]
     ports = []
     for _ in range(2):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             ports.append(f"localhost:{free.getsockname()[1]}")
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
+    call = f"train_few_steps(pathlib.Path({str(tmp_path / 'two')!r}))"
+    script = f"import pathlib; from tests.model.tasks import test_every_task; test_every_task.{call}"
     workers = []
     for index in range(2):
         cluster = {"cluster": {"worker": ports}, "task": {"type": "worker", "index": index}}
-        script = (
-            f"from tests.model import test_training as t; t.train_few_steps({examples!r}, {str(tmp_path / 'two')!r})"
-        )
         with open(tmp_path / f"worker{index}.log", "wb") as log:
             environment = os.environ | {"TF_CONFIG": json.dumps(cluster)}
             workers.append(
                 subprocess.Popen([sys.executable, "-c", script], cwd=GOLDEN.parents[2], env=environment, stderr=log)
             )
-    train_few_steps(examples, tmp_path / "one")
+    test_every_task.train_few_steps(tmp_path / "one")
     try:
         for index, worker in enumerate(workers):
             assert worker.wait(240) == 0, (tmp_path / f"worker{index}.log").read_text()[-3000:]
     finally:
         for worker in workers:
             worker.kill()
-    for name, tolerance in (("sgd", 1e-6), ("adamw", 1e-5)):
-        one, both = (np.load(tmp_path / folder / f"{name}.npz") for folder in ("one", "two"))
-        for array in one.files:
-            np.testing.assert_allclose(one[array], both[array], atol=tolerance, rtol=0, err_msg=f"{name} {array}")
+    test_every_task.assert_same_few_steps(tmp_path / "one", tmp_path / "two")

@@ -46,8 +46,8 @@ def ids(dataset, count=None):
 
 def test_opening_counts_and_measures(examples):
     assert (examples.count, examples.axes) == (87, {"L": 16, "P": 3})
-    weights = [numbered(count)[features.MASKED_LM_WEIGHTS].sum() for count in (50, 37)]
-    assert examples.sums == {features.MASKED_LM_WEIGHTS: sum(weights)}
+    written = (numbered(50), numbered(37, first=50))
+    assert examples.sums == {name: sum(arrays[name].sum() for arrays in written) for name in features.ALL_FEATURES}
 
 
 def test_each_epoch_holds_each_example_once_in_another_order(examples):

@@ -309,7 +309,9 @@ class TestEncoding:
             "a": np.full((len(values), 2), floats, np.float32),
             "flag": np.ones((len(values), 1), np.int32),
         }
-        for row, serialized in enumerate(encoding.serialize(columns)):
+        found = list(encoding.serialize(columns))
+        assert len(found) == len(values)
+        for row, serialized in enumerate(found):
             wanted = tf.train.Example()
             wanted.features.feature["b_numbers"].int64_list.value.extend(values[row])
             wanted.features.feature["a"].float_list.value.extend([floats] * 2)

@@ -19,7 +19,7 @@ CHINESE_RANGES = (
     ("\uf900", "\ufaff"),
     ("\U0002f800", "\U0002fa1f"),
 )
-UNASSIGNED = "\u0378"
+NEVER_ASSIGNED = "\uffff"
 
 
 @functools.cache
@@ -76,14 +76,14 @@ def fold(word):
 
 def lower(text):
     """`str.lower` of the table's version: letters that came later have no case, and are none to a sigma beside them."""
-    known = members(unicode_table.LETTERS, unicode_table.DECIMALS, unicode_table.MARKS)
-    later = [
-        c for c in text if c == UNASSIGNED or (c not in known and (c.isalnum() or unicodedata.category(c) == "Mn"))
-    ]
-    for character in set(later):
-        text = text.replace(character, UNASSIGNED)
+    later = [character for character in text if character in members(unicode_table.UNASSIGNED)]
+    if not later:
+        return text.lower()
+    hidden = str.maketrans(dict.fromkeys(later, NEVER_ASSIGNED))
     given = iter(later)
-    return "".join(next(given) if character == UNASSIGNED else character for character in text.lower())
+    return "".join(
+        next(given) if character == NEVER_ASSIGNED else character for character in text.translate(hidden).lower()
+    )
 
 
 def is_mark(character):

@@ -11,8 +11,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preprocessing import unicode_table
 from preprocessing.errors import InputError
 from preprocessing.tokenizer import BertTokenizer
+from preprocessing.tokenizer.normalization import Normalizer
 from tests import data
 from tests.data import ROOT
 from tests.preprocessing.tokenizer import google_reference
@@ -323,6 +325,21 @@ def test_ids_do_not_depend_on_the_language_of_the_machine():
         cwd=data.ROOT,
     )
     assert answer.stdout == "[b'ie ii', b'ie iji']\n"
+
+
+def test_characters_of_later_versions_are_letters_without_case():
+    """Some ops take the first for punctuation, decompose the second or lower the third: tokens with them are found all
+    the same. The last stands for the first inside, and means nothing outside."""
+    later = "\U00010f86\u1b4e\U000105c9\u2c2f"
+    assert set(later) <= google_reference.members(unicode_table.UNASSIGNED)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a", *later, *(f"##{c}" for c in later), "##🫠"]
+    ids = {token: number for number, token in enumerate(tokens)}
+    texts = [f"A{c}Á {c}a {c}" for c in f"{later}\u2e53\U00011b00"] + [later, later[::-1], "a\U000e1000 \ufdd0a a🫠 🫠"]
+    for lower_case in (True, False):
+        check(BertTokenizer(tokens, lower_case), ids, texts)
+        words = [["".join(c for c, _ in word) for word in google_reference.split_words(t, lower_case)] for t in texts]
+        found = Normalizer(lower_case).words(tf.constant(texts[:-1])).numpy()
+        assert [line.decode().split() for line in found] == words[:-1]
 
 
 ADDED = {"[USER]": True, "covid19": False, "[user] x": True, "Zoë": False}

@@ -149,23 +149,23 @@ def reloader(channel):
     )
 
 
-@pytest.mark.parametrize("spelled", ["{}/", "{}/.", "{}//", "{}/../toy", "{}/../link", "{}/1/.."])
-def test_reload_of_the_same_folder_spelled_otherwise(tmp_path, spelled):
+def test_reload_of_the_same_folder_spelled_otherwise(tmp_path):
     base = tmp_path / "toy"
     base.mkdir()
     served.save(base, 1)
     (tmp_path / "link").symlink_to(base)
     with served.running(served.settings(base)) as running, grpc.insecure_channel(running.grpc) as channel:
         request = model_management_pb2.ReloadConfigRequest()
-        config = request.config.model_config_list.config.add(name="toy", base_path=spelled.format(base))
+        config = request.config.model_config_list.config.add(name="toy")
+        for spelled in (f"{base}/", f"{base}/.", f"{base}//", f"{base}/../toy", f"{base}/../link", f"{base}/1/.."):
+            config.base_path = spelled
+            reloader(channel)(request)
+            assert version_of(running) == 1
         config.logging_config.log_collector_config.type = "request_logger"
         reloader(channel)(request)
-        assert version_of(running) == 1
-        loaded = [line for line in running.lines if "loaded" in line]
-        assert len(loaded) == 1  # once: it has not moved
-        assert [line for line in running.lines if "passed over" in line] == [
-            "toy: logging_config is passed over: this server logs no requests"
-        ]
+        loaded, passed_over = running.lines  # once: it has not moved
+        assert "loaded" in loaded
+        assert passed_over == "toy: logging_config is passed over: this server logs no requests"
         config.base_path = str(tmp_path)
         with pytest.raises(grpc.RpcError, match="must be one that the server was started with"):
             reloader(channel)(request)
@@ -215,7 +215,7 @@ def test_looks_once(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("name", ["a b", "a [1] *?", 'it\'s "so"', "größe 東京", "x" * 200, "{a,b}", "a\nb", "%41 #$&"])
+@pytest.mark.parametrize("name", ["a [1] *?", "x" * 200, 'it\'s "so", größe 東京 {a,b}\n%41 #$&~'], ids=range(3))
 def test_any_path(tmp_path, name):
     base = tmp_path / name
     base.mkdir()

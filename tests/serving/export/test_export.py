@@ -19,7 +19,7 @@ from model.encoder import BertEncoder
 from preprocessing.errors import InputError
 from preprocessing.tokenizer import BertTokenizer
 from serving.engine.loaded_model import WARMUP_REQUESTS
-from serving.export import exporting, golden, serving_ops
+from serving.export import exporting, golden, serving_ops, warmup
 from serving.signatures import EMBEDDING, FILL_MASK, NEXT_SENTENCE
 from serving.signatures.hidden_states import TOKENIZE
 from serving.signatures.base import TextEncoder
@@ -301,6 +301,18 @@ def test_versions_count_on(vocab, tmp_path, here):
     assert report["left_out"] == dict.fromkeys(["next_sentence", "follows"], "the checkpoint has no next-sentence head")
     assert report["lower_case"] is True
     assert lines
+
+
+def test_warm_up_requests_that_no_server_runs_are_told(vocab, tmp_path, here, monkeypatch):
+    monkeypatch.setattr(warmup, "MAX_WARMUP_REQUESTS", 3)
+    told = []
+    report = exporting.export(
+        small_model.encoder((), 2), vocab, tmp_path / "model", SETTINGS, report=told.append, signatures=FEW
+    )
+    wanted = len(SETTINGS.warmup_lengths) * len(SETTINGS.warmup_batches)  # of the one signature that there is
+    assert (report["warmup_records"], report["warmup_left_out"]) == (3, wanted - 3)
+    assert len(warmup_requests(tmp_path / "model")) == 3
+    assert any(line.startswith("1 warm-up requests are left out: a server runs 3") for line in told)
 
 
 def test_a_checkpoint_without_vocabulary_needs_one(tmp_path):
