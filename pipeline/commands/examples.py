@@ -88,8 +88,8 @@ def _check_vocabulary(vocab: str, lower_case: bool | None, masking: str) -> None
         )
     if lower_case is None and vocab_file.infer_lower_case(tokens) is False:
         raise InputError(
-            f"{vocab}: the vocabulary has capitals, accents or Korean syllables, which lower-cased text never has; give --cased, or "
-            "--lower-case to lower-case the text all the same"
+            f"{vocab}: the vocabulary has capitals, accents or Korean syllables, which lower-cased text never has; "
+            "give --cased, or --lower-case to lower-case the text all the same"
         )
 
 

@@ -21,8 +21,8 @@ from preprocessing.tokenizer import BertTokenizer
 from serving.engine.loaded_model import WARMUP_REQUESTS
 from serving.export import exporting, golden, serving_ops, warmup
 from serving.signatures import EMBEDDING, FILL_MASK, NEXT_SENTENCE
-from serving.signatures.hidden_states import TOKENIZE
 from serving.signatures.base import TextEncoder
+from serving.signatures.hidden_states import TOKENIZE
 from tests.data import ROOT
 from tests.serving import small_model
 
