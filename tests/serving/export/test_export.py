@@ -22,6 +22,7 @@ from serving.engine.loaded_model import WARMUP_REQUESTS
 from serving.export import exporting, golden, serving_ops, warmup
 from serving.signatures import EMBEDDING, FILL_MASK, NEXT_SENTENCE
 from serving.signatures.base import TextEncoder
+from serving.signatures.hidden_states import TOKENIZE
 from tests.data import ROOT
 from tests.serving import small_model
 
@@ -318,3 +319,13 @@ def test_a_checkpoint_without_vocabulary_needs_one(tmp_path):
     checkpoints.save(small_model.encoder(), tmp_path / "checkpoint")
     with pytest.raises(InputError, match="no vocabulary beside the checkpoint"):
         exporting.export_version(tmp_path / "checkpoint", tmp_path / "base")
+
+
+def test_added_tokens_and_the_longest_word_are_served(tmp_path, here):
+    vocabulary = checkpoints.CheckpointTokenizer([*small_model.VOCAB[:-1], "[USER]"], True, {"[USER]": True}, 5)
+    checkpoints.save_huggingface(small_model.encoder(layers=1), tmp_path / "checkpoint", vocabulary)
+    version = exporting.export_version(tmp_path / "checkpoint", tmp_path, settings=SETTINGS, signatures=[TOKENIZE])
+    served = tf.saved_model.load(str(version)).signatures["tokenize"](text=tf.constant(["a[USER]river " + "é" * 101]))
+    assert served["tokens"][0, :5].numpy().tolist() == [b"[CLS]", b"a", b"[USER]", b"river", b"[UNK]"]
+    report = json.loads((version / exporting.REPORT).read_text())
+    assert (report["added_tokens"], report["longest_word"]) == (["[USER]"], 100)
