@@ -123,8 +123,7 @@ def run(
 
 def _judged(seed: int, model: pathlib.Path, plan: Plan, held_out) -> Judged:
     encoder = checkpoints.load(model)
-    logits = _logits(encoder, plan, held_out)
-    gold = held_out.arrays[features.LABEL_IDS][:, 0].astype(int)
+    logits, gold = _logits(encoder, plan, held_out)
     confusion = np.zeros((plan.task.labels + 1, plan.task.labels))
     np.add.at(confusion, (gold, logits.argmax(-1)), 1)
     known = gold < plan.task.labels
@@ -132,11 +131,14 @@ def _judged(seed: int, model: pathlib.Path, plan: Plan, held_out) -> Judged:
     return Judged(seed, model, logits, gold, confusion, figures | classification.scores(confusion))
 
 
-def _logits(encoder: BertEncoder, plan: Plan, held_out) -> np.ndarray:
-    """float64 [rows, labels], in the order of the table."""
+def _logits(encoder: BertEncoder, plan: Plan, held_out) -> tuple[np.ndarray, np.ndarray]:
+    """(float64 [rows, labels], the rows' labels [rows]), in the order of the table."""
     compute = tf.function(lambda batch: plan.task.logits(encoder, batch))
-    found = [compute(batch).numpy() for batch in held_out.batches(plan.training.batch_size, shuffle=False)]
-    return np.concatenate(found)[: held_out.count].astype(float)
+    logits, gold = [], []
+    for batch in held_out.batches(plan.training.batch_size, shuffle=False):
+        logits.append(compute(batch).numpy())
+        gold.append(batch[features.LABEL_IDS][:, 0].numpy())
+    return np.concatenate(logits)[: held_out.count].astype(float), np.concatenate(gold)[: held_out.count]
 
 
 def _written_vocabulary(plan: Plan, folder: pathlib.Path) -> str | None:
