@@ -16,6 +16,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from model import checkpoints
 from model.encoder import BertEncoder
+from model.encoder.heads import PRETRAINING
 from preprocessing.errors import InputError
 from preprocessing.tokenizer import BertTokenizer
 from serving.engine.loaded_model import WARMUP_REQUESTS
@@ -335,7 +336,7 @@ def test_a_checkpoint_without_vocabulary_needs_one(tmp_path):
 
 def test_added_tokens_and_the_longest_word_are_served(tmp_path, here):
     vocabulary = checkpoints.CheckpointTokenizer([*small_model.VOCAB[:-1], "[USER]"], True, {"[USER]": True}, 5)
-    checkpoints.save_huggingface(small_model.encoder(layers=1), tmp_path / "checkpoint", vocabulary)
+    checkpoints.save_huggingface(small_model.encoder(PRETRAINING, layers=1), tmp_path / "checkpoint", vocabulary)
     version = exporting.export_version(tmp_path / "checkpoint", tmp_path, settings=SETTINGS, signatures=[TOKENIZE])
     served = tf.saved_model.load(str(version)).signatures["tokenize"](text=tf.constant(["a[USER]river " + "é" * 101]))
     assert served["tokens"][0, :5].numpy().tolist() == [b"[CLS]", b"a", b"[USER]", b"river", b"[UNK]"]
