@@ -4,22 +4,16 @@ TSV is split at tabs and line ends, quotes are text like any other; CSV may quot
 are UTF-8, with or without a line of names at the top. Memory is that of one row, whatever the file.
 """
 
-import contextlib
-import csv
 import dataclasses
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet
-
 from preprocessing.errors import InputError, require
+from preprocessing.tasks import records
 
 FORMATS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-MAX_ROW = 16 << 20  # bytes of a line, and of a CSV cell: a quote that is never closed must not read the whole file
 SAMPLE = 1000  # rows that are looked at to guess whether the first is a line of names
 # Words that stand at the top of a table and hardly ever in it.
 NAMES = {"text", "sentence", "sentence1", "sentence2", "text_a", "text_b", "question", "question1", "question2"}
@@ -158,7 +152,9 @@ class Table:
 
     def _top(self, columns: Columns) -> tuple[list[str], str]:
         """Names of the columns, which are their positions where there are none, and what is told of it."""
-        sample = [cells for _, cells, reason in itertools.islice(self._lines(), SAMPLE) if not reason]
+        sample = [
+            cells for _, cells, reason in itertools.islice(records.cells(self.path, self.format), SAMPLE) if not reason
+        ]
         if not sample:
             raise InputError(f"{self.path}: a table must have rows. Received: none")
         first, *others = sample
@@ -181,9 +177,8 @@ class Table:
     def _names(self) -> list[str]:
         """Of the columns of JSONL (the keys of its first objects) or Parquet."""
         if self.format == "parquet":
-            with _reading(self.path):
-                return list(pyarrow.parquet.read_schema(self.path).names)
-        sample = itertools.islice(self._objects(), SAMPLE)
+            return records.parquet_names(self.path)
+        sample = itertools.islice(records.objects(self.path), SAMPLE)
         names = dict.fromkeys(name for _, record, reason in sample if not reason for name in record)
         if not names:
             raise InputError(f"{self.path}: a table must have rows. Received: no JSON object")
@@ -192,83 +187,15 @@ class Table:
     def _records(self) -> Iterator[tuple[int, Any, str]]:
         """(line, record, why it cannot be used)"""
         if self.format == "parquet":
-            yield from self._parquet()
+            names = [self._names_of_columns[place] for place in self._keys.values()]
+            yield from records.parquet(self.path, names)
         elif self.format == "jsonl":
-            yield from self._objects()
+            yield from records.objects(self.path)
         else:
-            for line, cells, reason in itertools.islice(self._lines(), int(self._header), None):
+            for line, cells, reason in itertools.islice(records.cells(self.path, self.format), int(self._header), None):
                 if not reason and len(cells) != self._width:
                     reason = f"has {len(cells)} columns, the first row {self._width}"
                 yield line, cells, reason
-
-    def _lines(self) -> Iterator[tuple[int, list[str], str]]:
-        """Rows of a TSV or CSV file that are not blank."""
-        if self.format == "tsv":
-            for line, text in _text_lines(self.path):
-                if text.strip("\r\n"):
-                    yield line, text.rstrip("\r\n").split("\t"), ""
-            return
-        csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW))
-        reader, line = csv.reader((text for _, text in _text_lines(self.path)), strict=True), 0
-        while True:
-            begins = line + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise InputError(
-                    f"{self.path}:{begins}: the row that begins here is no CSV: {error}; quotes must be closed, and "
-                    "doubled inside of quotes"
-                ) from error
-            line = reader.line_num
-            if cells:
-                yield begins, cells, ""
-
-    def _objects(self) -> Iterator[tuple[int, Any, str]]:
-        for line, text in _text_lines(self.path):
-            if not text.strip():
-                continue
-            try:
-                record = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                yield line, {}, f"not JSON ({str(error)[:60]})"
-            else:
-                yield line, record, "" if isinstance(record, dict) else "not a JSON object"
-
-    def _parquet(self) -> Iterator[tuple[int, Any, str]]:
-        names = [self._names_of_columns[place] for place in self._keys.values()]
-        line = 0
-        with _reading(self.path):
-            for batch in pyarrow.parquet.ParquetFile(self.path).iter_batches(SAMPLE, columns=names):
-                for record in batch.to_pylist():
-                    line += 1
-                    yield line, record, ""
-
-
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Arrow's errors as InputError."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-
-
-def _text_lines(path: str) -> Iterator[tuple[int, str]]:
-    """(number, line with its end). Bytes that are not UTF-8, and NUL, are lone surrogates."""
-    with open(path, "rb") as handle:
-        for number in itertools.count(1):
-            data = handle.readline(MAX_ROW + 1)
-            if not data:
-                return
-            if len(data) > MAX_ROW:
-                raise InputError(f"{path}:{number}: a line must not exceed {MAX_ROW >> 20} MiB. Received: a longer one")
-            if number == 1:
-                if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                    raise InputError(f"{path}:1: a table must be UTF-8. Received: UTF-16; convert it")
-                data = data.removeprefix(b"\xef\xbb\xbf")
-            yield number, data.decode("utf-8", "surrogateescape").replace("\0", "\udc00")
 
 
 def _list(names: Sequence[str]) -> str:

@@ -6,7 +6,8 @@ import pyarrow.parquet
 import pytest
 
 from preprocessing.errors import InputError
-from preprocessing.tasks.tables import MAX_ROW, Columns, Table
+from preprocessing.tasks.records import MAX_ROW
+from preprocessing.tasks.tables import Columns, Table
 from tests import data
 
 
