@@ -69,6 +69,18 @@ def test_a_megabyte_of_text_is_cut(loaded, text):
     assert filled["mask_count"].numpy().tolist() == [20 if "[MASK]" in text else 0, 0]
 
 
+def test_answers_are_compared_with_all_digits(exported, monkeypatch):
+    """A GPU would round the factors of float32 products to TF32, by each process and batch in other places."""
+    enabled, seen = tf.config.experimental.tensor_float_32_execution_enabled, []
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    with exporting._all_digits():
+        assert not enabled()
+    assert enabled()
+    monkeypatch.setattr(golden, "differences", lambda *_: seen.append(enabled()) or {})
+    golden.answer(str(exported[0]))
+    assert set(seen) == {False}
+
+
 def test_the_report_says_what_there_is(exported):
     folder, report = exported
     assert json.loads((folder / exporting.REPORT).read_text()) == json.loads(json.dumps(report))
