@@ -175,7 +175,8 @@ class TestLearning:
     def test_the_same_for_ever(self):
         """Also in a process with other hashes; a changed digest changes everybody's vocabulary."""
         program = (
-            "import hashlib, random; from preprocessing import settings; from preprocessing.vocabulary import learning\n"
+            "import hashlib, random\nfrom preprocessing import settings\n"
+            "from preprocessing.vocabulary import learning\n"
             "draw = random.Random(7)\n"
             "words = {''.join(draw.choices('etaoinshr', k=draw.randint(1, 9))) for _ in range(3000)}\n"
             "counts = {word: 1 + len(word) * 7 % 11 for word in words}\n"
