@@ -143,7 +143,7 @@ class TrainingSettings:
     layer_decay: float = 1.0  # learning rate of each layer as a share of that of the layer above
 
     precision: Precision = "float32"
-    xla: bool | None = None  # None: on exactly one GPU
+    xla: bool | None = None  # None: on GPUs
     gpus: int | None = None  # None: all there are; 0: none
     seed: int = 12345
 

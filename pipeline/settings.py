@@ -108,7 +108,7 @@ class PipelineSettings:
             require(MASK in tokens, f"{file}: a vocabulary to pretrain with must have {MASK}", f"{len(tokens)} others")
             require(
                 not self.vocabulary.lower_case or vocab_file.infer_lower_case(tokens) is True,
-                f"{file}: vocabulary.lower_case must be false for a vocabulary with capitals or accents",
+                f"{file}: vocabulary.lower_case must be false: it has capitals, accents or Korean syllables",
                 self.vocabulary.lower_case,
             )
 

@@ -115,7 +115,7 @@ class BertEncoder(keras.Model):
         if training and (settings.dropout or settings.attention_dropout):
             if seed is None:
                 seed = tf.random.uniform([2], tf.int32.min, tf.int32.max, tf.int32)
-            seeds = tf.random.experimental.stateless_split(seed, 1 + SEEDS_PER_LAYER * settings.num_layers)
+            seeds = tf.random.experimental.stateless_split(seed, 1 + SEEDS_PER_LAYER * settings.num_layers, "philox")
             embedding_seed, *seeds = tf.unstack(seeds)
             layer_seeds = [seeds[i : i + SEEDS_PER_LAYER] for i in range(0, len(seeds), SEEDS_PER_LAYER)]
 

@@ -31,8 +31,7 @@ class Loop:
 
     def __init__(self, settings: TrainingSettings, task: Task, strategy, encoder, optimizer, loss_scale: LossScale):
         self._settings, self._task, self._strategy, self._loss_scale = settings, task, strategy, loss_scale
-        one_gpu = strategy.num_replicas_in_sync == 1 and bool(tf.config.list_logical_devices("GPU"))
-        xla = one_gpu and settings.gpus != 0 if settings.xla is None else settings.xla
+        xla = bool(tf.config.list_logical_devices("GPU")) if settings.xla is None else settings.xla
         self._step = TrainingStep(settings, task, encoder, optimizer, strategy.num_replicas_in_sync, xla)
         self._run = tf.function(self._steps)
 

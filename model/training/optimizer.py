@@ -96,6 +96,15 @@ class Optimizer(tf.Module):
         else:
             self._unless_bad(good, lambda: self._change_all(gradients, step, scale))
 
+    def apply_compiled(self, gradients, step, scale, good):
+        """`apply` on one device in code that XLA compiles. There the choice between old and new values is part of the
+        pass that writes them; a branch would make the host wait for `good`."""
+        variables = [*self._variables, *self.slots]
+        before = [variable.read_value() for variable in variables]
+        self._change_all(gradients, step, scale)
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(tf.where(good, variable, value))
+
     def _change_all(self, gradients, step, scale):
         for index, gradient in enumerate(gradients):
             self._change(self._variables[index], index, gradient, step, scale, *self._moments(index))

@@ -15,6 +15,8 @@ from preprocessing.errors import require
 
 # What a step tells beside the task's sums, in this order.
 EXTRA = ("examples", "tokens", "gradient_norm", "good")
+# The random generator by name: the one that TensorFlow takes by itself differs in compiled code, and seeds with it.
+PHILOX = "philox"
 
 
 class LossScale(tf.Module):
@@ -49,7 +51,8 @@ class TrainingStep:
     are not finite changes nothing; `good` is then 0. What it returns is the sums `names`, the task's and EXTRA, as one
     vector: devices and accumulated parts then add up one tensor.
 
-    xla: compiles forward and backward pass; sums over devices and the update stay outside, where they are safe.
+    xla: compiles all of it on one device; on several, forward and backward pass, while sums over devices and the update
+    stay outside, where they are safe.
     """
 
     def __init__(
@@ -65,19 +68,25 @@ class TrainingStep:
         self.optimizer, self.replicas = optimizer, replicas
         self.names = (*task.sum_names, *EXTRA)
         require(len(set(self.names)) == len(self.names), "each sum must have a name of its own", self.names)
-        self._compute = tf.function(self._gradients, jit_compile=True) if xla else self._gradients
+        whole, part = xla and replicas == 1, xla and replicas > 1
+        self._update = tf.function(self._updated, jit_compile=True) if whole else self._updated
+        self._compute = tf.function(self._gradients, jit_compile=True) if part else self._gradients
+        self._apply = optimizer.apply_compiled if whole else optimizer.apply
         self._variables = [variable.value for variable in encoder.trainable_variables]
         self._word = [variable.path for variable in encoder.trainable_variables].index(encoder.embeddings.word.path)
 
     def __call__(self, batch, step: tf.Tensor, loss_scale: tf.Tensor) -> tf.Tensor:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group if self.replicas > 1 else 0
+        seed = tf.random.experimental.stateless_fold_in(tf.constant([self.settings.seed, 0], tf.int32), step, PHILOX)
+        seed = tf.random.experimental.stateless_fold_in(seed, replica, PHILOX)
+        return self._update(batch, step, seed, loss_scale)
+
+    def _updated(self, batch, step, seed, loss_scale):
         settings, context = self.settings, tf.distribute.get_replica_context()
         totals = self.task.totals(batch)
         if self.replicas > 1:
             vector = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack(list(totals.values())))
             totals = dict(zip(totals, tf.unstack(vector), strict=True))
-        replica = context.replica_id_in_sync_group if self.replicas > 1 else 0
-        seed = tf.random.experimental.stateless_fold_in(tf.constant([settings.seed, 0], tf.int32), step)
-        seed = tf.random.experimental.stateless_fold_in(seed, replica)
         if settings.accumulate == 1:
             sums, gradients = self._compute(batch, totals, seed, loss_scale)
         else:
@@ -88,7 +97,7 @@ class TrainingStep:
         norm = tf.sqrt(2 * tf.add_n([tf.nn.l2_loss(gradient) for gradient in gradients])) / loss_scale
         good = tf.math.is_finite(norm) & tf.reduce_all(tf.math.is_finite(sums))
         clip = tf.minimum(1.0, settings.clip_norm / norm) if settings.clip_norm else 1.0
-        self.optimizer.apply(gradients, step, clip / loss_scale, good)
+        self._apply(gradients, step, clip / loss_scale, good)
         return tf.concat([sums, [norm, tf.cast(good, tf.float32)]], 0)
 
     def _accumulated(self, batch, totals, seed, loss_scale):
@@ -98,7 +107,7 @@ class TrainingStep:
         sums = tf.zeros([len(self.names) - 2])
         gradients = [tf.zeros_like(variable) for variable in self._variables]
         for part in tf.range(parts):
-            part_seed = tf.random.experimental.stateless_fold_in(seed, part)
+            part_seed = tf.random.experimental.stateless_fold_in(seed, part, PHILOX)
             part_sums, part_gradients = self._compute(
                 {name: value[part] for name, value in batch.items()}, totals, part_seed, loss_scale
             )

@@ -15,6 +15,7 @@ from preprocessing import settings as s
 from preprocessing import storage, vocab_file
 from preprocessing.beam import nursery
 from preprocessing.errors import InputError, require
+from preprocessing.features import MASK
 
 DEFAULTS = s.ExampleSettings()
 _BYTES_WORTH_WORKERS = 100 << 20
@@ -67,7 +68,7 @@ def command(inputs, vocab, output, format_, text_field, language, max_bad_share,
         raise InputError(f"unexpected argument {beam_options[0]!r}: quote a glob, or give --input for each file")
     if inputs or not show:
         corpus = s.CorpusSettings(tuple(inputs), format_, text_field, language, max_bad_share=max_bad_share)
-        _check_case(vocab, lower_case)
+        _check_vocabulary(vocab, lower_case, options["masking"])
         examples = s.ExampleSettings(lower_case=lower_case is not False, **options)
         s.require(workers >= 0, "--workers must not be negative", workers)
         s.require(shards >= 0, "--shards must not be negative", shards)
@@ -76,12 +77,19 @@ def command(inputs, vocab, output, format_, text_field, language, max_bad_share,
         _show(output, vocab, show)
 
 
-def _check_case(vocab: str, lower_case: bool | None) -> None:
-    """Raises InputError for a cased vocabulary of which nothing was said: most of its words would be [UNK]."""
-    if lower_case is None and vocab_file.infer_lower_case(vocab_file.load(vocab)) is False:
+def _check_vocabulary(vocab: str, lower_case: bool | None, masking: str) -> None:
+    """Raises InputError for one without what masking needs, and for a cased one of which nothing was said: most of its
+    words would be [UNK]."""
+    tokens = vocab_file.load(vocab)
+    if masking != "none" and MASK not in tokens:
         raise InputError(
-            f"{vocab}: the vocabulary has capitals or accents, which lower-cased text never has; give --cased, or "
-            "--lower-case to lower-case the text all the same"
+            f"{vocab}: masking needs the token {MASK}; write it on the line of a token that is not used, or give "
+            "--masking none"
+        )
+    if lower_case is None and vocab_file.infer_lower_case(tokens) is False:
+        raise InputError(
+            f"{vocab}: the vocabulary has capitals, accents or Korean syllables, which lower-cased text never has; "
+            "give --cased, or --lower-case to lower-case the text all the same"
         )
 
 
@@ -94,7 +102,6 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     from preprocessing.corpus import inputs
     from preprocessing.examples import writing
 
-    vocab_file.load(vocab)
     chunks = inputs.find_chunks(corpus_settings)
     size = sum(chunk.size for chunk in chunks)
     shards = shards or writing.number_of_shards(size, settings.dupe_factor)

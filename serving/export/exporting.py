@@ -11,6 +11,7 @@ An export is written under another name, answers its golden requests in a fresh 
 a folder that has the name is whole.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -204,7 +205,8 @@ def _write(encoder, tokenizer, folder, settings, report, signatures) -> dict:
     }
     (folder / REPORT).parent.mkdir(exist_ok=True)
     (folder / REPORT).write_text(json.dumps(figures, indent=2))
-    golden_requests = [_golden(one, texts, request) for one in signatures for request in one.golden(texts)]
+    with _all_digits():
+        golden_requests = [_golden(one, texts, request) for one in signatures for request in one.golden(texts)]
     (folder / golden.REQUESTS).write_text(json.dumps(golden_requests, ensure_ascii=False))
     figures["warmup_records"], figures["warmup_left_out"] = warmup.write(folder, signatures, texts)
     if figures["warmup_left_out"]:
@@ -246,6 +248,17 @@ def _golden(signature: Signature, encoder: TextEncoder, request: dict[str, list]
         "outputs": {name: golden.encoded(value.numpy().tolist()) for name, value in outputs.items()},
         "bounds": bounds,
     }
+
+
+@contextlib.contextmanager
+def _all_digits():
+    """On a GPU TensorFlow rounds float32 factors of products to TF32, 11 of 24 bits, unless it is told not to."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def _loaded_files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -42,7 +42,7 @@ def tokenizer_of(
         )
     lower_case = said.lower_case is not False if lower_case is None else lower_case
     if lower_case and vocab_file.infer_lower_case(said.tokens) is False:
-        report("texts are lower-cased, but the vocabulary has capitals or accents, which they then never have")
+        report("texts are lower-cased; the vocabulary has capitals, accents or Korean syllables, which they never have")
     report(f"{'uncased' if lower_case else 'cased'} vocabulary of {len(said.tokens)} tokens")
     if said.added:
         report(f"added tokens: {', '.join(said.added)}")

@@ -90,6 +90,9 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
         tf.config.threading.set_intra_op_parallelism_threads(_intra_op_threads(settings))
         tf.config.threading.set_inter_op_parallelism_threads(settings.inter_op_parallelism)
 
+    # A float32 model answers on a GPU as it did when it was exported; bfloat16 is there for speed.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
     # What has been imported stays: collecting the garbage of an unloaded model need not look at it, and takes
     # milliseconds instead of tenths of a second in which no request is read.
     gc.freeze()

@@ -6,7 +6,6 @@ import pytest
 from click.testing import CliRunner
 
 from model import checkpoints
-from model.checkpoints import comparing
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from pipeline.commands import convert
@@ -60,7 +59,7 @@ def test_output_must_be_new_or_empty(source, tmp_path):
 
 def test_nothing_is_left_when_reading_back_fails(source, tmp_path, monkeypatch):
     differences = iter([0.5])
-    monkeypatch.setattr(comparing, "largest_difference", lambda *encoders: next(differences))
+    monkeypatch.setattr(checkpoints, "largest_difference", lambda *encoders: next(differences))
     with pytest.raises(InputError, match=r"differ by up to 0\.5"):
         run(source, tmp_path / "out", "huggingface")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

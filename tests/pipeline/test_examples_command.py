@@ -71,12 +71,23 @@ def test_the_case_is_noted(tmp_path, vocab, text):
         assert json.loads((output / "report.json").read_text())["lower_case"] is lower_case
 
 
+def test_a_vocabulary_without_mask_is_told_before_any_text_is_read(tmp_path, vocab, text):
+    tokens = [token for token in vocab_file.load(vocab) if token != "[MASK]"]
+    vocab_file.save(tokens, tmp_path / "no-mask.txt")
+    arguments = ("--input", text, "--vocab", tmp_path / "no-mask.txt", "--output", tmp_path / "out", "--workers", 1)
+    with pytest.raises(InputError, match=r"no-mask\.txt: masking needs the token \[MASK\]"):
+        invoke(*arguments)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("token", ["Paris", "café", "한국"])
 def test_a_cased_vocabulary_of_which_nothing_is_said(tmp_path, vocab, text, token):
     tokens = [*vocab_file.load(vocab), token]
     vocab_file.save(tokens, tmp_path / "cased.txt")
     arguments = ("--input", text, "--vocab", tmp_path / "cased.txt", "--output", tmp_path / "out", "--workers", 1)
-    with pytest.raises(InputError, match=r"cased\.txt: the vocabulary has capitals or accents.*give --cased, or"):
+    with pytest.raises(
+        InputError, match=r"cased\.txt: the vocabulary has capitals, accents or Korean syllables.*give --cased, or"
+    ):
         invoke(*arguments)
     assert not (tmp_path / "out").exists()
     invoke(*arguments, "--lower-case", "--dupe-factor", 1)
@@ -216,7 +227,7 @@ def test_bad_arguments(tmp_path, vocab, text, arguments, message):
 def test_a_vocabulary_without_its_special_tokens(tmp_path, text):
     path = tmp_path / "small.txt"
     path.write_text("[PAD]\n[UNK]\n[CLS]\n")
-    with pytest.raises(InputError, match=r"Missing: \[SEP\], \[MASK\]"):
+    with pytest.raises(InputError, match=r"Missing: \[SEP\]; write each on the line"):
         invoke("--input", text, "--vocab", path, "--output", tmp_path / "out")
 
 

@@ -3,7 +3,7 @@ import types
 
 import pytest
 
-from model.training import run as training_run
+from model import training
 from pipeline import settings, trainer
 from pipeline.components.vocabulary import FILE
 from preprocessing import vocab_file
@@ -19,7 +19,7 @@ def given_to_train(monkeypatch, folder, run):
         raise StopIteration
 
     vocab_file.save(SPECIAL_TOKENS, folder / FILE)
-    monkeypatch.setattr(training_run, "train", train)
+    monkeypatch.setattr(training, "train", train)
     custom = {"settings": run.to_json(), "work_folder": str(folder), "fingerprint": "a"}
     with pytest.raises(StopIteration):
         trainer.run_fn(types.SimpleNamespace(custom_config=custom, train_files=[f"{folder}/Split-train/*"]))

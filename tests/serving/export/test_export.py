@@ -22,6 +22,7 @@ from serving.engine.loaded_model import WARMUP_REQUESTS
 from serving.export import exporting, golden, serving_ops, warmup
 from serving.signatures import EMBEDDING, FILL_MASK, NEXT_SENTENCE
 from serving.signatures.base import TextEncoder
+from serving.signatures.hidden_states import TOKENIZE
 from tests.data import ROOT
 from tests.serving import small_model
 
@@ -66,6 +67,18 @@ def test_a_megabyte_of_text_is_cut(loaded, text):
     np.testing.assert_allclose(embedding[1], loaded["serving_default"](text=texts[1:])["embedding"][0], atol=1e-5)
     filled = loaded["fill_mask"](text=texts)
     assert filled["mask_count"].numpy().tolist() == [20 if "[MASK]" in text else 0, 0]
+
+
+def test_answers_are_compared_with_all_digits(exported, monkeypatch):
+    """A GPU would round the factors of float32 products to TF32, by each process and batch in other places."""
+    enabled, seen = tf.config.experimental.tensor_float_32_execution_enabled, []
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    with exporting._all_digits():
+        assert not enabled()
+    assert enabled()
+    monkeypatch.setattr(golden, "differences", lambda *_: seen.append(enabled()) or {})
+    golden.answer(str(exported[0]))
+    assert set(seen) == {False}
 
 
 def test_the_report_says_what_there_is(exported):
@@ -318,3 +331,13 @@ def test_a_checkpoint_without_vocabulary_needs_one(tmp_path):
     checkpoints.save(small_model.encoder(), tmp_path / "checkpoint")
     with pytest.raises(InputError, match="no vocabulary beside the checkpoint"):
         exporting.export_version(tmp_path / "checkpoint", tmp_path / "base")
+
+
+def test_added_tokens_and_the_longest_word_are_served(tmp_path, here):
+    vocabulary = checkpoints.CheckpointTokenizer([*small_model.VOCAB[:-1], "[USER]"], True, {"[USER]": True}, 5)
+    checkpoints.save_huggingface(small_model.encoder(layers=1), tmp_path / "checkpoint", vocabulary)
+    version = exporting.export_version(tmp_path / "checkpoint", tmp_path, settings=SETTINGS, signatures=[TOKENIZE])
+    served = tf.saved_model.load(str(version)).signatures["tokenize"](text=tf.constant(["a[USER]river " + "é" * 101]))
+    assert served["tokens"][0, :5].numpy().tolist() == [b"[CLS]", b"a", b"[USER]", b"river", b"[UNK]"]
+    report = json.loads((version / exporting.REPORT).read_text())
+    assert (report["added_tokens"], report["longest_word"]) == (["[USER]"], 100)

@@ -76,7 +76,7 @@ class TestTokenizer:
         (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in [*VOCAB, "Cat"]))
         told = []
         assert tokens(folder, "Cat", report=told.append) == ["cat"]
-        assert "the vocabulary has capitals or accents" in told[0]
+        assert "the vocabulary has capitals, accents or Korean syllables" in told[0]
         assert tokens(folder, "Cat", lower_case=False) == ["Cat"]
 
     def test_korean_is_served_as_it_was_trained(self, folder):
