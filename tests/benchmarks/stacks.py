@@ -24,7 +24,7 @@ COMMANDS = (
     "-m tests.benchmarks.tokenizer --rounds 3",
     "-m tests.benchmarks.encoder --sizes tiny mini base",
     "-m tests.benchmarks.training --sizes tiny,mini,base",
-    '-c \'import os, runpy; os.environ |= dict(BERT_SETTINGS="smoke", BERT_HOME="/tmp/bert-stacks"); '
+    '-c \'import os, runpy, tempfile; os.environ |= dict(BERT_SETTINGS="smoke", BERT_HOME=tempfile.mkdtemp()); '
     'runpy.run_module("pipeline.main_job", run_name="__main__")\'',
 )
 STACKS = {"here": [sys.executable], "other": [str(ROOT / ".ci" / "other-stack"), ".venv/bin/python"]}
