@@ -34,6 +34,7 @@ def quiet() -> None:
     warnings.simplefilter("ignore")
     for module in ("preprocessing", "model", "serving", "pipeline"):
         warnings.filterwarnings("default", module=rf"{module}(\.|$)")
+    warnings.filterwarnings("ignore", "label.. is deprecated")  # protobuf's, of TFX, laid at its caller's door
     for name in ("tensorflow", "absl", "apache_beam", "root"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if "tensorflow" not in sys.modules and not any(isinstance(finder, _TensorFlowFinder) for finder in sys.meta_path):

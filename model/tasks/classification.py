@@ -6,7 +6,6 @@ Shapes: B batch, C labels, `()` a scalar.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import get_args
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +16,7 @@ from model.settings import Watched
 from model.tasks.pretraining import real_examples
 from model.tasks.task import Curve
 from preprocessing import features
-from preprocessing.errors import InputError, require
+from preprocessing.errors import InputError, require, require_one_of
 
 # Folded into a step's seed: the head's dropout is not one of the encoder's.
 HEAD_DROPOUT = 0x48454144
@@ -49,8 +48,7 @@ class Classification:
 
     def __post_init__(self):
         require(self.labels > 1, "a classification needs at least two labels", self.labels)
-        names = get_args(Watched)
-        require(self.watched in names, f"the watched figure must be among {', '.join(names)}", self.watched)
+        require_one_of(Watched, "watched", self.watched)
         rule = f"there must be a class weight, a finite number above 0, for each of the {self.labels} labels"
         good = all(0 < weight < math.inf for weight in self.class_weights)
         require(good and len(self.class_weights) in (0, self.labels), rule, self.class_weights)

@@ -11,12 +11,11 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import get_args
 
 import numpy as np
 
 from preprocessing import features, tfrecord
-from preprocessing.errors import InputError, require
+from preprocessing.errors import InputError, require, require_one_of
 from preprocessing.examples import encoding
 from preprocessing.features import Long
 from preprocessing.storage import write_whole
@@ -115,7 +114,7 @@ def prepare(
     Raises InputError where train has no two classes or a label that is not declared, or a table no usable row. Rows
     that cannot be used are listed in `set_aside.tsv`.
     """
-    require(long in get_args(Long), f"long must be one of {', '.join(get_args(Long))}", long)
+    require_one_of(Long, "long", long)
     require(max_seq_length >= 8, "max_seq_length must be at least 8", max_seq_length)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -128,7 +128,7 @@ def test_samples_are_a_table():
     ("options", "message"),
     [
         ({"labels": 1}, "at least two labels. Received: 1"),
-        ({"labels": 2, "watched": "f2"}, "the watched figure must be among accuracy"),
+        ({"labels": 2, "watched": "f2"}, "watched must be accuracy"),
         ({"labels": 2, "class_weights": (1.0,)}, "a class weight, .* for each of the 2 labels"),
         ({"labels": 2, "class_weights": (1.0, 0.0)}, "a finite number above 0"),
     ],

@@ -175,11 +175,12 @@ class TestLearning:
     def test_the_same_for_ever(self):
         """Also in a process with other hashes; a changed digest changes everybody's vocabulary."""
         program = (
-            "import hashlib, random; from preprocessing import vocabulary, settings\n"
+            "import hashlib, random\nfrom preprocessing import settings\n"
+            "from preprocessing.vocabulary import learning\n"
             "draw = random.Random(7)\n"
             "words = {''.join(draw.choices('etaoinshr', k=draw.randint(1, 9))) for _ in range(3000)}\n"
             "counts = {word: 1 + len(word) * 7 % 11 for word in words}\n"
-            "tokens = vocabulary.learn(counts, settings.VocabularySettings(1000))\n"
+            "tokens = learning.learn(counts, settings.VocabularySettings(1000))\n"
             "print(hashlib.sha256('\\n'.join(tokens).encode()).hexdigest())"
         )
         answer = subprocess.run(
