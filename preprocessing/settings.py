@@ -17,12 +17,12 @@ class CorpusSettings:
     """Where the text is and how it is cut into documents and sentences."""
 
     input: tuple[str, ...] = ()  # files, folders or globs, on any filesystem that Beam reads
-    format: Format = "auto"  # "auto" goes by the file name's ending; .txt is "paragraphs"
+    format: Format = "auto"  # "auto" goes by content and name; plain text is "paragraphs"
     text_field: str = "text"  # JSONL field, Parquet column or tf.Example feature
     language: str = "en"  # ISO 639-1, for the sentence splitter
     max_line_bytes: int = 10_000_000  # longer lines are set aside
     max_document_bytes: int = 10_000_000  # longer documents are split, and counted
-    max_bad_share: float = 0.01  # of the lines; above it the run stops
+    max_bad_share: float = 0.01  # of the lines, and of their bytes; above it the run stops
 
     def __post_init__(self):
         require(self.max_line_bytes > 0, "max_line_bytes must be positive", self.max_line_bytes)

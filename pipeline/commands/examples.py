@@ -36,7 +36,7 @@ def _choice(kind) -> click.Choice:
 @click.option("--input", "inputs", multiple=True, metavar="GLOB", help="File, folder or glob; repeatable.")
 @click.option("--vocab", required=True, metavar="FILE", help="WordPiece vocabulary, a token a line.")
 @click.option("--output", required=True, metavar="DIR", help="Gets examples-00000-of-0000N.tfrecord and report.json.")
-@click.option("--format", "format_", type=_choice(s.Format), default="auto", show_default=True, help="auto: by ending.")
+@click.option("--format", "format_", type=_choice(s.Format), default="auto", help="auto (the default): by content")
 @click.option("--text-field", default="text", show_default=True, help="JSON field, Parquet column, tf.Example feature.")
 @click.option("--language", default="en", show_default=True, help="ISO 639-1, for the sentence splitter.")
 @click.option("--max-seq-length", type=int, default=DEFAULTS.max_seq_length, show_default=True)

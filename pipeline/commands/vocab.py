@@ -27,7 +27,7 @@ from preprocessing.settings import CorpusSettings, Format, VocabularySettings
     type=click.Choice(get_args(Format)),
     default="auto",
     show_default=True,
-    help="auto: by ending.",
+    help="auto: by content.",
 )
 @click.option(
     "--text-field", default="text", show_default=True, help="JSONL field, Parquet column, tf.Example feature."

@@ -5,6 +5,7 @@ all encodings. Both read by row groups, and hold little.
 """
 
 import contextlib
+import functools
 import glob
 import shutil
 import tempfile
@@ -109,10 +110,7 @@ def _duckdb(path: str, failed: Exception) -> Iterator[tuple[Any, str]]:
     with contextlib.ExitStack() as stack:
         source = path
         if is_remote(path):
-            copy = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".parquet"))
-            with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as handle:
-                shutil.copyfileobj(handle, copy)
-            copy.flush()
+            copy = _copy(path)
             source = copy.name
         config: dict[str, Any] = {
             "threads": 1,
@@ -129,6 +127,16 @@ def _duckdb(path: str, failed: Exception) -> Iterator[tuple[Any, str]]:
             else:
                 reason = f"damaged, or not a Parquet file: {both[0]}"
             raise InputError(f"{path}: {reason}") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _copy(path: str):
+    """A copy on this machine, for all row groups of the file; it goes with the last who holds it."""
+    copy = tempfile.NamedTemporaryFile(suffix=".parquet")  # noqa: SIM115
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as handle:
+        shutil.copyfileobj(handle, copy)
+    copy.flush()
+    return copy
 
 
 def _duckdb_column(connection, source: str, path: str, column: str) -> str:

@@ -1,5 +1,6 @@
 """What holds for each format of checkpoints. A new one is tested by standing in FORMATS."""
 
+import contextlib
 import itertools
 import shutil
 
@@ -139,3 +140,14 @@ def test_more_tokens_than_embeddings_are_refused(encoder, written, tmp_path):
     with pytest.raises(InputError, match=r"more tokens than the model has embeddings \(40\)\. Received: 45"):
         checkpoints.save_as(written[0], encoder, tmp_path / "x", tokens)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_where_a_file_should_be(copy):
+    for path in files(copy):
+        content = path.read_bytes()
+        path.unlink()
+        path.mkdir()
+        with contextlib.suppress(InputError):  # some are not needed
+            read(copy)
+        path.rmdir()
+        path.write_bytes(content)

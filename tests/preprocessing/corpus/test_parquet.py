@@ -3,6 +3,7 @@
 import base64
 import datetime
 import resource
+import shutil
 
 import duckdb
 import pyarrow as pa
@@ -108,6 +109,17 @@ class TestTypes:
         path = write(tmp_path / name / "a.parquet", pa.array(TEXTS, pa.large_string()))
         of_newer_arrow(path, LARGE_STRING, STRING_VIEW)
         assert documents(tmp_path / name)[0] == TEXTS
+
+
+def test_elsewhere_a_file_is_copied_once(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.parquet", pa.array(TEXTS, pa.large_string()), row_group_size=1)
+    of_newer_arrow(path, LARGE_STRING, STRING_VIEW)
+    monkeypatch.setattr(parquet, "is_remote", lambda path: True)
+    copied, copy = [], shutil.copyfileobj
+    monkeypatch.setattr(parquet.shutil, "copyfileobj", lambda *files: copied.append(copy(*files)))
+    parquet._copy.cache_clear()
+    texts, tallies, _, _ = documents(path)
+    assert (texts, len(tallies), len(copied) <= 1) == (TEXTS, 3, True)
 
 
 class TestRefusals:

@@ -153,3 +153,11 @@ def test_elsewhere_as_here(monkeypatch):
         found = paths.find([input_])
         assert [file.path for file in found.files] == ["gs://b/x/a.txt", "gs://b/x/sub/c.txt"]
         assert [pathlib.PurePath(path).name for path, _ in found.passed_over] == ["config", "_SUCCESS", "p"]
+
+
+def test_an_error_is_one_line_whatever_a_file_is_called(folder):
+    (folder / "two\nlines.txt").write_bytes(b"%PDF-1.7")
+    with pytest.raises(InputError) as raised:
+        inputs.survey(CorpusSettings((str(folder / "two\nlines.txt"),)))
+    assert "\n" not in str(raised.value)
+    assert "two\\nlines.txt: a PDF" in str(raised.value)
