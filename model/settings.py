@@ -6,10 +6,10 @@ Frozen and validated.
 import dataclasses
 from typing import Literal
 
-from preprocessing.errors import require
+from preprocessing.errors import require, require_one_of
 
-Activation = Literal["gelu_tanh", "gelu"]
 CheckpointFormat = Literal["google", "huggingface", "keras-hub", "ours"]
+Activation = Literal["gelu_tanh", "gelu"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class EncoderSettings:
             f"hidden_size must be a multiple of num_heads ({self.num_heads})",
             self.hidden_size,
         )
-        require(self.activation in ("gelu_tanh", "gelu"), 'activation must be "gelu_tanh" or "gelu"', self.activation)
+        require_one_of(Activation, "activation", self.activation)
         for name in ("dropout", "attention_dropout"):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1)", getattr(self, name))
         require(self.initializer_range > 0, "initializer_range must be positive", self.initializer_range)
@@ -179,7 +179,8 @@ class TrainingSettings:
             require(
                 size % self.accumulate == 0, f"batch_size must be a multiple of accumulate ({self.accumulate})", size
             )
-        require(self.optimizer in ("adamw", "lamb", "sgd"), "optimizer must be adamw, lamb or sgd", self.optimizer)
+        for name, choices in (("optimizer", OptimizerName), ("schedule", Schedule), ("precision", Precision)):
+            require_one_of(choices, name, getattr(self, name))
         require(self.learning_rate > 0, "learning_rate must be positive", self.learning_rate)
         require(
             0 <= self.end_learning_rate <= self.learning_rate,
@@ -192,11 +193,6 @@ class TrainingSettings:
             self.warmup_steps,
         )
         require(
-            self.schedule in ("linear", "polynomial", "constant"),
-            "schedule must be linear, polynomial or constant",
-            self.schedule,
-        )
-        require(
             self.schedule_power == 1 or self.schedule == "polynomial",
             "schedule_power needs schedule polynomial",
             self.schedule_power,
@@ -207,11 +203,6 @@ class TrainingSettings:
             require(getattr(self, name) >= 0, f"{name} must be 0 or more", getattr(self, name))
         for name in ("beta_1", "beta_2"):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1)", getattr(self, name))
-        require(
-            self.precision in ("float32", "bfloat16", "float16"),
-            "precision must be float32, bfloat16 or float16",
-            self.precision,
-        )
         require(self.gpus is None or self.gpus >= 0, "gpus must be 0 or more", self.gpus)
         require(0 <= self.seed < 2**31, "seed must be 0 or more and less than 2**31", self.seed)
 

@@ -1,9 +1,9 @@
 """What a run reads and how it turns text into examples. Frozen, validated; written beside the artifacts."""
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal
 
-from preprocessing.errors import require
+from preprocessing.errors import require, require_one_of
 
 Format = Literal["auto", "sentences", "paragraphs", "document", "jsonl", "parquet", "tfrecord"]
 Masking = Literal["token", "whole-word", "ngram", "none"]
@@ -27,7 +27,7 @@ class CorpusSettings:
     def __post_init__(self):
         require(self.max_line_bytes > 0, "max_line_bytes must be positive", self.max_line_bytes)
         require(self.max_document_bytes > 0, "max_document_bytes must be positive", self.max_document_bytes)
-        require(self.format in get_args(Format), f"format must be one of {', '.join(get_args(Format))}", self.format)
+        require_one_of(Format, "format", self.format)
         require(0 <= self.max_bad_share <= 1, "max_bad_share must be between 0 and 1", self.max_bad_share)
 
 
@@ -71,5 +71,4 @@ class ExampleSettings:
         require(0 < self.masked_lm_prob <= 1, "masked_lm_prob must be in (0, 1]", self.masked_lm_prob)
         require(0 <= self.short_seq_prob <= 1, "short_seq_prob must be between 0 and 1", self.short_seq_prob)
         for name, choices in (("masking", Masking), ("pairs", Pairs), ("names", Names)):
-            value = getattr(self, name)
-            require(value in get_args(choices), f"{name} must be one of {', '.join(get_args(choices))}", value)
+            require_one_of(choices, name, getattr(self, name))

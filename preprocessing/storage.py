@@ -5,6 +5,7 @@ import fcntl
 import glob
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,31 @@ def listed(folder: str) -> list[str]:
     if is_remote(folder):
         return sorted(file.path for file in FileSystems.match([FileSystems.join(folder, "*")])[0].metadata_list)
     return sorted(glob.glob(os.path.join(glob.escape(folder), "*")))
+
+
+def as_glob(pattern: str) -> str:
+    """A local pattern, where the folders at its beginning that exist by that very name are no globs."""
+    literal, rest = "", pattern
+    while rest:
+        head, slash, tail = rest.partition("/")
+        if not os.path.exists(literal + head + slash):
+            break
+        literal, rest = literal + head + slash, tail
+    return glob.escape(literal) + rest
+
+
+def without_glob(path: str) -> tuple[tempfile.TemporaryDirectory | None, str]:
+    """(what keeps it there, another path of a local folder, or of files by their prefix): TensorFlow takes the name of
+    a checkpoint for a pattern, and finds none where it has one of its signs."""
+    if is_remote(path) or not re.search(r"[*?[\]\\]", path):
+        return None, path
+    holder = tempfile.TemporaryDirectory(prefix="bert-")
+    alias = os.path.join(holder.name, "link")
+    if os.path.isdir(path):
+        os.symlink(os.path.abspath(path), alias)
+    for file in () if os.path.isdir(path) else glob.glob(f"{glob.escape(os.path.abspath(path))}*"):
+        os.symlink(file, alias + file.removeprefix(os.path.abspath(path)))
+    return holder, alias
 
 
 def delete(path: str) -> None:

@@ -31,6 +31,11 @@ def frame(records: Iterable[bytes]) -> bytes:
     return b"".join(parts)
 
 
+def is_header(data: bytes) -> bool:
+    """Whether a record begins with these 12 bytes."""
+    return data == _header(int.from_bytes(data[:8], "little"))
+
+
 def records(handle: BinaryIO) -> Iterator[bytes]:
     """Records of a file. Raises OSError for one that is broken or cut short."""
     while header := handle.read(12):

@@ -1,9 +1,9 @@
 """What an exported model can do and how it is stored. Frozen, validated; written into the export."""
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal
 
-from preprocessing.errors import require
+from preprocessing.errors import require, require_one_of
 
 Pooling = Literal["mean", "cls", "max", "pooler"]
 Precision = Literal["float32", "bfloat16"]
@@ -36,12 +36,11 @@ class ExportSettings:
             "lengths must be ascending, each at least 8",
             self.lengths,
         )
-        require(self.embedding in get_args(Pooling), f"embedding must be one of {get_args(Pooling)}", self.embedding)
+        require_one_of(Pooling, "embedding", self.embedding)
         require(self.top_k > 0, "top_k must be positive", self.top_k)
         require(self.max_predictions > 0, "max_predictions must be positive", self.max_predictions)
         for name in ("weights", "compute"):
-            value = getattr(self, name)
-            require(value in ("float32", "bfloat16"), f'{name} must be "float32" or "bfloat16"', value)
+            require_one_of(Precision, name, getattr(self, name))
         for name in ("warmup_lengths", "warmup_batches"):
             value = getattr(self, name)
             require(all(number > 0 for number in value), f"{name} must be positive", value)

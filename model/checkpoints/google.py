@@ -16,6 +16,7 @@ from model.checkpoints.names import Checkpoint, arrays_of, shapes, without
 from model.checkpoints.tokenizer_files import CheckpointTokenizer
 from model.checkpoints.vocabularies import tokenizer_of, vocab_in, write_vocab
 from model.encoder import BertEncoder, heads
+from preprocessing import storage
 from preprocessing.errors import InputError
 
 CONFIG = "bert_config.json"
@@ -62,7 +63,8 @@ def read(prefix: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
         raise InputError(f'{config_path}: hidden_act must be "gelu". Received: {config["hidden_act"]!r}')
     settings = settings_from(config_path, config, "gelu" if config.get("exact_gelu") else "gelu_tanh")
     try:
-        reader = tf.train.load_checkpoint(str(prefix))
+        _holder, loaded_from = storage.without_glob(str(prefix))
+        reader = tf.train.load_checkpoint(loaded_from)
         stored = reader.get_variable_to_shape_map()
         known = shapes(settings, heads.ALL_HEADS)
         names, told = foreign_names.weights_among(prefix, without(stored, ignore), known)

@@ -1,10 +1,11 @@
 """Loading and saving: the format is recognised, the heads are those that the checkpoint has."""
 
+import contextlib
 import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,17 @@ def _locate(path: pathlib.Path) -> tuple[CheckpointFormat, pathlib.Path]:
 def read(path: PathLike, ignore: Sequence[str] = ()) -> Checkpoint:
     """The checkpoint's settings and arrays (but those to `ignore`), not yet checked against each other."""
     kind, place = _locate(pathlib.Path(path))
-    return _MODULES[kind].read(place, ignore)
+    with _reading(place):
+        return _MODULES[kind].read(place, ignore)
+
+
+@contextlib.contextmanager
+def _reading(place: pathlib.Path) -> Iterator[None]:
+    """Turns what a file cannot do in the block into InputError: be missing, be a folder, be forbidden."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{error.filename or place}: cannot be read: {error.strerror or error}") from error
 
 
 def load(
@@ -165,7 +176,8 @@ def vocab_file(path: PathLike) -> pathlib.Path | None:
 def tokenizer(path: PathLike) -> CheckpointTokenizer:
     """What the checkpoint says of its tokenizer. Raises InputError for files that cannot be read."""
     kind, place = _locate(pathlib.Path(path))
-    return _MODULES[kind].tokenizer(place)
+    with _reading(place):
+        return _MODULES[kind].tokenizer(place)
 
 
 def folder(path: PathLike) -> pathlib.Path:

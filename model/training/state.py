@@ -44,7 +44,9 @@ class State:
             loss_scale=[self.loss_scale.factor, self.loss_scale.good_steps],
         )
         _mend_list(folder)
-        self._newest = tf.train.CheckpointManager(self._checkpoint, folder, max_to_keep=keep)
+        self._holder, plain = storage.without_glob(folder)
+        self._newest = tf.train.CheckpointManager(self._checkpoint, plain, max_to_keep=keep)
+        self._folder = folder
         self._stored: int | None = None  # the step of the newest checkpoint that is whole
 
     def restore(self) -> int:
@@ -60,11 +62,11 @@ class State:
                 return self._stored
             except (tf.errors.OpError, AssertionError, ValueError, LookupError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0]
+                path = os.path.join(self._folder, os.path.basename(path))
                 warnings.warn(f"checkpoint {path} cannot be read, going back to the one before: {reason}", stacklevel=2)
         if paths:
             raise InputError(
-                f"{os.path.dirname(paths[0])}: none of the {len(paths)} checkpoints can be read; "
-                "remove the folder to train anew"
+                f"{self._folder}: none of the {len(paths)} checkpoints can be read; remove the folder to train anew"
             )
         return 0
 

@@ -19,6 +19,7 @@ from preprocessing.features import MASK
 
 DEFAULTS = s.ExampleSettings()
 _BYTES_WORTH_WORKERS = 100 << 20
+_SHOWN_WHERE_ANY = ("lines_without_text", "carriage_returns_in_lines", "files_read_in_part", "bytes_set_aside")
 _REPORT, _SET_ASIDE, _SET_ASIDE_OF_FAILED = "report.json", "set_aside.jsonl", "set_aside_of_failed_run.jsonl"
 _LABELS = {
     "next-sentence": ("B follows A", "B is random"),
@@ -32,7 +33,7 @@ def _choice(kind) -> click.Choice:
 
 
 @click.command("examples")
-@click.option("--input", "inputs", multiple=True, metavar="GLOB", help="File, folder or glob; may be repeated.")
+@click.option("--input", "inputs", multiple=True, metavar="GLOB", help="File, folder or glob; repeatable.")
 @click.option("--vocab", required=True, metavar="FILE", help="WordPiece vocabulary, a token a line.")
 @click.option("--output", required=True, metavar="DIR", help="Gets examples-00000-of-0000N.tfrecord and report.json.")
 @click.option("--format", "format_", type=_choice(s.Format), default="auto", show_default=True, help="auto: by ending.")
@@ -102,8 +103,8 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     from preprocessing.corpus import inputs
     from preprocessing.examples import writing
 
-    chunks = inputs.find_chunks(corpus_settings)
-    size = sum(chunk.size for chunk in chunks)
+    found = inputs.survey(corpus_settings)
+    size = sum(chunk.size for chunk in found.chunks)
     shards = shards or writing.number_of_shards(size, settings.dupe_factor)
     local = not runner.named_runner(beam_options)
     workers = workers or (os.cpu_count() or 1 if size * settings.dupe_factor > _BYTES_WORTH_WORKERS else 1)
@@ -129,7 +130,8 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
             require(
                 report["examples"] > 0, f"{', '.join(corpus_settings.input)}: text must give at least one example", 0
             )
-        folder.keep(names, report | {"pairs": settings.pairs, "lower_case": settings.lower_case})
+        told = {"pairs": settings.pairs, "lower_case": settings.lower_case}
+        folder.keep(names, report | found.report() | told)
     except InputError as error:
         if "No space left" in str(error):
             raise InputError(f"{output}: no space left on the device; make room or choose another --output") from error
@@ -140,9 +142,12 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
         raise InputError(f"{output}: cannot be written: {error.strerror or error}") from error
     finally:
         folder.clean()
-    for name, value in report.items():
+    figures = {name: value for name, value in report.items() if value or name not in _SHOWN_WHERE_ANY}
+    for name, value in {"files": found.files, **figures}.items():
         shown = f"{value:.2%}" if name.endswith("share") else terminal.number(value)
         click.echo(f"{name.replace('_', ' '):>20}  {shown}")
+    for line in found.told():
+        click.echo(line)
     click.echo(f"{output}: {shards} {'shard' if shards == 1 else 'shards'} and report.json")
 
 

@@ -50,16 +50,16 @@ def command(inputs, size, output, cased, format_, text_field, max_bad_share, com
 
     if workers > 1 and not beam_options:
         nursery.start()  # before Beam is imported: that takes seconds, here and there at the same time
-    from preprocessing import storage as preprocessing_storage
-    from preprocessing import vocab_file
+    from preprocessing import storage, vocab_file
     from preprocessing.beam import runner
-    from preprocessing.corpus import inputs as corpu_inputs
+    from preprocessing.corpus.inputs import survey
     from preprocessing.vocabulary import learning
     from preprocessing.vocabulary import report as vocabulary_report
     from preprocessing.vocabulary.counting import count_corpus
 
     report_path = os.path.splitext(output)[0] + ".report.json"
-    for path in {chunk.path for chunk in corpu_inputs.find_chunks(corpus_settings)}:
+    found = survey(corpus_settings)
+    for path in {chunk.path for chunk in found.chunks}:
         for place in (output, report_path):
             if path == place or (os.path.exists(path) and os.path.exists(place) and os.path.samefile(path, place)):
                 raise InputError(f"--output must not overwrite an input. Received: {place}, which is one")
@@ -67,7 +67,7 @@ def command(inputs, size, output, cased, format_, text_field, max_bad_share, com
     options = runner.make_options(beam_options, workers)
     click.echo("Counting words", err=True)
     with _scratch(output) as scratch:
-        counts, held_out = count_corpus(corpus_settings, settings.lower_case, scratch, options)
+        counts, held_out, counters = count_corpus(corpus_settings, settings.lower_case, scratch, options)
     judged = held_out or counts
     with terminal.Progress("Learning", total=size, unit="tokens") as progress:
         tokens = learning.learn(counts, settings, progress.update)
@@ -75,9 +75,13 @@ def command(inputs, size, output, cased, format_, text_field, max_bad_share, com
     report: dict[str, Any] = {"vocabulary": vocabulary_report.describe(tokens, judged, settings.lower_case)}
     if other:
         report["compared"] = {"path": compare} | vocabulary_report.describe(other, judged, settings.lower_case)
-    report["learned_from"] = {"words": sum(counts.values()), "different_words": len(counts)}
+    report["learned_from"] = {"words": sum(counts.values()), "different_words": len(counts)} | found.report() | counters
     report["held_out"] = bool(held_out)
-    preprocessing_storage.write_whole(json.dumps(report, indent=2) + "\n", report_path)
+    storage.write_whole(json.dumps(report, indent=2) + "\n", report_path)
+    for line in found.told():
+        click.echo(line)
+    if aside := counters.get("lines_set_aside"):
+        click.echo(f"set aside {aside:,} of {counters['lines']:,} lines")
     _show(report, output)
 
 

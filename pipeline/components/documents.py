@@ -18,7 +18,7 @@ from pipeline import values
 from pipeline.components import split
 from preprocessing.beam import runner
 from preprocessing.corpus import documents as corpu_documents
-from preprocessing.corpus import embedded, reading
+from preprocessing.corpus import embedded, inputs, reading
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings
 
@@ -69,7 +69,7 @@ def CorpusGen(
             prefix = os.path.join(artifact_utils.get_split_uri([documents], name), "documents")
             encoded = part | f"Encode-{name}" >> beam.Map(encode, name)
             _ = encoded | f"Write-{name}" >> beam.io.WriteToTFRecord(prefix, file_name_suffix=".gz")
-        report = runner.counters(runner.run(beam_pipeline))
+        report = runner.counters(runner.run(beam_pipeline)) | inputs.survey(corpus_settings).report()
     counts = {name: report.setdefault(f"documents_{name}", 0) for name in split.NAMES}
     if min(counts.values()) < 2:
         raise InputError(

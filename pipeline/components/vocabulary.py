@@ -50,7 +50,7 @@ def VocabularyGen(
         for name in split.NAMES
     ]
     scratch = os.path.join(vocabulary_artifact.uri, "counts")
-    counts, held_out = counting.count_parts(beam_pipeline, parts, run.lower_case, scratch)
+    (counts, held_out), _ = counting.count_parts(beam_pipeline, parts, run.lower_case, scratch)
     tokens = vocab_file.load(run.file) if run.file else learning.learn(counts, run)
     report = vocabulary_report.describe(tokens, held_out, run.lower_case)
     if run.file:

@@ -2,10 +2,14 @@
 
 import contextlib
 import errno
+import hashlib
 import logging
+import os
 import pathlib
+import re
 import shlex
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 
@@ -58,6 +62,20 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
             raise
 
 
+def without_signs(home: pathlib.Path) -> pathlib.Path:
+    """The home, or a link to it where its path has signs of globs: TFX's steps take the names of their files for
+    patterns. It is the same one in each run, since earlier results are found by it."""
+    if not re.search(r"[*?[\]{}\\]", str(home)):
+        return home
+    name = f"bert-{os.getuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
+    link = pathlib.Path(tempfile.gettempdir(), name)
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(home)
+    if not link.is_symlink() or os.readlink(link) != str(home) or link.lstat().st_uid != os.getuid():
+        raise InputError(f"{home}: a home with one of *?[]{{}} in its path needs the link {link}, which is another's")
+    return link
+
+
 def _run(settings, home, record):
     if settings.corpus.input:
         from preprocessing.corpus import inputs
@@ -69,11 +87,12 @@ def _run(settings, home, record):
     from pipeline.runs import steps, summary
     from pipeline.runs.runner import Runner
 
-    serving, work = home / "serving" / settings.name, home / "training"
+    plain = without_signs(home)
+    serving, work = home / "serving" / settings.name, plain / "training"
     pipeline = pretraining.create_pipeline(
         settings,
-        root=str(home / "artifacts"),
-        metadata=metadata.sqlite_metadata_connection_config(str(home / "metadata.sqlite")),
+        root=str(plain / "artifacts"),
+        metadata=metadata.sqlite_metadata_connection_config(str(plain / "metadata.sqlite")),
         serving=str(serving),
         work=str(work),
     )

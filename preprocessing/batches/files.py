@@ -1,5 +1,6 @@
 """Files of examples of any spec: finding, reading and checking them. Every fault names the file and the example."""
 
+import glob
 import os
 from collections.abc import Iterator, Mapping
 
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from preprocessing.errors import InputError
 from preprocessing.features import MODEL_GARDEN_NAMES, VOCABULARY, Spec
+from preprocessing.storage import as_glob, is_remote
 
 CHUNK = 2048  # examples read and parsed at once
 
@@ -19,7 +21,7 @@ def find_files(pattern: str) -> list[str]:
     if gfile.isdir(pattern):
         found = [os.path.join(pattern, name) for name in gfile.listdir(pattern) if "tfrecord" in name.replace("_", "")]
     else:
-        found = gfile.glob(pattern)
+        found = gfile.glob(pattern) if is_remote(pattern) else glob.glob(as_glob(pattern))
     found = sorted(path for path in found if not gfile.isdir(path))
     if not found:
         raise InputError(f"{pattern}: no example files here; `bert examples` writes them. Received: no match")

@@ -24,7 +24,7 @@ class ReadDocuments(beam.PTransform):
     """pbegin -> PCollection of Document, each text once.
 
     Lines that cannot be used are counted and, with `set_aside`, written there as JSON lines (file, line, reason, text);
-    the run stops with InputError (see `beam_runner.run`) when their share exceeds `max_bad_share`, or when there is
+    the run stops with InputError (see `runner.run`) when their share exceeds `max_bad_share`, or when there is
     no text at all. Documents come in no particular order.
     """
 
@@ -75,7 +75,7 @@ class _Survey(beam.DoFn):
     def process(self, numbered):
         for chunk in numbered[1]:
             report = ChunkReport(chunk)
-            texts = readers.read_texts(chunk, self._settings, report.tally, report.set_aside)
+            texts = readers.read_texts(chunk, self._settings, report.tally, report.set_aside, report.notes.append)
             digests = [digest(text) for text in texts]
             found = np.empty(len(digests), _ORDINAL)
             found["id"] = np.frombuffer(b"".join(digests), ID_TYPE)

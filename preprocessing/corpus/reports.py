@@ -1,6 +1,7 @@
 """What was read of each chunk of the input, what was set aside, and whether that is too much."""
 
 import dataclasses
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -19,11 +20,13 @@ _SHOWN_LINES = 1000  # of those that are set aside of a chunk
 
 @dataclasses.dataclass
 class ChunkReport:
-    """What was found in a chunk; `bad_lines` are (line in the chunk, reason, beginning), the first ones."""
+    """What was found in a chunk; `bad_lines` are (line in the chunk, reason, beginning), the first ones; `notes` tell
+    what else of the file was left out."""
 
     chunk: Chunk
     tally: Tally = dataclasses.field(default_factory=Tally)
     bad_lines: list[tuple[int, str, bytes]] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def set_aside(self, line: int, reason: str, data: bytes) -> None:
         if len(self.bad_lines) < _SHOWN_LINES:
@@ -37,20 +40,54 @@ def check_reports(reports: Iterable[ChunkReport], settings: CorpusSettings, set_
     total = Tally(
         *(sum(values) for values in zip(*(dataclasses.astuple(report.tally) for report in reports), strict=True))
     )
-    if set_aside and total.bad:
+    notes = [
+        {"file": report.chunk.path, "line": 0, "reason": note, "text": ""}
+        for report in reports
+        for note in report.notes
+    ]
+    if set_aside and (total.bad or notes):
         with FileSystems.create(set_aside) as file:
-            file.writelines(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in _bad_lines(reports))
-    if total.bad > settings.max_bad_share * total.lines:
-        first = next(_bad_lines(reports))
-        raise InputError(
-            f"{first['file']}:{first['line']}: {first['reason']}; {total.bad:,} of {total.lines:,} lines cannot be "
-            f"used, more than the {settings.max_bad_share:.4g} allowed. Correct them or raise --max-bad-share"
-        )
-    if not total.documents:
-        raise InputError(f"no text in {', '.join(settings.input)}: nothing but blank lines")
-    for name, count in (("lines", total.lines), ("lines_set_aside", total.bad), ("documents_split", total.split)):
+            rows = itertools.chain(_bad_lines(reports), notes)
+            file.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+    _check_shares(total, reports, settings)
+    counts = {
+        "lines": total.lines,
+        "lines_set_aside": total.bad,
+        "bytes": total.bytes,
+        "bytes_set_aside": total.bad_bytes,
+        "lines_without_text": total.nulls,
+        "carriage_returns_in_lines": total.returns,
+        "files_read_in_part": len(notes),
+        "documents_split": total.split,
+    }
+    for name, count in counts.items():
         Metrics.counter(NAMESPACE, name).inc(count)
     return total
+
+
+def _check_shares(total: Tally, reports: list[ChunkReport], settings: CorpusSettings) -> None:
+    """Raises InputError where what cannot be used is too much, of the lines or of their bytes, or all."""
+    for bad, of, unit in ((total.bad, total.lines, "lines"), (total.bad_bytes, total.bytes, "bytes")):
+        if bad > settings.max_bad_share * of:
+            first = next(_bad_lines(reports))
+            # Where nothing is left, allowing more does not help.
+            way_out = "Correct them or raise --max-bad-share" if total.documents else _way_out(str(first["reason"]))
+            raise InputError(
+                f"{first['file']}:{first['line']}: {first['reason']}; {bad:,} of {of:,} {unit} cannot be "
+                f"used, more than the {settings.max_bad_share:.4g} allowed. {way_out}"
+            )
+    if not total.documents:
+        nulls = f" and {total.nulls:,} records whose text is null" if total.nulls else ""
+        raise InputError(f"no text in {', '.join(settings.input)}: nothing but blank lines{nulls}")
+
+
+def _way_out(reason: str) -> str:
+    """What to do where nothing at all can be used, for the first reason: allowing more would not help."""
+    if reason.startswith("no text in"):
+        return "No text is left: name the field with --text-field"
+    if reason.startswith("not UTF-8"):
+        return "No text is left: convert it to UTF-8, with iconv for one"
+    return "No text is left: correct it, or name its format with --format"
 
 
 def _bad_lines(reports: Iterable[ChunkReport]) -> Iterator[dict[str, str | int]]:

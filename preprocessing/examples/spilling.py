@@ -16,9 +16,8 @@ from apache_beam.transforms.window import GlobalWindows
 
 from preprocessing.beam import worker_exit
 from preprocessing.beam.progress import WorkerProgress
-from preprocessing.corpus import documents as corpu_documents
 from preprocessing.corpus import readers, reading, reports
-from preprocessing.corpus.documents import ID_TYPE, Document
+from preprocessing.corpus.documents import ID_TYPE, Document, make_document
 from preprocessing.examples import counter_random, token_store
 from preprocessing.examples.token_store import TokenizedDocuments
 from preprocessing.settings import CorpusSettings, ExampleSettings
@@ -158,8 +157,10 @@ class _SpillFiles(_SpillDocuments):
     def process(self, numbered):
         for chunk in numbered[1]:
             report = reports.ChunkReport(chunk)
-            for text in readers.read_texts(chunk, self._corpus_settings, report.tally, report.set_aside):
-                self.add(corpu_documents.make_document(text, chunk.format, self._corpus_settings))
+            for text in readers.read_texts(
+                chunk, self._corpus_settings, report.tally, report.set_aside, report.notes.append
+            ):
+                self.add(make_document(text, chunk.format, self._corpus_settings))
                 if self._tokens >= _SPILL_TOKENS:
                     yield from self.spill()
             yield REPORTS, report

@@ -184,12 +184,13 @@ def shard_name(shard: int, shards: int, compression: Compression = "none") -> st
 
 
 def report(counters: Mapping[str, int]) -> dict[str, float]:
-    """What ReadDocuments and MakeExamples did, from `beam_runner.counters`: counts, and shares as fractions."""
+    """What ReadDocuments and MakeExamples did, from `runner.counters`: counts, and shares as fractions."""
 
     def share(part: str, whole: str) -> float:
         return round(counters.get(part, 0) / max(counters.get(whole, 0), 1), 6)
 
-    names = ("documents", "sentences", "tokens", "examples", "duplicates", "lines", "lines_set_aside")
+    names = ("documents", "sentences", "tokens", "examples", "duplicates", "lines", "lines_set_aside", "bytes",
+             "bytes_set_aside", "lines_without_text", "carriage_returns_in_lines", "files_read_in_part")  # fmt: skip
     real = counters.get("positions", 0) - counters.get("padding", 0)
     return {name: counters.get(name, 0) for name in (*names, "documents_split", "documents_empty")} | {
         "padding_share": share("padding", "positions"),

@@ -23,20 +23,20 @@ _HELD_OUT = 20  # one document in so many, by its id and so by its content
 
 def count_corpus(
     settings: CorpusSettings, lower_case: bool, scratch: str, options: PipelineOptions
-) -> tuple[dict[str, int], dict[str, int]]:
+) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
     """Word counts of 19 documents in 20, and of the twentieth (of all, and nothing, where there are too few documents
-    for both); see `count_parts`."""
+    for both), and the counters of what was read; see `count_parts`."""
     pipeline = runner.make_pipeline(options)
     documents = pipeline | "Read" >> ReadDocuments(settings)
     parts = documents | beam.Partition(_part, 2)  # type: ignore[arg-type]
-    learn, held_out = count_parts(pipeline, list(parts), lower_case, scratch)
-    return (learn, held_out) if learn else (held_out, {})
+    (learn, held_out), counters = count_parts(pipeline, list(parts), lower_case, scratch)
+    return (learn, held_out, counters) if learn else (held_out, {}, counters)
 
 
 def count_parts(
     pipeline: beam.Pipeline, parts: Sequence[beam.PCollection], lower_case: bool, scratch: str
-) -> list[dict[str, int]]:
-    """Runs the pipeline and gives the word counts of each part, a collection of Documents.
+) -> tuple[list[dict[str, int]], dict[str, int]]:
+    """Runs the pipeline and gives the word counts of each part, a collection of Documents, and its counters.
 
     `scratch` is a folder for the counts on their way from the workers, which must not exist and is removed; on a runner
     with machines of its own it must lie where they can write. Raises InputError for bad input or where it cannot be
@@ -53,8 +53,8 @@ def count_parts(
                 | f"Count {number}" >> CountWords(lower_case)
                 | f"Write {number}" >> beam.ParDo(_Write(FileSystems.join(scratch, f"part{number}-")))
             )
-        runner.run(pipeline)
-        return [_read(scratch, f"part{number}") for number in range(len(parts))]
+        counters = runner.counters(runner.run(pipeline))
+        return [_read(scratch, f"part{number}") for number in range(len(parts))], counters
     finally:
         storage.delete(scratch)
 

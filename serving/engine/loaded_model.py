@@ -3,10 +3,7 @@
 import dataclasses
 import importlib.util
 import json
-import os
 import pathlib
-import re
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -15,6 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from preprocessing import storage
 from serving.protocol import tensors
 from serving.protocol.errors import Code, RequestError
 
@@ -173,7 +171,7 @@ class LoadedModel:
         self.name = name
         self.version = version
         self.in_flight = 0
-        self._alias, loaded_from = _without_glob(folder)
+        self._alias, loaded_from = storage.without_glob(str(folder))
         # Signatures stay valid only as long as the object they belong to.
         self._object = tf.saved_model.load(loaded_from)
         described = _described(folder)
@@ -234,17 +232,6 @@ def _widened(array, most):
     wide = np.full((len(array), most, *array.shape[2:]), b"" if array.dtype == object else 0, array.dtype)
     wide[:, : array.shape[1]] = array
     return wide
-
-
-def _without_glob(folder: pathlib.Path) -> tuple[tempfile.TemporaryDirectory | None, str]:
-    """(what keeps it there, another path of a folder): TensorFlow takes the name of a checkpoint for a pattern, and
-    finds none in a folder whose path has one of its signs."""
-    if not re.search(r"[*?[\]\\]", str(folder)):
-        return None, str(folder)
-    holder = tempfile.TemporaryDirectory(prefix="bert-")
-    alias = os.path.join(holder.name, "model")
-    os.symlink(os.path.abspath(folder), alias)
-    return holder, alias
 
 
 def _described(folder):

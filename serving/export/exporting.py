@@ -162,8 +162,9 @@ def _check(folder, output, bounds):
 
 
 def _answer_elsewhere(folder):
+    _holder, loaded_from = storage.without_glob(str(folder))
     process = subprocess.run(
-        [sys.executable, "-I", golden.__file__, str(folder)],
+        [sys.executable, "-I", golden.__file__, loaded_from],
         capture_output=True,
         text=True,
         cwd=tempfile.gettempdir(),

@@ -68,7 +68,7 @@ def records(home, component: str, key: str, split: str) -> list[tf.train.Example
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home") / "bert"
+    home = tmp_path_factory.mktemp("home") / "home [1] *x"  # which globs take for a pattern
     return home, finish(home)
 
 

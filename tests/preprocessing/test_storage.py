@@ -1,5 +1,7 @@
 """Folders that are being written: one process each, and nothing of killed ones stays."""
 
+import glob
+import os
 import pathlib
 import signal
 import subprocess
@@ -61,3 +63,38 @@ def test_a_filesystem_without_locks(tmp_path, monkeypatch):
     (tmp_path / ".x-left").mkdir()
     with storage.unfinished(tmp_path, ".x-"):
         assert (tmp_path / ".x-left").exists()
+
+
+class TestSignsOfGlobs:
+    @pytest.mark.parametrize("name", ["home [1] x", "a*b", "q?", "back\\slash"])
+    def test_another_path_of_a_folder_and_of_files(self, tmp_path, name):
+        folder = tmp_path / name
+        folder.mkdir()
+        for ending in ("index", "data-00000-of-00001"):
+            (folder / f"ckpt.{ending}").write_text(ending)
+        (folder / "other").touch()
+        holder, plain = storage.without_glob(str(folder))
+        assert not set("*?[]\\") & set(plain)
+        assert os.path.samefile(plain, folder)
+        kept, prefix = storage.without_glob(str(folder / "ckpt"))
+        assert not set("*?[]\\") & set(prefix)
+        assert [os.path.basename(path) for path in sorted(glob.glob(f"{prefix}*"))] == [
+            "link.data-00000-of-00001",
+            "link.index",
+        ]
+        holder.cleanup()
+        kept.cleanup()
+        assert not os.path.lexists(plain)
+        assert len(list(folder.iterdir())) == 3
+
+    @pytest.mark.parametrize("path", ["/a b/ü 'q'", "gs://bucket/a[1]"])
+    def test_others_stay(self, path):
+        assert storage.without_glob(path) == (None, path)
+
+    def test_folders_that_exist_are_no_globs(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "x [1]").mkdir()
+        (tmp_path / "x [1]" / "a.txt").touch()
+        assert glob.glob(storage.as_glob("x [1]/*.txt")) == ["x [1]/a.txt"]
+        assert glob.glob(storage.as_glob(f"{tmp_path}/x [1]/[a].txt")) == [f"{tmp_path}/x [1]/a.txt"]
+        assert storage.as_glob("x [2]/*") == "x [2]/*"

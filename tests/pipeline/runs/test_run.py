@@ -153,3 +153,18 @@ def test_a_training_that_nothing_was_written_to_for_a_week_is_removed(tmp_path):
     runs.remove_superseded(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["young"]
     runs.remove_superseded(tmp_path / "none")
+
+
+def test_a_home_whose_path_reads_like_a_glob_has_a_link_that_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.tempfile, "gettempdir", lambda: str(tmp_path))
+    home = tmp_path / "home [1] x"
+    home.mkdir()
+    link = runs.without_signs(home)
+    assert not set("*?[]") & set(str(link.relative_to(tmp_path)))
+    assert link.samefile(home)
+    assert runs.without_signs(home) == link  # in each run
+    assert runs.without_signs(tmp_path / "home 'x' ü") == tmp_path / "home 'x' ü"
+    link.unlink()
+    link.symlink_to(tmp_path)
+    with pytest.raises(InputError, match=r"needs the link .* which is another's"):
+        runs.without_signs(home)
