@@ -20,7 +20,8 @@ case "$1 $2" in
   "python find") for last; do :; done; [ -x "$MACHINE/python$last" ] && echo "$MACHINE/python$last" ;;
   "python install") [ -n "$FETCHES" ] && cp "$MACHINE/fetched" "$MACHINE/python$4" ;;
   "venv "*) shift; while [ $# -gt 2 ]; do shift; done
-            mkdir -p .venv/bin; case $1 in */*) cp "$1" .venv/bin/python ;; *) cp "$MACHINE/python$1" .venv/bin/python ;; esac ;;
+            mkdir -p .venv/bin
+            case $1 in */*) cp "$1" .venv/bin/python ;; *) cp "$MACHINE/python$1" .venv/bin/python ;; esac ;;
 esac
 """
 
@@ -50,9 +51,7 @@ def setup(tmp_path):
             "PYENV_ROOT": str(tmp_path / "none"),
             "FETCHES": fetches,
         }
-        done = subprocess.run(
-            ["sh", pathlib.Path(".ci/setup")], cwd=repository, env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run(["sh", ".ci/setup"], cwd=repository, env=environment, capture_output=True, text=True)
         return done.returncode, done.stderr.strip().splitlines()[-1]
 
     return run
