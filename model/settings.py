@@ -7,6 +7,7 @@ import dataclasses
 from typing import Literal
 
 from preprocessing.errors import require, require_one_of
+from preprocessing.features import Long
 
 CheckpointFormat = Literal["google", "huggingface", "keras-hub", "ours"]
 Activation = Literal["gelu_tanh", "gelu"]
@@ -90,6 +91,35 @@ def large(**overrides) -> EncoderSettings:
 
 
 NAMED = {"tiny": tiny, "mini": mini, "small": small, "medium": medium, "base": base, "large": large}
+
+
+Watched = Literal["accuracy", "macro_f1", "matthews", "cross_entropy"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationSettings:
+    """What a classifier's numbers mean, and how its texts are made. Stored with the model.
+
+    `labels` are by the number of the class. Of Hugging Face's kinds of sequence classification only `classification`
+    says one label of a text; the others are known by name, so that they are not taken for it.
+    """
+
+    labels: tuple[str, ...]
+    kind: str = "classification"
+    pair: bool | None = None  # whether it judges two texts together; None: it is not known
+    max_seq_length: int | None = None  # tokens at which texts are cut; None: where the model ends
+    long: Long = "cut"  # what stays of a longer text
+    temperature: float = 1.0  # by which the logits are divided before they become probabilities
+
+    def __post_init__(self):
+        object.__setattr__(self, "labels", tuple(self.labels))
+        require(len(self.labels) > 0, "there must be labels", self.labels)
+        require(all(isinstance(label, str) for label in self.labels), "labels must be text", self.labels)
+        require(len(set(self.labels)) == len(self.labels), "labels must differ", self.labels)
+        require(self.max_seq_length is None or self.max_seq_length >= 8, "max_seq_length must be at least 8",
+                self.max_seq_length)  # fmt: skip
+        require_one_of(Long, "long", self.long)
+        require(self.temperature > 0, "temperature must be positive", self.temperature)
 
 
 OptimizerName = Literal["adamw", "lamb", "sgd"]

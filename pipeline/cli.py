@@ -10,6 +10,8 @@ COMMANDS = {
     "vocab": "Learn a WordPiece vocabulary from text.",
     "examples": "Turn text into masked sentence pairs for pretraining.",
     "train": "Pretrain a BERT encoder on masked examples.",
+    "finetune": "Train a checkpoint on a table of texts and labels.",
+    "evaluate": "Ask a model about a table of texts and compare its answers with the labels.",
     "convert": "Convert a checkpoint between google, Hugging Face, keras-hub and our format.",
     "export": "Export a checkpoint as a SavedModel that takes raw text.",
     "serve": "Serve exported models over gRPC and REST.",

@@ -40,6 +40,7 @@ MASKED_LM_POSITIONS = "masked_lm_positions"
 MASKED_LM_IDS = "masked_lm_ids"
 MASKED_LM_WEIGHTS = "masked_lm_weights"
 NEXT_SENTENCE_LABELS = "next_sentence_labels"
+LABEL_IDS = "label_ids"  # of a text or pair; google-research/bert's name in `run_classifier.py`
 
 # In the order in which they are written.
 SEQUENCE_FEATURES = (INPUT_IDS, INPUT_MASK, SEGMENT_IDS)
@@ -48,6 +49,9 @@ ALL_FEATURES = (*SEQUENCE_FEATURES, *PREDICTION_FEATURES, NEXT_SENTENCE_LABELS)
 
 # TF Model Garden's v2 names for the same features.
 MODEL_GARDEN_NAMES = {INPUT_IDS: "input_word_ids", SEGMENT_IDS: "input_type_ids"}
+
+# What stays of a text that is too long: its beginning, or also its end.
+Long = Literal["cut", "head-tail"]
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -130,6 +134,12 @@ MASKED_PAIRS = Spec(
     "`bert examples`",
     _predictions_are_of_tokens,
 )
+
+
+def classified(classes: int) -> Spec:
+    """Texts or pairs of so many classes; the number after the last stands for a label that is none of them."""
+    label = Feature(1, "a label must be the number of a class, or their count where it is none", below=classes + 1)
+    return Spec(SEQUENCE | {LABEL_IDS: label}, "`bert finetune`")
 
 
 def lengths(max_seq_length: int, max_predictions: int) -> dict[str, int]:

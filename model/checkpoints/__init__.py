@@ -21,6 +21,7 @@ from model.checkpoints.loading import (
     tokenizer,
     vocab_file,
 )
+from model.checkpoints.task_file import read_task, write_task
 from model.checkpoints.tokenizer_files import CheckpointTokenizer
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "load",
     "lower_case",
     "read",
+    "read_task",
     "recognise",
     "save",
     "save_as",
@@ -40,4 +42,5 @@ __all__ = [
     "sentences",
     "tokenizer",
     "vocab_file",
+    "write_task",
 ]

@@ -88,11 +88,13 @@ def read(folder: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
 
 
 def _google_names(settings: EncoderSettings, architectures: object) -> dict[str, str]:
-    """Hugging Face's name -> google's. Two heads may be spelled alike there: the config's own one then counts."""
+    """Hugging Face's name -> google's. Heads may be spelled alike there; then the config's own one counts."""
     names = {huggingface_name(name): name for name in shapes(settings, ())}
     stated = architectures if isinstance(architectures, list) else []
-    for head in sorted(heads.ALL_HEADS, key=lambda head: head.architecture in stated):
-        names |= {theirs: google for google, theirs in _head_names(head).items()}
+    for head in heads.ALL_HEADS:
+        shared = any(array.huggingface for array in head.arrays)  # names that another head may have
+        if head.architecture in stated or not (shared and stated):
+            names |= {theirs: google for google, theirs in _head_names(head).items()}
     return names
 
 

@@ -3,7 +3,7 @@
 What a head is, is said once, by a `Head`: the encoder builds it from there, and all that save, convert, load or compare
 a model go through its heads' arrays. A new one is one object more in ALL_HEADS, beside its layer.
 
-Shapes: B batch, L length, P predictions, M = B * P, H hidden, V vocabulary.
+Shapes: B batch, L length, P predictions, M = B * P, H hidden, V vocabulary, C labels.
 """
 
 import dataclasses
@@ -65,16 +65,26 @@ class MaskedLMHead(HeadLayer):
         return self.norm(x_MH, self.norm_scale, self.norm_offset)
 
 
-class NextSentenceHead(HeadLayer):
-    """Two logits from the pooled output [B, H], float32 [B, 2]: 0 = B follows A, 1 = B is random."""
+class ClassifierHead(HeadLayer):
+    """A logit for each of C labels from the pooled output [B, H], float32 [B, C]."""
+
+    labels: int
 
     def add_weights(self):
-        self.kernel = self.matrix("kernel", 2, self.settings.hidden_size)
-        self.bias = self.vector("bias", 2)
+        self.kernel = self.matrix("kernel", self.labels, self.settings.hidden_size)
+        self.bias = self.vector("bias", self.labels)
 
     def call(self, pooled_output):
         logits = tf.matmul(pooled_output, tf.cast(self.kernel.value, pooled_output.dtype), transpose_b=True)
         return tf.nn.bias_add(tf.cast(logits, tf.float32), self.bias.value)
+
+
+class NextSentenceHead(ClassifierHead):
+    """Of two: 0 = B follows A, 1 = B is random."""
+
+    def add_weights(self):
+        self.labels = 2
+        super().add_weights()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +167,18 @@ NEXT_SENTENCE = Head(
         Array("bias", "cls/seq_relationship/output_bias", (2,)),
     ),
 )
+CLASSIFIER = Head(
+    "classifier",
+    "pooled",
+    ClassifierHead,
+    "BertForSequenceClassification",
+    (
+        Array("kernel", "output_weights", (LABELS, "hidden_size"), "classifier.weight"),
+        Array("bias", "output_bias", (LABELS,), "classifier.bias"),
+    ),
+)
 PRETRAINING = (MASKED_LM, NEXT_SENTENCE)
-ALL_HEADS: tuple[Head, ...] = PRETRAINING
+ALL_HEADS: tuple[Head, ...] = (*PRETRAINING, CLASSIFIER)
 
 
 def chosen(heads: Sequence["str | Head"], among: Sequence[Head] = ()) -> tuple[Head, ...]:

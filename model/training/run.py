@@ -51,6 +51,7 @@ def train(
     vocab_path: str | None = None,
     lower_case: bool | None = None,
     init: str | None = None,
+    fresh: Sequence[str] = (),
     transform: batches.Transform | None = None,
     masking: str | None = None,
     report: Report | None = None,
@@ -69,6 +70,7 @@ def train(
         vocab_path, lower_case: stored with the model; the vocabulary makes the task's samples readable, and is compared
             with that of `init`.
         init: a checkpoint to begin with, in any format that `checkpoints.load` takes.
+        fresh: names of heads that begin anew though `init` has them, being for something else there.
         transform: see `batches.Transform`; for masking at training time.
         masking: what `transform` does, in a word; a resumed run must do the same.
         report: called with (step, total steps, figures) as training goes.
@@ -122,7 +124,7 @@ def train(
     state = State(os.path.join(output, "checkpoints"), encoder, optimizer, settings.keep_checkpoints)
     step = state.restore()
     if init and not step:  # a run that goes on has its own weights, wherever they once came from
-        start_from(encoder, init, tokens)
+        start_from(encoder, init, tokens, fresh)
 
     evaluations = {
         length: Evaluation(task, encoder, opened, settings.batch_size, transform) for length, opened in held_out.items()
@@ -192,10 +194,10 @@ def _names_and_sizes(files):
     return [[os.path.basename(file), tf.io.gfile.stat(file).length] for file in files]
 
 
-def start_from(encoder: BertEncoder, path: str, tokens: Sequence[str] | None = None) -> None:
-    """Takes over the weights of a checkpoint. Heads that it lacks keep their fresh weights; positions beyond its own
-    begin as copies of its positions, from the first on. InputError where weights would mean something else here, or
-    ids, by the run's `tokens` and the checkpoint's."""
+def start_from(encoder: BertEncoder, path: str, tokens: Sequence[str] | None = None, fresh: Sequence[str] = ()) -> None:
+    """Takes over the weights of a checkpoint. Heads that it lacks, or that are `fresh`, keep their fresh weights;
+    positions beyond its own begin as copies of its positions, from the first on. InputError where weights would mean
+    something else here, or ids, by the run's `tokens` and the checkpoint's."""
     check_words(path, tokens)
     source = checkpoints.load(path)
     names = ("num_layers", "num_heads", "activation", "layer_norm_epsilon")
@@ -208,8 +210,9 @@ def start_from(encoder: BertEncoder, path: str, tokens: Sequence[str] | None = N
         )
     weights = {weight.path: weight.numpy() for weight in source.weights}
     position = encoder.embeddings.position
+    kept = {weight.path for name in fresh for weight in getattr(encoder, name).weights}
     for weight in encoder.weights:
-        if weight.path not in weights:
+        if weight.path not in weights or weight.path in kept:
             continue
         found = weights[weight.path]
         if weight is position and len(found) < weight.shape[0]:

@@ -22,7 +22,7 @@ TOLERANCE = 1e-5  # of outputs; the weights are the same bits, but sums may be o
 def command(source, output, to, ignore):
     """Convert a checkpoint; the input's format is recognised.
 
-    Weights, pretraining heads, vocabulary and lower-casing are carried along without loss. What was written is read
+    Weights, heads, labels, vocabulary and lower-casing are carried along without loss. What was written is read
     back, and the largest difference of any output is shown.
     """
     target = pathlib.Path(output)
@@ -53,6 +53,8 @@ def command(source, output, to, ignore):
             raise InputError(f"--output must be writable: {error}") from error
         try:
             checkpoints.save_as(to, encoder, partial, tokenizer)
+            if encoder.classifier is not None and (task := checkpoints.read_task(source)):
+                checkpoints.write_task(partial, task)
             difference = checkpoints.largest_difference(encoder, checkpoints.load(partial, report=lambda line: None))
             if difference > TOLERANCE:
                 raise InputError(

@@ -83,6 +83,8 @@ def _table(inputs, outputs):
     """Lines for people: bars for candidates, rows for the rest."""
     if {"mask_count", "tokens", "scores"} <= outputs.keys():
         yield from _filled(inputs["text"], outputs)
+    elif {"label", "labels", "probabilities"} <= outputs.keys():
+        yield from _classified(inputs, outputs)
     elif "is_next" in outputs:
         for first, second, share in zip(inputs["first"], inputs["second"], outputs["is_next"], strict=True):
             yield f"{share:7.2%}  {first}  ->  {second}"
@@ -103,8 +105,23 @@ def _table(inputs, outputs):
                 yield f"  {name.ljust(longest)}  {_summary(array[row])}"
 
 
-def _filled(texts, outputs):
+def _classified(inputs, outputs, most=5):
+    """The likeliest labels of each row."""
+    for row, texts in enumerate(zip(*inputs.values(), strict=True)):
+        yield "  |  ".join(texts)
+        shares = outputs["probabilities"][row]
+        order = (-shares).argsort()[:most]
+        yield from _bars([outputs["labels"][row, place].decode() for place in order], shares[order])
+
+
+def _bars(names, shares):
     width = min(shutil.get_terminal_size().columns, 100)
+    longest = max(map(len, names))
+    for name, share in zip(names, shares, strict=True):
+        yield f"  {name.ljust(longest)}  {share:6.2%}  {'█' * round(share * (width - longest - 13))}".rstrip()
+
+
+def _filled(texts, outputs):
     for row, text in enumerate(texts):
         yield text
         count = int(outputs["mask_count"][row])
@@ -113,11 +130,7 @@ def _filled(texts, outputs):
         for mask in range(count):
             if count > 1:
                 yield f"  [MASK] {mask + 1}"
-            tokens = [token.decode() for token in outputs["tokens"][row, mask]]
-            longest = max(map(len, tokens))
-            for token, score in zip(tokens, outputs["scores"][row, mask], strict=True):
-                bar = "█" * round(score * (width - longest - 13))
-                yield f"  {token.ljust(longest)}  {score:6.2%}  {bar}".rstrip()
+            yield from _bars([token.decode() for token in outputs["tokens"][row, mask]], outputs["scores"][row, mask])
 
 
 def _summary(value):

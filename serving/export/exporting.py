@@ -29,6 +29,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from model import checkpoints
 from model.checkpoints import names
 from model.encoder import BertEncoder
+from model.settings import ClassificationSettings
 from preprocessing import storage
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
@@ -54,6 +55,7 @@ def export(
     lower_case: bool = True,
     report: Report = lambda line: None,
     signatures: Sequence[Signature] = ALL,
+    task: ClassificationSettings | None = None,
 ) -> dict:
     """Writes a SavedModel into `folder`, which must not exist yet or be empty.
 
@@ -65,9 +67,10 @@ def export(
         lower_case: whether the vocabulary is an uncased one.
         report: gets a line per step.
         signatures: those that are wanted; the encoder's heads and layers decide which of them there are.
+        task: what a classifier's numbers mean.
 
     Returns: what `assets.extra/export.json` holds: `signatures`, `left_out` (name: reason), `settings`, `lower_case`,
-    `parameters`, `warmup_records`, `warmup_left_out`, `bytes`, `graph_bytes`, `custom_ops`, `load_seconds`,
+    `task`, `parameters`, `warmup_records`, `warmup_left_out`, `bytes`, `graph_bytes`, `custom_ops`, `load_seconds`,
     `first_answer_seconds`, `largest_difference`.
 
     Raises: InputError if the folder is taken, or if the SavedModel does not answer as the encoder does.
@@ -77,7 +80,7 @@ def export(
         raise InputError(f"the export folder must not exist yet. Received: {folder}")
     with _partial(folder.parent) as partial:
         tokenizer = BertTokenizer.from_vocab(vocab_path, lower_case)
-        figures = _write(encoder, tokenizer, partial, settings or ExportSettings(), report, signatures)
+        figures = _write(encoder, tokenizer, partial, settings or ExportSettings(), report, signatures, task)
         partial.rename(folder)
     return figures
 
@@ -110,9 +113,10 @@ def export_version(
         raise InputError(f'{checkpoint}: has no pooler; export it with the embedding "mean"')
     tokenizer = text_rules.tokenizer_of(checkpoint, vocab_path, lower_case, report)
     encoder = checkpoints.build(read, report=report)
+    task = checkpoints.read_task(checkpoint)
     model = pathlib.Path(base) / name
     with _partial(model) as partial:
-        _write(encoder, tokenizer, partial, settings, report, signatures)
+        _write(encoder, tokenizer, partial, settings, report, signatures, task)
         while True:
             version = model / str(max(_versions(model), default=0) + 1)
             try:
@@ -177,8 +181,8 @@ def _answer_elsewhere(folder):
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def _write(encoder, tokenizer, folder, settings, report, signatures) -> dict:
-    texts = TextEncoder(encoder, tokenizer, settings)
+def _write(encoder, tokenizer, folder, settings, report, signatures, task) -> dict:
+    texts = TextEncoder(encoder, tokenizer, settings, task)
     left_out = {signature.name: reason for signature in signatures if (reason := signature.missing(texts))}
     signatures = [signature for signature in signatures if signature.name not in left_out]
     report("tracing")
@@ -202,6 +206,7 @@ def _write(encoder, tokenizer, folder, settings, report, signatures) -> dict:
         "lower_case": tokenizer.lower_case,
         "added_tokens": list(tokenizer.added),
         "longest_word": tokenizer.longest_word,
+        "task": dataclasses.asdict(texts.task) if texts.task else None,
         "parameters": sum(math.prod(variable.shape) for variable in texts.model.variables),
     }
     (folder / REPORT).parent.mkdir(exist_ok=True)

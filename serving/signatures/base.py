@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 import tensorflow as tf
 
 from model.encoder import BertEncoder
-from preprocessing.errors import InputError
+from model.encoder.heads import CLASSIFIER
+from model.settings import ClassificationSettings
+from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
 from serving.settings import ExportSettings
 from serving.signatures import packing
@@ -54,17 +56,25 @@ class TextEncoder:
         encoder: its heads decide which signatures there are.
         tokenizer: of the encoder's vocabulary.
         settings: see ExportSettings.
+        task: what the numbers of the encoder's classifier mean, if it has one; else they are LABEL_0 and so on.
 
-    Attributes: `model` (the StoredEncoder), `tokenizer`, `settings`, `lengths` (that batches are padded to) and `vocab`
-    (string [V]).
+    Attributes: `task`, of an encoder with a classifier; `model` (the StoredEncoder), `tokenizer`, `settings`, `lengths`
+    (that batches are padded to) and `vocab` (string [V]).
     """
 
-    def __init__(self, encoder: BertEncoder, tokenizer: BertTokenizer, settings: ExportSettings):
+    def __init__(
+        self,
+        encoder: BertEncoder,
+        tokenizer: BertTokenizer,
+        settings: ExportSettings,
+        task: ClassificationSettings | None = None,
+    ):
         if tokenizer.vocab_size > encoder.settings.vocab_size:
             raise InputError(
                 "the vocabulary must not be larger than the model's word embedding "
                 f"({encoder.settings.vocab_size} rows). Received: {tokenizer.vocab_size} tokens"
             )
+        self.task = _task(encoder, task)
         self.model = StoredEncoder(encoder, settings)
         self.tokenizer = tokenizer
         self.settings = settings
@@ -73,17 +83,18 @@ class TextEncoder:
         self._special = {name: getattr(tokenizer, name) for name in ("cls_id", "sep_id", "pad_id")}
         self._shared: dict[tuple, Callable] = {}
 
-    def pack(self, text) -> packing.Packed:
-        return self.pack_rows(packing.rows(self.tokenizer.tokenize(text)))
+    def pack(self, text, **how) -> packing.Packed:
+        """`how`: other `lengths`, or `head_tail`, as `serving.signatures.packing` has them."""
+        return self.pack_rows(packing.rows(self.tokenizer.tokenize(text)), **how)
 
-    def pack_rows(self, rows: packing.Rows) -> packing.Packed:
-        return packing.pack_single(rows, lengths=self.lengths, **self._special)
+    def pack_rows(self, rows: packing.Rows, **how) -> packing.Packed:
+        return packing.pack_single(rows, **self._special, **{"lengths": self.lengths, **how})
 
-    def pack_pair(self, first, second, optional: bool) -> packing.Packed:
-        """With `optional`, an empty second text is none."""
+    def pack_pair(self, first, second, optional: bool, **how) -> packing.Packed:
+        """With `optional`, an empty second text is none. `how` as for `pack`."""
         both = packing.rows(self.tokenizer.tokenize(tf.concat([first, second], 0)))
         a, b = packing.halves(both)
-        return packing.pack_pair(a, b, optional=optional, lengths=self.lengths, **self._special)
+        return packing.pack_pair(a, b, optional=optional, **self._special, **{"lengths": self.lengths, **how})
 
     def encode(self, packed: packing.Packed, only=None, **asked) -> dict:
         """The encoder's outputs, with `only` as of `serving.signatures.forward`. Signatures that ask for the same ones
@@ -117,6 +128,16 @@ class TextEncoder:
         # "a" is one token, if [UNK]
         word = next((token for token in self.tokenizer.vocab if set(token) <= letters), "a")
         return " ".join([word] * count)
+
+
+def _task(encoder: BertEncoder, task: ClassificationSettings | None) -> ClassificationSettings | None:
+    count = next((head.labels for head in encoder.described_heads if head.name == CLASSIFIER.name), None)
+    if count is None:
+        return None
+    task = task or ClassificationSettings(tuple(f"LABEL_{number}" for number in range(count)))
+    rule = f"the labels must be as many as those of the classifier ({count}); are they another model's?"
+    require(len(task.labels) == count, rule, len(task.labels))
+    return task
 
 
 def _always(encoder: TextEncoder) -> None:

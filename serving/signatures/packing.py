@@ -13,6 +13,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
+from preprocessing.tasks.packing import HEAD_SHARE
 
 
 class Rows(NamedTuple):
@@ -62,14 +63,26 @@ def cut_longer(a: tf.Tensor, b: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Te
     return tf.minimum(a, limit - b_cut), b_cut
 
 
-def pack_single(a: Rows, *, lengths: tuple[int, ...], cls_id: int, sep_id: int, pad_id: int) -> Packed:
-    """`[CLS] A [SEP]`, A cut at its end, padded to one of `lengths`."""
+def _source(place: tf.Tensor, a: Rows, kept: tf.Tensor, head_tail: bool) -> tf.Tensor:
+    """Where the tokens at `place` (int32 [B, L]) in what is kept (int32 [B]) of each text stand in the flat vector."""
+    source = a.starts[:, None] + place
+    if not head_tail:
+        return source
+    return source + tf.where(place < kept[:, None] // HEAD_SHARE, 0, (a.lengths - kept)[:, None])
+
+
+def pack_single(
+    a: Rows, *, lengths: tuple[int, ...], cls_id: int, sep_id: int, pad_id: int, head_tail: bool = False
+) -> Packed:
+    """`[CLS] A [SEP]`, A cut at its end, or in its middle (`head_tail`), padded to one of `lengths`."""
     kept = tf.minimum(a.lengths, lengths[-1] - 2)
     length = padded_length(tf.reduce_max(kept) + 2, lengths)
     position = tf.range(length)[None, :]
     end = kept[:, None] + 1
     special = tf.shape(a.values)[0]  # index of [CLS]; [SEP] and [PAD] follow it
-    index = tf.where(position < end, a.starts[:, None] + position - 1, special + 1 + tf.cast(position > end, tf.int32))
+    index = tf.where(
+        position < end, _source(position - 1, a, kept, head_tail), special + 1 + tf.cast(position > end, tf.int32)
+    )
     index = tf.where(position == 0, special, index)
     return Packed(
         input_ids=tf.gather(tf.concat([a.values, [cls_id, sep_id, pad_id]], 0), index),
@@ -80,10 +93,18 @@ def pack_single(a: Rows, *, lengths: tuple[int, ...], cls_id: int, sep_id: int, 
 
 
 def pack_pair(
-    a: Rows, b: Rows, *, optional: bool, lengths: tuple[int, ...], cls_id: int, sep_id: int, pad_id: int
+    a: Rows,
+    b: Rows,
+    *,
+    optional: bool,
+    lengths: tuple[int, ...],
+    cls_id: int,
+    sep_id: int,
+    pad_id: int,
+    head_tail: bool = False,
 ) -> Packed:
-    """`[CLS] A [SEP] B [SEP]`, the longer of both cut at its end, padded to one of `lengths`. `a` and `b` are rows of
-    the same vector. With `optional`, a B without tokens is none: `[CLS] A [SEP]`."""
+    """`[CLS] A [SEP] B [SEP]`, the longer of both cut as `pack_single` does, padded to one of `lengths`. `a` and `b`
+    are rows of the same vector. With `optional`, a B without tokens is none: `[CLS] A [SEP]`."""
     given = tf.cast(b.lengths > 0, tf.int32) if optional else tf.ones_like(b.lengths)
     with_b = cut_longer(a.lengths, b.lengths, lengths[-1] - 3)
     a_kept = tf.where(given > 0, with_b[0], tf.minimum(a.lengths, lengths[-1] - 2))
@@ -94,8 +115,8 @@ def pack_pair(
     position = tf.range(length)[None, :]
     a_end, b_end, total = a_kept[:, None] + 1, (a_kept + b_kept)[:, None] + 2, total[:, None]
     special = tf.shape(a.values)[0]  # index of [CLS]; [SEP] and [PAD] follow it
-    index = tf.where(position < b_end, b.starts[:, None] + position - a_end - 1, special + 1)
-    index = tf.where(position < a_end, a.starts[:, None] + position - 1, index)
+    index = tf.where(position < b_end, _source(position - a_end - 1, b, b_kept, head_tail), special + 1)
+    index = tf.where(position < a_end, _source(position - 1, a, a_kept, head_tail), index)
     index = tf.where(position == a_end, special + 1, index)
     index = tf.where(position == 0, special, index)
     index = tf.where(position < total, index, special + 2)

@@ -120,7 +120,8 @@ def _no_next_sentence(encoder: TextEncoder) -> str | None:
 
 
 def _no_head(encoder: TextEncoder) -> str | None:
-    return None if encoder.model.heads else "the checkpoint has no pretraining head"
+    has_one = {"masked_lm", "next_sentence"} & set(encoder.model.heads)
+    return None if has_one else "the checkpoint has no pretraining head"
 
 
 def _pairs(encoder: TextEncoder) -> list[Inputs]:

@@ -59,7 +59,13 @@ class StoredEncoder:
 
     @property
     def next_sentence(self):
-        head = self._encoder.next_sentence
+        return self._of_pooled(self._encoder.next_sentence)
+
+    @property
+    def classifier(self):
+        return self._of_pooled(self._encoder.classifier)
+
+    def _of_pooled(self, head):
         if head is None:
             return None
 

@@ -1,4 +1,4 @@
-"""A model small enough to build in a moment, with four layers, both heads and a vocabulary of its own."""
+"""A model small enough to build in a moment, with four layers, every head and a vocabulary of its own."""
 
 import functools
 import pathlib
@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from model.encoder import BertEncoder
-from model.encoder.heads import ALL_HEADS
+from model.encoder.heads import CLASSIFIER, PRETRAINING
 from model.settings import EncoderSettings
 from preprocessing import vocab_file
 from serving.settings import ExportSettings
@@ -16,9 +16,11 @@ WORDS = "paris is the capital of france it lies on a river run runner no mask he
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
 EXPORT = ExportSettings(lengths=(8, 16, 48), top_k=3, warmup_lengths=(8, 48), warmup_batches=(1, 2))
 
+EVERY_HEAD = (*PRETRAINING, CLASSIFIER.with_labels(3))
+
 
 @functools.cache
-def encoder(heads=ALL_HEADS, layers=4) -> BertEncoder:
+def encoder(heads=EVERY_HEAD, layers=4) -> BertEncoder:
     keras.utils.set_random_seed(7)
     # A large initializer: differences would be too small to see otherwise.
     settings = EncoderSettings(len(VOCAB), 16, layers, 2, 32, max_positions=48, initializer_range=0.5)

@@ -1,5 +1,6 @@
 """The pretraining heads, against the formulas written out in NumPy; and what holds for every head."""
 
+import json
 import math
 
 import keras
@@ -87,21 +88,18 @@ class Classifier(heads.HeadLayer):
         return tf.cast(states @ tf.transpose(tf.cast(self.kernel.value, states.dtype)), tf.float32) + self.bias.value
 
 
-def of_classes(name, over, architecture, google):
-    """Two that Hugging Face spells alike, and tells apart by the architecture."""
-    axes = ((heads.LABELS, "hidden_size"), (heads.LABELS,))
-    arrays = [
-        heads.Array(attribute, f"{google}_{ending}", sizes, f"classifier.{theirs}")
-        for attribute, ending, theirs, sizes in zip(
-            ("kernel", "bias"), ("weights", "bias"), ("weight", "bias"), axes, strict=True
-        )
-    ]
-    return heads.Head(name, over, Classifier, architecture, tuple(arrays))
-
-
-SENTENCES = of_classes("sentences", "pooled", "BertForSequenceClassification", "output")
-WORDS = of_classes("words", "tokens", "BertForTokenClassification", "words/output")
-EVERY_HEAD = [*heads.ALL_HEADS, SENTENCES.with_labels(3), WORDS.with_labels(5)]
+# Hugging Face spells it as the classifier of whole texts, and tells them apart by the architecture.
+WORDS = heads.Head(
+    "words",
+    "tokens",
+    Classifier,
+    "BertForTokenClassification",
+    (
+        heads.Array("kernel", "words/output_weights", (heads.LABELS, "hidden_size"), "classifier.weight"),
+        heads.Array("bias", "words/output_bias", (heads.LABELS,), "classifier.bias"),
+    ),
+)
+EVERY_HEAD = [*heads.PRETRAINING, heads.CLASSIFIER.with_labels(3), WORDS.with_labels(5)]
 
 
 @pytest.mark.parametrize("head", EVERY_HEAD, ids=lambda head: head.name)
@@ -110,7 +108,7 @@ class TestEveryHead:
 
     @pytest.fixture(autouse=True)
     def known(self, monkeypatch):
-        monkeypatch.setattr(heads, "ALL_HEADS", (*heads.ALL_HEADS, SENTENCES, WORDS))
+        monkeypatch.setattr(heads, "ALL_HEADS", (*heads.ALL_HEADS, WORDS))
 
     def encoder(self, head, **options):
         encoder, random = BertEncoder(SETTINGS, [head], **options), np.random.default_rng(0)
@@ -186,13 +184,31 @@ class TestEveryHead:
         assert stored.heads == (head.name,)
 
 
-def test_a_number_of_labels_must_be_given(monkeypatch):
-    with pytest.raises(InputError, match="the head sentences needs a number of labels"):
-        BertEncoder(SETTINGS, [SENTENCES])
+def test_a_number_of_labels_must_be_given():
+    with pytest.raises(InputError, match="the head classifier needs a number of labels"):
+        BertEncoder(SETTINGS, [heads.CLASSIFIER])
+
+
+def test_a_classifier_is_a_product_with_the_pooled_output():
+    keras.utils.set_random_seed(0)
+    head = BertEncoder(SETTINGS, [heads.CLASSIFIER.with_labels(3)]).classifier
+    head.bias.assign([1.0, 2.0, 3.0])
+    pooled = np.random.default_rng(2).normal(size=(4, 8)).astype(np.float32)
+    np.testing.assert_allclose(head(pooled), pooled @ head.kernel.numpy().T + head.bias.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_another_head_that_hugging_face_spells_alike_is_not_taken_for_it(tmp_path):
+    checkpoints.save_huggingface(BertEncoder(SETTINGS, [heads.CLASSIFIER.with_labels(3)]), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BertForTokenClassification"]}))
+    with pytest.raises(InputError, match=r"2 unexpected arrays: classifier\.bias, classifier\.weight"):
+        checkpoints.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": None}))
+    assert checkpoints.load(tmp_path).heads == ("classifier",)
 
 
 def test_hugging_face_knows_no_model_with_any_two_heads(tmp_path):
-    encoder = BertEncoder(SETTINGS, ["masked_lm", SENTENCES.with_labels(2)])
-    with pytest.raises(InputError, match=r"must have a model with these heads.*\('masked_lm', 'sentences'\)"):
+    encoder = BertEncoder(SETTINGS, ["masked_lm", heads.CLASSIFIER.with_labels(2)])
+    with pytest.raises(InputError, match=r"must have a model with these heads.*\('masked_lm', 'classifier'\)"):
         checkpoints.save_huggingface(encoder, tmp_path / "x")
     assert not (tmp_path / "x").exists()

@@ -14,6 +14,7 @@ import tensorflow as tf
 from model import checkpoints, training
 from model.encoder import BertEncoder
 from model.settings import TrainingSettings
+from model.tasks.classification import Classification
 from model.tasks.pretraining import Pretraining
 from model.tasks.task import Task
 from model.training.evaluation import Evaluation
@@ -42,12 +43,22 @@ class Case:
         return small_examples.tensors(self.arrays(count, seed))
 
 
+def classified(count: int, seed: int) -> dict[str, np.ndarray]:
+    """In which third of the vocabulary the token is that the first half repeats."""
+    arrays = upper.examples(count, seed)
+    arrays = {name: arrays[name] for name in features.SEQUENCE_FEATURES}
+    token = arrays[features.INPUT_IDS][:, : small_examples.LENGTH // 2].max(axis=1, keepdims=True)
+    return arrays | {features.LABEL_IDS: np.minimum(token // 14, 2)}
+
+
 PRETRAINING, UPPER = (
     Case("pretraining", Pretraining(), small_examples.examples),
     Case("upper", upper.Upper(), upper.examples),
 )
-CASES = (PRETRAINING, Case("masked tokens alone", Pretraining(next_sentence=False), small_examples.examples), UPPER)
-TRAINED = (PRETRAINING, UPPER)  # for those of which a run takes seconds
+CLASSIFICATION = Case("classification", Classification(3, (1.0, 2.0, 0.5)), classified)
+MASKED = Case("masked tokens alone", Pretraining(next_sentence=False), small_examples.examples)
+CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION)
+TRAINED = (PRETRAINING, UPPER, CLASSIFICATION)  # for those of which a run takes seconds
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 trained = pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
 ENCODER = small_examples.encoder_settings(num_layers=1)

@@ -16,6 +16,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from model import checkpoints
 from model.encoder import BertEncoder
+from model.encoder.heads import PRETRAINING
 from preprocessing.errors import InputError
 from preprocessing.tokenizer import BertTokenizer
 from serving.engine.loaded_model import WARMUP_REQUESTS
@@ -168,7 +169,7 @@ def rounded(vocab, tmp_path_factory):
 
 def encoder_without_its_last_layer():
     whole = small_model.encoder()
-    less = BertEncoder(dataclasses.replace(whole.settings, num_layers=3), whole.heads)
+    less = BertEncoder(dataclasses.replace(whole.settings, num_layers=3), whole.described_heads)
     values = {variable.path: variable for variable in whole.variables}
     for variable in less.variables:
         variable.assign(values[variable.path])
@@ -335,7 +336,7 @@ def test_a_checkpoint_without_vocabulary_needs_one(tmp_path):
 
 def test_added_tokens_and_the_longest_word_are_served(tmp_path, here):
     vocabulary = checkpoints.CheckpointTokenizer([*small_model.VOCAB[:-1], "[USER]"], True, {"[USER]": True}, 5)
-    checkpoints.save_huggingface(small_model.encoder(layers=1), tmp_path / "checkpoint", vocabulary)
+    checkpoints.save_huggingface(small_model.encoder(PRETRAINING, layers=1), tmp_path / "checkpoint", vocabulary)
     version = exporting.export_version(tmp_path / "checkpoint", tmp_path, settings=SETTINGS, signatures=[TOKENIZE])
     served = tf.saved_model.load(str(version)).signatures["tokenize"](text=tf.constant(["a[USER]river " + "é" * 101]))
     assert served["tokens"][0, :5].numpy().tolist() == [b"[CLS]", b"a", b"[USER]", b"river", b"[UNK]"]

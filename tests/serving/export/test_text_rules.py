@@ -5,6 +5,7 @@ import json
 import pytest
 
 from model import checkpoints
+from model.encoder.heads import PRETRAINING
 from preprocessing.errors import InputError
 from preprocessing.features import SPECIAL_TOKENS
 from preprocessing.tokenizer import BertTokenizer
@@ -25,7 +26,7 @@ def write(path, value):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    checkpoints.save_huggingface(small_model.encoder(layers=1), folder)
+    checkpoints.save_huggingface(small_model.encoder(PRETRAINING, layers=1), folder)
     return folder
 
 

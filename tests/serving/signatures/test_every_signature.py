@@ -106,8 +106,8 @@ def test_a_row_has_the_same_answer_alone_and_among_others(signature, texts):
     for row in range(rows_of(request)):
         alone = signature.answered(texts, {name: column[row : row + 1] for name, column in request.items()})
         for name, value in alone.items():
-            among, of = together[name][row], f"row {row} of {name}"
-            same(among[tuple(slice(0, size) for size in value.shape[1:])], value[0].numpy(), of)
+            among, of = together[name][row : row + 1], f"row {row} of {name}"
+            same(among[tuple(slice(0, size) for size in value.shape)], value.numpy(), of)
             if value.dtype.is_floating:
                 assert abs(among).sum() == pytest.approx(abs(value.numpy()).sum(), rel=1e-4), of
             elif value.dtype == tf.string:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.encoder.heads import ALL_HEADS
+from model.encoder.heads import PRETRAINING
 from preprocessing.errors import InputError
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 from preprocessing.tokenizer import BertTokenizer
@@ -351,10 +351,12 @@ def test_evaluate_never_reads_another_row(texts, position):
 @pytest.mark.parametrize(
     ("heads", "missing"),
     [
-        (ALL_HEADS, set()),
-        (("masked_lm",), {"next_sentence"}),
-        (("next_sentence",), {"fill_mask"}),
-        ((), {"fill_mask", "next_sentence", "evaluate"}),
+        (small_model.EVERY_HEAD, set()),
+        (PRETRAINING, {"classify", "classify_pair"}),
+        (("masked_lm",), {"next_sentence", "classify", "classify_pair"}),
+        (("next_sentence",), {"fill_mask", "classify", "classify_pair"}),
+        (small_model.EVERY_HEAD[-1:], {"fill_mask", "next_sentence", "evaluate"}),
+        ((), {"fill_mask", "next_sentence", "evaluate", "classify", "classify_pair"}),
     ],
 )
 def test_missing_heads_leave_out_their_signatures(tokenizer, heads, missing):
@@ -373,7 +375,7 @@ def test_a_vocabulary_without_masks_leaves_out_what_fills_them():
 
 
 def test_few_layers_leave_out_the_features_of_four(tokenizer):
-    texts = TextEncoder(small_model.encoder(ALL_HEADS, 2), tokenizer, SETTINGS)
+    texts = TextEncoder(small_model.encoder(small_model.EVERY_HEAD, 2), tokenizer, SETTINGS)
     missing = {signature.name: signature.missing(texts) for signature in ALL if signature.missing(texts)}
     assert missing == dict.fromkeys(["features_sum_last_four", "features_concat_last_four"], "the model has 2 layers")
     outputs = answered(FEATURES[0], texts, ["the"], [""])

@@ -1,0 +1,49 @@
+"""What a classifier's numbers mean: `task.json` beside a checkpoint of any format, or a Hugging Face configuration."""
+
+import dataclasses
+import os
+import pathlib
+
+from model.checkpoints.configs import read_json, write_json
+from model.checkpoints.huggingface import CONFIG
+from model.checkpoints.ours import FORMAT
+from model.settings import ClassificationSettings
+from preprocessing.errors import InputError
+
+TASK = "task.json"
+_SINGLE = (None, "single_label_classification")
+
+
+def read_task(path: str | os.PathLike) -> ClassificationSettings | None:
+    """Of the checkpoint at `path` (a folder, a file of it, or google's prefix); None where nothing says it."""
+    folder = pathlib.Path(path)
+    folder = folder if folder.is_dir() else folder.parent
+    if (folder / TASK).is_file():
+        values = read_json(folder / TASK)
+        try:
+            return ClassificationSettings(**values)
+        except (TypeError, InputError) as error:
+            raise InputError(f"{folder / TASK}: {error}".replace("ClassificationSettings.__init__() ", "")) from error
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    names = config.get("id2label")
+    if config.get("format") == FORMAT or not isinstance(names, dict) or not names:
+        return None
+    numbers = {str(number) for number in range(len(names))}
+    if set(names) != numbers:
+        raise InputError(f"{folder / CONFIG}: id2label must number the labels from 0 on. Received: {', '.join(names)}")
+    kind = config.get("problem_type")
+    kind = "classification" if kind in _SINGLE and len(names) > 1 else kind or "regression"
+    try:
+        return ClassificationSettings(tuple(names[str(number)] for number in range(len(names))), kind)
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG}: id2label: {error}") from error
+
+
+def write_task(folder: str | os.PathLike, task: ClassificationSettings) -> None:
+    """Beside a checkpoint; also into the Hugging Face configuration that is there."""
+    folder = pathlib.Path(folder)
+    write_json(folder / TASK, dataclasses.asdict(task))
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    if "id2label" in config:
+        labels = {"id2label": {str(number): label for number, label in enumerate(task.labels)}}
+        write_json(folder / CONFIG, config | labels | {"label2id": {name: i for i, name in enumerate(task.labels)}})

@@ -1,0 +1,106 @@
+"""`bert finetune`: from a table and a checkpoint to a model that answers."""
+
+import pathlib
+from typing import get_args
+
+import click
+
+from model.settings import Precision, Watched
+from pipeline import terminal
+from preprocessing.features import Long
+
+_COLUMNS = (
+    click.option("--text", metavar="COLUMN",
+                 help="Of the texts, by name or position from 1.  [default: text, or first]"),
+    click.option("--second", metavar="COLUMN", help="Of the second text, where pairs are judged."),
+    click.option("--label", metavar="COLUMN", help="Of the labels.  [default: label, or the second of two]"),
+    click.option("--header/--no-header", default=None,
+                 help="Whether TSV and CSV begin with names; else it is guessed, and told."),
+)  # fmt: skip
+
+
+def columns(command):
+    """The options that say which columns of a table are meant."""
+    for option in reversed(_COLUMNS):
+        command = option(command)
+    return command
+
+
+@click.command("finetune")
+@click.option("--task", required=True, type=click.Choice(["classification"]), help="One label of a text or a pair.")
+@click.option("--train", required=True, metavar="FILE", help="TSV, CSV, JSONL or Parquet, by its ending.")
+@click.option("--dev", required=True, metavar="FILE", help="Other rows, by which the best model is chosen.")
+@click.option("--model", required=True, metavar="CHECKPOINT", help="google, Hugging Face, keras-hub or our format.")
+@click.option("--output", required=True, metavar="DIR", help="Gets model/, metrics.json, report.md, errors.tsv, ...")
+@columns
+@click.option("--labels", metavar="FILE|A,B,...", help="The labels, in this order; else those of train, sorted.")
+@click.option("--epochs", type=float, help="[default: 3; of few rows more, up to 1,000 updates or 20 epochs]")
+@click.option("--batch-size", type=int, default=32, show_default=True, help="Rows an update.")
+@click.option("--learning-rate", type=float, help="[default: by hidden size: from 768 3e-5, from 384 1e-4, below 3e-4]")
+@click.option("--max-seq-length", type=int, default=128, show_default=True, help="Tokens that the model sees of a row.")
+@click.option(
+    "--long",
+    type=click.Choice(get_args(Long)),
+    default="cut",
+    show_default=True,
+    help="What stays of a longer text: its beginning, or a quarter of that and the rest from its end.",
+)
+@click.option(
+    "--class-weights", metavar="balanced|FILE", help="Weights of the labels; FILE has lines LABEL TAB WEIGHT."
+)
+@click.option(
+    "--watch",
+    type=click.Choice(get_args(Watched)),
+    default="accuracy",
+    show_default=True,
+    help="The figure on dev by which the best model is chosen.",
+)
+@click.option("--seeds", type=int, default=1, show_default=True, help="Runs; metrics.json has every one's figures.")
+@click.option("--seed", type=int, default=12345, show_default=True, help="Of the first run; the others follow.")
+@click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
+@click.option("--vocab", metavar="FILE", help="The vocabulary, where the checkpoint has none.")
+@click.option("--lower-case/--cased", default=None, help="Kind of vocabulary, where the checkpoint does not say.")
+def command(task, train, dev, model, output, text, second, label, header, vocab, lower_case, **options):
+    """Trains a checkpoint on a table. The same command goes on with a run that was interrupted.
+
+    What it will do is told first. DIR/model is then ready for `bert export`, with labels and temperature;
+    DIR/report.md says how good it is on dev, DIR/errors.tsv where it is wrong, the costliest first. Warm-up is a tenth
+    of the updates, weight decay 0.01, gradients are clipped at 1, Adam's bias is corrected.
+
+        bert finetune --task classification --train train.tsv --dev dev.tsv --model CHECKPOINT --output out
+
+        bert export --model out/model --output served
+    """
+    from preprocessing.tasks.tables import Columns, Table
+
+    wanted = Columns(text, second, label, header=header)
+    tables = Table(train, wanted), Table(dev, wanted)  # before TensorFlow, which takes seconds
+
+    from pipeline.finetuning import planning, run
+
+    chosen = planning.Options(**options)
+    start = planning.Start.read(model, vocab, lower_case, click.echo)
+    pathlib.Path(output).mkdir(parents=True, exist_ok=True)
+    with terminal.native_log(pathlib.Path(output) / "native.log"):
+        with terminal.Progress("Reading", unit="rows") as progress:
+            plan = run.plan(*tables, start, output, chosen, progress.update)
+        for line in plan.told():
+            click.echo(line)
+        with terminal.Progress("Training", total=plan.training.steps * chosen.seeds, unit="updates") as progress:
+
+            def report(seed, step, steps, figures):
+                done = (seed - chosen.seed) * steps + step
+                progress.update(done, **terminal.training_figures(figures, plan.task.curves))
+
+            metrics = run.run(plan, tables[1], output, second is not None, report, click.echo)
+    click.echo(
+        f"accuracy {metrics['accuracy']:.4f} (commonest label {metrics['majority_accuracy']:.4f})  "
+        f"macro F1 {metrics['macro_f1']:.4f}  Matthews {metrics['matthews']:.4f}"
+    )
+    if chosen.seeds > 1:
+        mean, spread = metrics["mean"], metrics["spread"]
+        click.echo(
+            f"seed {metrics['best_seed']} of {chosen.seeds}; accuracy on average {mean['accuracy']:.4f}, "
+            f"spread {spread['accuracy']:.4f}"
+        )
+    click.echo(f"Model: {pathlib.Path(output, 'model')}   report: {pathlib.Path(output, 'report.md')}")

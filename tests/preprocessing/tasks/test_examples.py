@@ -1,0 +1,165 @@
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from preprocessing import batches, features
+from preprocessing.errors import InputError
+from preprocessing.tasks import examples
+from preprocessing.tasks.packing import pack
+from preprocessing.tasks.tables import Columns, Table
+from preprocessing.tokenizer import BertTokenizer
+
+WORDS = ["a", "b", "c", "d", "e", "f", "good", "bad", "film"]
+VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+TOKENIZER = BertTokenizer(VOCAB)
+
+
+def table(folder, name, *rows, **columns):
+    path = folder / f"{name}.tsv"
+    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+    return Table(path, Columns(header=False, **columns))
+
+
+def prepare(folder, train, dev, **options):
+    return examples.prepare(train, dev, TOKENIZER, folder / "examples", **{"max_seq_length": 8} | options)
+
+
+def arrays(split, classes):
+    return batches.open_examples([split.file], features.classified(classes), vocab_size=len(VOCAB)).arrays
+
+
+def test_examples_are_those_of_the_rows(tmp_path):
+    train = table(tmp_path, "train", ("good film", "pos"), ("bad", "neg"), ("a b c d e f good", "pos"), ("film", ""))
+    dev = table(tmp_path, "dev", ("good", "pos"), ("bad", "odd"), ("bad film", ""), ("", "pos"))
+    prepared = prepare(tmp_path, train, dev)
+    assert prepared.labels == ["neg", "pos"]
+    found = arrays(prepared.train, 2)
+    ids = [[VOCAB[i] for i in row] for row in found[features.INPUT_IDS]]
+    assert ids[0] == ["[CLS]", "good", "film", "[SEP]", *["[PAD]"] * 4]
+    assert ids[2] == ["[CLS]", *"abcdef", "[SEP]"]
+    assert found[features.LABEL_IDS].tolist() == [[1], [0], [1]]
+    assert arrays(prepared.dev, 2)[features.LABEL_IDS].tolist() == [[1], [2], [2]]
+    train, dev = prepared.train, prepared.dev
+    assert (train.rows, train.counts, train.cut, train.tokens, train.set_aside) == (3, [1, 2], 1, 4 + 3 + 8, 1)
+    assert (dev.rows, dev.counts, dev.unknown, dev.unlabelled, dev.set_aside) == (3, [0, 1], 1, 1, 1)
+    notes = "\n".join(prepared.notes())
+    for words in (
+        "train: 1 rows cannot be used: ",
+        "train.tsv:4 has no label",
+        "dev.tsv:2 'odd'",
+        "dev.tsv:3",
+        "dev.tsv:4 text (1) is empty",
+    ):
+        assert words in notes
+    (aside,) = (tmp_path / "examples").glob("*set_aside.tsv")
+    assert len(aside.read_text().splitlines()) == 2
+
+
+def test_pairs_and_what_stays_of_long_ones(tmp_path):
+    train = table(tmp_path, "train", ("a", "b", "x"), ("a b c d", "e f good", "y"), text="1", second="2", label="3")
+    found = arrays(prepare(tmp_path, train, train).train, 2)
+    ids = [" ".join(VOCAB[i] for i in row) for row in found[features.INPUT_IDS]]
+    assert ids == ["[CLS] a [SEP] b [SEP] [PAD] [PAD] [PAD]", "[CLS] a b c [SEP] e f [SEP]"]
+    assert found[features.SEGMENT_IDS].tolist() == [[0, 0, 0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 1, 1]]
+    found = arrays(prepare(tmp_path, train, train, long="head-tail").train, 2)
+    assert " ".join(VOCAB[i] for i in found[features.INPUT_IDS][1]) == "[CLS] b c d [SEP] f good [SEP]"
+
+
+def test_head_and_tail():
+    ids = pack(TOKENIZER, ["a b c d e f good bad film a"], None, 10, True)[0][features.INPUT_IDS][0]
+    assert " ".join(VOCAB[i] for i in ids) == "[CLS] a b e f good bad film a [SEP]"
+
+
+@pytest.mark.parametrize("head_tail", [False, True])
+@pytest.mark.parametrize("pair", [False, True])
+def test_the_same_ids_as_a_served_model_has(head_tail, pair):
+    """Of texts of any length, the second of a pair empty, too."""
+    from serving.signatures import packing
+
+    random = np.random.default_rng(0)
+    first, second = (
+        [" ".join(random.choice(WORDS, random.integers(least, 30))) for _ in range(200)] for least in (0, 0)
+    )
+    second = second if pair else None
+    found, cut = pack(TOKENIZER, first, second, 16, head_tail)
+    options = {"lengths": (16,), "head_tail": head_tail, "cls_id": 2, "sep_id": 3, "pad_id": 0}
+    rows = packing.rows(TOKENIZER.tokenize(first + (second or [])))
+    if pair:
+        expected = packing.pack_pair(*packing.halves(rows), optional=True, **options)
+    else:
+        expected = packing.pack_single(rows, **options)
+    for name, value in expected.features.items():
+        np.testing.assert_array_equal(found[name], value)
+    np.testing.assert_array_equal(cut, expected.truncated)
+
+
+def test_what_the_same_tables_gave_is_used_again(tmp_path):
+    train, dev = (table(tmp_path, name, ("a", "x"), ("b", "y")) for name in ("train", "dev"))
+    first = prepare(tmp_path, train, dev)
+    before = pathlib.Path(first.train.file).stat().st_mtime_ns
+    assert prepare(tmp_path, train, dev) == first
+    assert pathlib.Path(first.train.file).stat().st_mtime_ns == before
+    assert prepare(tmp_path, train, dev, max_seq_length=9).train.file != first.train.file
+    pathlib.Path(first.dev.file).unlink()  # of a folder that was copied in part
+    assert prepare(tmp_path, train, dev) == first
+    changed = table(tmp_path, "train", ("a", "x"), ("c", "y"))
+    assert prepare(tmp_path, changed, dev).train.file != first.train.file
+
+
+def test_texts_in_train_and_dev_are_told(tmp_path):
+    train = table(tmp_path, "train", ("a", "x"), ("b", "y"), ("a", "y"))
+    dev = table(tmp_path, "dev", ("c", "x"), ("a", "x"), ("a", "y"))
+    prepared = prepare(tmp_path, train, dev)
+    assert prepared.leaked == 2
+    assert f"2 rows of dev have the text of a row of train, so that dev flatters: {dev.path}:2; {dev.path}:3" in list(
+        prepared.notes()
+    )
+
+
+def test_labels_that_look_alike_and_labels_declared(tmp_path):
+    train = table(tmp_path, "train", ("a", "Good"), ("b", "good "), ("c", "bad"))
+    prepared = prepare(tmp_path, train, train)
+    assert prepared.labels == ["Good", "bad", "good "]
+    assert "labels that differ by case or blanks alone are different classes: 'Good', 'good '" in list(prepared.notes())
+    prepared = prepare(tmp_path, train, train, labels=["good ", "bad", "Good", "none"])
+    assert prepared.train.counts == [1, 1, 1, 0]
+    assert "train has no row of 'none'" in list(prepared.notes())
+    with pytest.raises(InputError, match=r"train.tsv:1: a label must be one of those declared \(x\). Received: 'Good'"):
+        prepare(tmp_path, train, train, labels=["x"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "x"), ("b", "x")], "train.tsv: training needs at least two classes. Received: 'x'"),
+        ([("a", ""), ("b", "")], "train.tsv: training needs at least two classes. Received: 'no labelled row'"),
+    ],
+)
+def test_bad_tables(tmp_path, rows, message):
+    dev = table(tmp_path, "dev", ("a", "x"))
+    with pytest.raises(InputError, match=message):
+        prepare(tmp_path, table(tmp_path, "train", *rows), dev)
+
+
+def test_a_dev_table_without_usable_rows(tmp_path):
+    train = table(tmp_path, "train", ("a", "x"), ("b", "y"))
+    with pytest.raises(InputError, match=r"dev.tsv: a table must have usable rows. Received: '.*dev.tsv:1 text"):
+        prepare(tmp_path, train, table(tmp_path, "dev", ("", "x")))
+
+
+def test_a_column_that_is_no_label(tmp_path, monkeypatch):
+    monkeypatch.setattr(examples, "MAX_LABELS", 2)
+    train = table(tmp_path, "train", *((word, word) for word in "abcd"))
+    with pytest.raises(InputError, match=r"train.tsv:3: more than 2 different labels; name the column"):
+        prepare(tmp_path, train, train)
+
+
+def test_the_report_is_json(tmp_path):
+    train = table(tmp_path, "train", ("a", "x"), ("b", "y"))
+    prepare(tmp_path, train, train)
+    (report,) = (tmp_path / "examples").glob("*.json")
+    assert json.loads(report.read_text())["labels"] == ["x", "y"]
+    assert tf.io.gfile.exists(json.loads(report.read_text())["train"]["file"])
