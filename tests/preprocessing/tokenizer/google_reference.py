@@ -19,7 +19,8 @@ CHINESE_RANGES = (
     ("\uf900", "\ufaff"),
     ("\U0002f800", "\U0002fa1f"),
 )
-NEVER_ASSIGNED = "\uffff"
+NEVER_ASSIGNED, MARK = "\uffff", "\u0300"
+CHANGED = "\u1734"  # a mark in Unicode 13, none since
 
 
 @functools.cache
@@ -75,15 +76,14 @@ def fold(word):
 
 
 def lower(text):
-    """`str.lower` of the table's version: letters that came later have no case, and are none to a sigma beside them."""
-    later = [character for character in text if character in members(unicode_table.UNASSIGNED)]
-    if not later:
+    """`str.lower` of the table's version: letters that came later have no case, and are none to a sigma beside them;
+    U+1734 is a mark, which it looks past."""
+    hidden = [c for c in text if c in members(unicode_table.UNASSIGNED) or c in (CHANGED, MARK)]
+    if not hidden:
         return text.lower()
-    hidden = str.maketrans(dict.fromkeys(later, NEVER_ASSIGNED))
-    given = iter(later)
-    return "".join(
-        next(given) if character == NEVER_ASSIGNED else character for character in text.translate(hidden).lower()
-    )
+    given = iter(hidden)
+    shown = text.translate(str.maketrans({c: MARK if c in (CHANGED, MARK) else NEVER_ASSIGNED for c in hidden}))
+    return "".join(next(given) if c in (MARK, NEVER_ASSIGNED) else c for c in shown.lower())
 
 
 def is_mark(character):
