@@ -23,15 +23,20 @@ from serving.server import config_files
 DEPLOY = pathlib.Path(serving.__file__).parent / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 KUBERNETES = ("1.29", "1.32", "1.34")
-# Flags of tensorflow_model_server 2.19, as far as an operator may want them.
+# All flags of tensorflow_model_server, as its main.cc of July 2026 has them.
 FLAGS = set(
-    """port grpc_socket_path rest_api_port rest_api_num_threads rest_api_timeout_in_ms rest_api_enable_cors_support
-    enable_batching allow_version_labels_for_unavailable_models batching_parameters_file model_config_file
-    model_config_file_poll_wait_seconds model_name model_base_path num_load_threads num_unload_threads
-    max_num_load_retries load_retry_interval_micros file_system_poll_wait_seconds flush_filesystem_caches
-    tensorflow_session_parallelism tensorflow_intra_op_parallelism tensorflow_inter_op_parallelism ssl_config_file
-    platform_config_file grpc_channel_arguments grpc_max_threads enable_model_warmup num_request_iterations_for_warmup
-    monitoring_config_file enable_grpc_healthcheck_service""".split()  # noqa: SIM905
+    """allow_version_labels_for_unavailable_models batching_parameters_file enable_batching
+    enable_grpc_healthcheck_service enable_model_warmup enable_per_model_batching_parameters enable_profiler
+    enable_serialization_as_tensor_content enable_signature_method_name_check file_system_poll_wait_seconds
+    flush_filesystem_caches grpc_channel_arguments grpc_max_threads grpc_socket_path load_retry_interval_micros
+    max_num_load_retries mixed_precision model_base_path model_config_file model_config_file_poll_wait_seconds
+    model_name monitoring_config_file num_load_threads num_request_iterations_for_warmup
+    num_tflite_interpreters_per_pool num_tflite_pools num_unload_threads per_process_gpu_memory_fraction
+    platform_config_file port prefer_tflite_model remove_unused_fields_from_bundle_metagraph
+    rest_api_enable_cors_support rest_api_num_threads rest_api_port rest_api_timeout_in_ms saved_model_tags
+    skip_initialize_tpu ssl_config_file tensorflow_inter_op_parallelism tensorflow_intra_op_parallelism
+    tensorflow_session_config_file tensorflow_session_parallelism thread_pool_factory_config_file
+    use_alts_credentials version xla_cpu_compilation_enabled xla_gpu_compilation_enabled""".split()  # noqa: SIM905
 )
 
 
@@ -80,14 +85,14 @@ def test_the_embedded_server_takes_the_same_batches():
     path = DEPLOY / "batching_parameters.txt"
     written = re.findall(r"^(\w+) \{ value: (\d+) \}", path.read_text(), re.MULTILINE)
     ours = config_files.read_batching(str(path))
-    assert dataclasses.asdict(ours) == {name: int(value) for name, value in written}
+    # Whether there is batching is a flag's to say, and not in the file.
+    assert dataclasses.asdict(ours) == {name: int(value) for name, value in written} | {"enabled": True}
     defaults = dataclasses.asdict(settings.BatchingSettings())
     assert set(dataclasses.asdict(ours).items()) - set(defaults.items()) >= {("max_batch_size", 32)}  # not its defaults
 
 
 def test_our_flags_are_tensorflow_servings():
-    names = {option.name for option in serve.command.params}
-    assert names - set(serve.OWN_FLAGS) <= FLAGS
+    assert {option.name for option in serve.command.params} - set(serve.OWN_FLAGS) == FLAGS
     assert not set(serve.OWN_FLAGS) & FLAGS
 
 
