@@ -276,6 +276,8 @@ def test_heads_are_those_asked_for():
     assert only.heads == ("next_sentence",)
     assert only.masked_lm is None
     with pytest.raises(InputError, match="heads must be among"):
+        BertEncoder(SMALL, heads=("masked_ml",))
+    with pytest.raises(InputError, match="the head classifier needs a number of labels"):
         BertEncoder(SMALL, heads=("classifier",))
 
 
