@@ -31,6 +31,20 @@ def encoder(heads=EVERY_HEAD, layers=4) -> BertEncoder:
     return small
 
 
+# Whatever a text may be: ordinary, empty, blank, like special tokens, too long, not UTF-8, of signs that vanish.
+TEXTS = [
+    "Paris is the capital of France.",
+    "",
+    " \t\n ",
+    "[CLS] [SEP] [PAD]",
+    "run" * 300,
+    "the " * 100,
+    "It lies on a river, runnings 東京!",
+    b"no\xff\xfe mask\xc3 here",
+    "\x00\u200b\ufffd",
+]
+
+
 def write_vocab(folder: pathlib.Path, name: str = "vocab.txt") -> pathlib.Path:
     path = folder / name
     vocab_file.save(VOCAB, path)

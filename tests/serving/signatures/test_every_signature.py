@@ -16,19 +16,7 @@ from serving.signatures.base import TextEncoder
 from tests.serving import small_model
 
 CASES = [pytest.param(signature, id=signature.name) for signature in ALL]
-TEXTS = [
-    "Paris is the capital of France.",
-    "",
-    " \t\n ",
-    "[CLS] [SEP] [PAD]",
-    "run" * 300,
-    "the " * 100,
-    "It lies on a river, runnings 東京!",
-    b"no\xff\xfe mask\xc3 here",
-    "\x00\u200b\ufffd",
-    f"the {MASK} of {MASK}",
-    MASK * 30,
-]
+TEXTS = [*small_model.TEXTS, f"the {MASK} of {MASK}", MASK * 30]
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 

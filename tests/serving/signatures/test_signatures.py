@@ -28,22 +28,11 @@ from serving.signatures.fill_mask import sequences
 from serving.signatures.forward import forward
 from serving.signatures.hidden_states import CHOICES
 from tests.serving import small_model
-from tests.serving.small_model import VOCAB
+from tests.serving.small_model import TEXTS, VOCAB
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 LENGTHS = (8, 16, 48)
 SETTINGS = ExportSettings(lengths=LENGTHS, top_k=3)
-TEXTS = [
-    "Paris is the capital of France.",
-    "",
-    " \t\n ",
-    "[CLS] [SEP] [PAD]",
-    "run" * 300,
-    "the " * 100,
-    "It lies on a river, runnings 東京!",
-    b"no\xff\xfe mask\xc3 here",
-    "\x00\u200b\ufffd",
-]
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
 
