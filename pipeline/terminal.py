@@ -22,21 +22,27 @@ if TYPE_CHECKING:  # it imports TensorFlow
     from model.tasks.task import Curve
 
 
+PACKAGES = ("preprocessing", "model", "serving", "pipeline")
+
+
 def quiet() -> None:
     """Keeps third-party warnings (unsupported Python, missing CUDA, oneDNN notes) off the terminal.
 
-    To be called before TensorFlow is imported. Warnings of this project's own modules still show.
+    To be called before TensorFlow is imported. Warnings of this project's own modules still show,
+    and so does what they log as one.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # for worker processes
     warnings.simplefilter("ignore")
-    for module in ("preprocessing", "model", "serving", "pipeline"):
+    for module in PACKAGES:
         warnings.filterwarnings("default", module=rf"{module}(\.|$)")
     warnings.filterwarnings("ignore", "label.. is deprecated")  # protobuf's, of TFX, laid at its caller's door
     for name in ("tensorflow", "absl", "apache_beam", "root"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in PACKAGES:  # "root" above is the root logger: whoever has no level of his own takes its
+        logging.getLogger(name).setLevel(logging.WARNING)
     if "tensorflow" not in sys.modules and not any(isinstance(finder, _TensorFlowFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _TensorFlowFinder())
 

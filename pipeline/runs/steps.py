@@ -46,7 +46,8 @@ def log_to(log: pathlib.Path) -> Iterator[None]:
     to_file = logging.FileHandler(log)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
-    others = [(logger, list(logger.handlers)) for logger in map(logging.getLogger, (None, "absl", "tensorflow"))]
+    names = (None, "absl", "tensorflow", *terminal.PACKAGES)
+    others = [(logger, list(logger.handlers)) for logger in map(logging.getLogger, names)]
     for logger, handlers in others:
         for handler in handlers:
             logger.removeHandler(handler)

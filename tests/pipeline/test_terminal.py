@@ -1,4 +1,5 @@
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -63,12 +64,15 @@ def test_clock(seconds, text):
     assert terminal.clock(seconds) == text
 
 
-def test_third_party_warnings_are_silent_and_ours_are_not():
+def test_third_party_warnings_are_silent_and_ours_are_not(caplog):
     with warnings.catch_warnings(record=True) as caught:
         terminal.quiet()
         warnings.warn_explicit("theirs", UserWarning, "x.py", 1, module="tensorflow.python")
         warnings.warn_explicit("ours", UserWarning, "y.py", 1, module="model.training")
     assert [str(warning.message) for warning in caught] == ["ours"]
+    for name in ("tensorflow.python", "some.library", "preprocessing.beam.runner"):
+        logging.getLogger(name).warning("of %s", name)
+    assert caplog.messages == ["of preprocessing.beam.runner"]
 
 
 def test_native_output_goes_to_a_file_and_pythons_does_not(tmp_path, capfd):
