@@ -229,6 +229,15 @@ def number(value: float | str) -> str:
     return f"{value:.4g}"
 
 
+def size(count: float) -> str:
+    """`512 B`, `3.4 MB`, by thousands."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def clock(seconds: float) -> str:
     """`3:07` or `1:02:03`."""
     minutes, seconds = divmod(int(seconds), 60)

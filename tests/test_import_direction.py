@@ -25,6 +25,7 @@ FLOORS = {
     "pipeline": (
         {"values", "terminal"},
         {"settings", "finetuning"},
+        {"history"},
         {"commands", "components", "evaluation"},
         {"cli", "trainer"},
         {"graphs"},

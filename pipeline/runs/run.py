@@ -1,6 +1,7 @@
 """One run on this machine: the home folder, the lock, the record, and what is told to a person."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import logging
@@ -10,7 +11,6 @@ import re
 import shlex
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping
 
 import click
@@ -24,7 +24,7 @@ _KEPT_SECONDS = 7 * 24 * 3600
 
 
 def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.PipelineSettings, pathlib.Path]:
-    """Settings and home folder that BERT_SETTINGS, BERT_CORPUS and BERT_HOME ask for (see local_runner)."""
+    """Settings and home folder that BERT_SETTINGS, BERT_CORPUS, BERT_SPAN and BERT_HOME ask for (see local_runner)."""
     settings = pipeline_settings.load(environment.get("BERT_SETTINGS") or "demo")
     try:
         patterns = tuple(shlex.split(environment.get("BERT_CORPUS") or ""))
@@ -33,6 +33,9 @@ def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.
         raise InputError(f"CORPUS is read as a shell reads words ({error}). Received: {received}") from None
     if patterns:
         settings = settings.replace(corpus=pipeline_settings.dataclasses.replace(settings.corpus, input=patterns))
+    if span := environment.get("BERT_SPAN"):
+        require(span.isdecimal(), "BERT_SPAN must be a number", span)
+        settings = settings.replace(corpus=dataclasses.replace(settings.corpus, newest_span=int(span)))
     home = environment.get("BERT_HOME") or ".bert"
     require("://" not in home, "BERT_HOME must be a local folder", home)
     return settings, pathlib.Path(home).absolute()
@@ -42,6 +45,7 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
     """Runs the pipeline once. `home` keeps `artifacts/`, `metadata.sqlite`, `training/` (checkpoints of a run that has
     not finished), `serving/<name>/<version>/`, `reports/` and `logs/`. Raises InputError for bad input; what else goes
     wrong is in the log."""
+    from pipeline.history import code
     from pipeline.runs.record import Record
 
     with contextlib.ExitStack() as stack:
@@ -54,6 +58,7 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
         except OSError as error:
             raise InputError(f"{home}: cannot be written: {error.strerror}. Set BERT_HOME to another folder") from error
         record = Record(home / "reports", settings.name)
+        record.note(settings=dataclasses.asdict(settings), code=code.state())
         try:
             _run(settings, home, record)
         except BaseException as error:
@@ -117,12 +122,11 @@ def _run(settings, home, record):
 
 
 def remove_superseded(work: pathlib.Path) -> None:
-    """After a run that came to its end: trainings that nothing was written to for seven days. A training that ends
-    removes its own folder, so each of them was broken off; the same settings would resume it, which no one did."""
-    for folder in work.iterdir() if work.is_dir() else ():
-        written = [path.lstat().st_mtime for path in (folder, *folder.rglob("*"))]
-        if max(written) < time.time() - _KEPT_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+    """After a run that came to its end: trainings that nothing was written to for seven days."""
+    from pipeline.history import retention
+
+    for folder in retention.broken_off(work, _KEPT_SECONDS):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def input_error(error: BaseException | None) -> str | None:
