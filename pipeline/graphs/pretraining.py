@@ -28,9 +28,10 @@ from pipeline.components.gates import ServingCheck
 from pipeline.components.pusher import Pusher
 from pipeline.components.vocabulary import VocabularyGen
 from pipeline.evaluation import pretraining as evaluation
-from pipeline.graphs import fingerprint, parts
+from pipeline.graphs import continuing, fingerprint, parts
 from pipeline.settings import PipelineSettings
 from preprocessing import vocab_file
+from preprocessing.corpus import spans
 
 
 def create_pipeline(
@@ -50,6 +51,7 @@ def create_pipeline(
       serving: folder of pushed models, `<serving>/<version>/`.
       work: folder on a filesystem with locks: checkpoints of a training that has not ended.
     """
+    settings = continuing.with_parent(settings, serving)
     settings.check()
     data_nodes, examples = data_steps(settings)
     return Pipeline(
@@ -64,7 +66,8 @@ def create_pipeline(
 
 def data_steps(settings: PipelineSettings) -> tuple[list[BaseNode], BaseNode]:
     """Corpus to validated examples: the nodes, the gate last, and the one that makes the examples."""
-    text = fingerprint.of_files(settings.corpus.input) if settings.corpus.input else fingerprint.of_packages()
+    files = tuple(pattern for _, part in spans.narrowed(settings.corpus) for pattern in part.input)
+    text = fingerprint.of_files(files) if files else fingerprint.of_packages()
     corpus = CorpusGen(
         settings=parts.part(settings, "corpus", "embedded_bytes", "eval_share"),
         input_fingerprint=f"{parts.code_of(documents)}-{text}",
