@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.stacks [--rounds 3] ['-m tests.benchmarks.training --sizes tiny,mini,base' ...]
 
-Needs root and debootstrap (see `.ci/other-stack`). Each command is what follows `python`; without
-any: imports, the tokenizer, the encoder, training steps, the main job on the smoke setting. Gives medians of wall and
-processor time, and the end of what each command printed.
+Needs root and debootstrap (see `.ci/other-stack`), and the real text for the examples (BERT_DATA). Each command is what
+follows `python`; without any: imports, tokenizer, encoder, examples, serving, training steps, the main job on the smoke
+setting. Gives medians of wall and processor time, and the end of what each command printed.
 """
 
 import argparse
@@ -23,7 +23,9 @@ COMMANDS = (
     "-m pipeline.cli predict --help",
     "-m tests.benchmarks.tokenizer --rounds 3",
     "-m tests.benchmarks.encoder --sizes tiny mini base",
-    "-m tests.benchmarks.training --sizes tiny,mini,base",
+    "-m tests.benchmarks.examples --megabytes 5 --dupe-factor 1",
+    "-m tests.benchmarks.serving --clients 1,32",
+    "-m tests.benchmarks.training --sizes tiny,mini,base --rounds 3",
     '-c \'import os, runpy, tempfile; os.environ |= dict(BERT_SETTINGS="smoke", BERT_HOME=tempfile.mkdtemp()); '
     'runpy.run_module("pipeline.main_job", run_name="__main__")\'',
 )
