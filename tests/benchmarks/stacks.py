@@ -56,7 +56,7 @@ def main() -> None:
             wall, processor = (statistics.median(found[stack][index] for found in rounds) for index in (0, 1))
             wall -= copying if stack == "other" else 0  # what it takes to get there
             print(f"{stack:6} {wall:8.2f} s {processor:8.2f} s of processor")
-            print("".join(f"       {line}\n" for line in rounds[-1][stack][2].splitlines()[-12:]), end="", flush=True)
+            print("".join(f"       {line}\n" for line in rounds[-1][stack][2].splitlines()[-30:]), end="", flush=True)
 
 
 if __name__ == "__main__":
