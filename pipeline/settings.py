@@ -64,6 +64,8 @@ class PipelineSettings:
     gate: GateSettings = GateSettings()
     spans: SpanSettings = SpanSettings()
     retention: RetentionSettings = RetentionSettings()
+    # Told of a run that failed or pushed nothing; $NAME: what that variable of the environment says, as URLs hold keys.
+    webhook: str = "$BERT_WEBHOOK"
     eval_share: float = 0.1  # of the documents, chosen by hash of their content, held out
     init: str | None = None  # checkpoint to start from
     beam_args: tuple[str, ...] = (

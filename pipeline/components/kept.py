@@ -87,7 +87,7 @@ def _sum(reports: list[dict[str, Any]]) -> dict[str, Any]:
         elif isinstance(values[0], list):
             total[name] = [item for value in values for item in value]
         else:
-            total[name] = sum(values) / (len(values) if isinstance(values[0], float) else 1)
+            total[name] = sum(values) / len(values) if isinstance(values[0], float) else sum(values)
     return total
 
 

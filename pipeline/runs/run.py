@@ -23,6 +23,12 @@ from preprocessing.errors import InputError, require
 _KEPT_SECONDS = 7 * 24 * 3600
 
 
+class Refused(InputError):
+    """The run came to its end, and its model is not pushed: it did not pass the gate, or was rolled back."""
+
+    status = 3
+
+
 def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.PipelineSettings, pathlib.Path]:
     """Settings and home folder that BERT_SETTINGS, BERT_CORPUS, BERT_SPAN and BERT_HOME ask for (see local_runner)."""
     settings = pipeline_settings.load(environment.get("BERT_SETTINGS") or "demo")
@@ -43,11 +49,13 @@ def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.
 
 def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> None:
     """Runs the pipeline once. `home` keeps `artifacts/`, `metadata.sqlite`, `training/` (checkpoints of a run that has
-    not finished), `serving/<name>/<version>/`, `reports/` and `logs/`. Raises InputError for bad input; what else goes
-    wrong is in the log."""
+    not finished), `serving/<name>/<version>/`, `reports/` and `logs/`. Raises InputError for bad input, Refused where
+    no model was pushed; what else goes wrong is in the log. The settings' webhook is told of all of these."""
     from pipeline.history import code
+    from pipeline.runs import notice
     from pipeline.runs.record import Record
 
+    webhook = notice.address(settings.webhook)
     with contextlib.ExitStack() as stack:
         try:
             home.mkdir(parents=True, exist_ok=True)
@@ -60,11 +68,20 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
         record = Record(home / "reports", settings.name)
         record.note(settings=dataclasses.asdict(settings), code=code.state())
         try:
-            _run(settings, home, record)
+            report = _run(settings, home, record)
         except BaseException as error:
+            said = input_error(error)
+            cause = said or f"{type(error).__name__}: {error}".splitlines()[0]
             with contextlib.suppress(OSError):
-                record.fail(input_error(error) or f"{type(error).__name__}: {error}".splitlines()[0])
+                record.fail(cause)
+            if isinstance(error, Exception):  # and not Ctrl-C
+                step = record.nodes[-1]["node"] if record.nodes else None
+                notice.send(webhook, notice.failed(record.run_id, settings.name, home, step, cause, said is not None))
             raise
+        if report and not report["pushed_to"]:
+            notice.send(webhook, notice.refused(record.run_id, settings.name, home, report))
+            why = "was rolled back" if report["rolled_back"] else "did not pass the gate"
+            raise Refused(f"nothing was pushed, since the model {why}: see {home / 'reports' / 'report.json'}")
 
 
 def without_signs(home: pathlib.Path) -> pathlib.Path:
@@ -89,7 +106,7 @@ def _run(settings, home, record):
     from tfx.orchestration import metadata
 
     from pipeline.graphs import pretraining
-    from pipeline.runs import steps, summary
+    from pipeline.runs import page, steps, summary
     from pipeline.runs.runner import Runner
 
     plain = without_signs(home)
@@ -117,8 +134,10 @@ def _run(settings, home, record):
             report = summary.collect(record, str(serving))
             summary.copy_files(report, home / "reports")
             record.finish(report)
+            page.of_run(home, record, report)
             summary.show(report)
             remove_superseded(work)
+            return report
 
 
 def remove_superseded(work: pathlib.Path) -> None:

@@ -112,6 +112,7 @@ def test_a_new_span_is_all_that_is_computed(steps):
         assert contents(before, 2) != contents(after, 2)
     total = report(second)
     assert total["documents_train"] + total["documents_eval"] == 12 + 13 + 12
+    assert isinstance(total["documents_train"], int)
     files = [json.loads(line)["file"] for line in pathlib.Path(second.uri, "inputs.jsonl").read_text().splitlines()]
     assert files == [f"{steps.folder}/day-{day}.txt" for day in (1, 2, 3)]
     assert report(again)["examples"] == sum(counts["examples"] for counts in report(again)["spans"].values())
