@@ -15,7 +15,7 @@ import click
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
 from pipeline.history import homes
-from pipeline.runs.run import Refused
+from pipeline.runs.process import Refused
 from preprocessing.errors import InputError
 from serving.client import Client
 

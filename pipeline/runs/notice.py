@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
+from pipeline.runs.record import Record
 from preprocessing.errors import InputError
 
 _SECONDS = 10  # for which the other side may take its time
@@ -23,7 +24,7 @@ def address(setting: str) -> str | None:
     return url or None
 
 
-def failed(run: str, pipeline: str, home: pathlib.Path, step: str | None, cause: str, is_input: bool) -> dict[str, Any]:
+def failed(record: Record, home: pathlib.Path, cause: str, is_input: bool) -> dict[str, Any]:
     """Of a run that failed. `is_input`: whether the cause is bad input, which says the way out itself."""
     log_file = home / "logs" / "pipeline.log"
     action = (
@@ -31,10 +32,11 @@ def failed(run: str, pipeline: str, home: pathlib.Path, step: str | None, cause:
         if is_input
         else f"look into {log_file}, then run again: it goes on where it stopped"
     )
-    return _notice(run, pipeline, home, "failed", step, cause, action, log_file)
+    step = record.nodes[-1]["node"] if record.nodes else None
+    return _notice(record, home, "failed", step, cause, action, log_file)
 
 
-def refused(run: str, pipeline: str, home: pathlib.Path, report: dict[str, Any]) -> dict[str, Any]:
+def refused(record: Record, home: pathlib.Path, report: dict[str, Any]) -> dict[str, Any]:
     """Of a run whose model did not pass the gate, or was rolled back."""
     if report["rolled_back"]:
         state, cause = "rolled back", "this model was rolled back before"
@@ -42,11 +44,12 @@ def refused(run: str, pipeline: str, home: pathlib.Path, report: dict[str, Any])
     else:
         state, cause = "not blessed", "; ".join(report["refusals"]) or "the gate was not passed"
         action = "what is served stays; look at the figures, and at `gate` in the settings"
-    report_file = home / "reports" / "runs" / run / "report.json"
-    return _notice(run, pipeline, home, state, "Evaluator", cause, f"{action}: {report_file}", report_file)
+    report_file = home / "reports" / "runs" / record.run_id / "report.json"
+    return _notice(record, home, state, "Evaluator", cause, f"{action}: {report_file}", report_file)
 
 
-def _notice(run, pipeline, home, state, step, cause, action, file) -> dict[str, Any]:
+def _notice(record, home, state, step, cause, action, file) -> dict[str, Any]:
+    run, pipeline = record.run_id, record.pipeline
     said = f"{pipeline}: run {run} {state}{f' in {step}' if step else ''}: {cause}. Next: {action}"
     facts = {"pipeline": pipeline, "run": run, "home": str(home), "state": state, "step": step, "cause": cause}
     return facts | {"next": action, "see": str(file), "text": said}  # `text` is what chats show

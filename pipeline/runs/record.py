@@ -8,6 +8,8 @@ import pathlib
 import uuid
 from typing import Any
 
+Artifacts = dict[str, list[dict[str, Any]]]  # of a node, by output key
+
 
 class Record:
     """One run in the folder of reports.
@@ -18,13 +20,16 @@ class Record:
     first three too, and of a run that has come to its end the figures. A run that was killed says `running` for good.
     """
 
-    def __init__(self, folder: pathlib.Path, pipeline: str):
-        self.folder = folder
+    def __init__(self, folder: pathlib.Path, pipeline: str, run_id: str | None = None):
+        """With the id of a run that has begun in another process, this one goes on with its record."""
+        self.folder, self.pipeline = folder, pipeline
         # Ids stand in order of time; two that begin at once, on two machines, are two.
-        self.run_id = f"{datetime.datetime.now().isoformat()}-{uuid.uuid4().hex[:8]}"
+        self.run_id = run_id or f"{datetime.datetime.now().isoformat()}-{uuid.uuid4().hex[:8]}"
         self._header: dict[str, Any] = {"run": self.run_id, "pipeline": pipeline, "state": "running"}
         self.nodes: list[dict[str, Any]] = []
-        self._facts: dict[str, Any] = {"started": _now()}
+        begun = self._written(self.folder / "runs" / self.run_id)
+        known = {name: value for name, value in begun.items() if name not in ("nodes", "error", "node", *self._header)}
+        self._facts: dict[str, Any] = {"started": _now()} | known
 
     def start(self) -> None:
         """From here on, the reports are this run's."""
@@ -34,11 +39,20 @@ class Record:
         """What `run.json` says besides, from its next change on: the settings, the code."""
         self._facts |= facts
 
+    def is_newest(self) -> bool:
+        """Whether the reports are this run's, and not of one that began after it."""
+        return self._written(self.folder).get("run") == self.run_id
+
+    def show(self, nodes: list[dict[str, Any]]) -> None:
+        """Of a run whose nodes are processes: what they did so far."""
+        self.nodes = nodes
+        self.start()
+
     def begin(self, node: str) -> None:
         self.nodes.append({"node": node, "state": "running"})
         self._write_nodes()
 
-    def end(self, state: str, seconds: float, artifacts: dict[str, list[dict[str, Any]]]) -> None:
+    def end(self, state: str, seconds: float, artifacts: Artifacts) -> None:
         """Of the node that began last."""
         self.nodes[-1] |= {"state": state, "seconds": round(seconds, 3), "artifacts": artifacts}
         self._write_nodes()
@@ -61,6 +75,10 @@ class Record:
         (found,) = (entry for entry in self.nodes if entry["node"] == node)
         (only,) = found["artifacts"][key]
         return only
+
+    def _written(self, folder: pathlib.Path) -> dict[str, Any]:
+        path = folder / "run.json"
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def _write(self, report: dict[str, Any]) -> None:
         self._write_nodes()

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from pipeline import settings as pipeline_settings
-from pipeline.runs import notice
+from pipeline.runs import notice, record
 from pipeline.runs import run as runs
 from preprocessing.errors import InputError
 
@@ -39,10 +39,16 @@ def listening(status=200):
 HOME = pathlib.Path("/home")
 
 
+def of_run(run, *nodes):
+    found = record.Record(HOME, "bert", run)
+    found.nodes = [{"node": node} for node in nodes]
+    return found
+
+
 def test_step_cause_and_next_action_are_posted():
     with listening() as (url, posted):
-        assert notice.send(url, notice.failed("r1", "bert", HOME, "Trainer", "out of memory", False))
-        assert notice.send(url, notice.failed("r2", "bert", HOME, "CorpusGen", "a.txt:3: broken", True))
+        assert notice.send(url, notice.failed(of_run("r1", "Trainer"), HOME, "out of memory", False))
+        assert notice.send(url, notice.failed(of_run("r2", "CorpusGen"), HOME, "a.txt:3: broken", True))
     assert (posted[0]["state"], posted[0]["step"], posted[0]["cause"]) == ("failed", "Trainer", "out of memory")
     assert posted[0]["next"] == "look into /home/logs/pipeline.log, then run again: it goes on where it stopped"
     assert posted[1]["text"].startswith("bert: run r2 failed in CorpusGen: a.txt:3: broken. Next: correct that and run")
@@ -50,11 +56,11 @@ def test_step_cause_and_next_action_are_posted():
 
 def test_an_unblessed_model_and_one_that_was_rolled_back():
     report = {"rolled_back": False, "refusals": ["masked_lm_loss_gain is -1"]}
-    said = notice.refused("r", "bert", HOME, report)
+    said = notice.refused(of_run("r"), HOME, report)
     assert (said["state"], said["cause"]) == ("not blessed", "masked_lm_loss_gain is -1")
     assert "what is served stays" in said["next"]
     assert said["see"] == "/home/reports/runs/r/report.json"
-    assert notice.refused("r", "bert", HOME, report | {"rolled_back": True})["state"] == "rolled back"
+    assert notice.refused(of_run("r"), HOME, report | {"rolled_back": True})["state"] == "rolled back"
 
 
 def test_one_that_does_not_arrive_is_logged_without_its_path(caplog):
