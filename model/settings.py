@@ -134,12 +134,6 @@ class ClassificationSettings:
         return self.kind, self.labels
 
 
-# What is stored with a fine-tuned model, by the kind that stands in it. A kind that is not known here is a classifier's
-# of Hugging Face.
-TaskSettings = ClassificationSettings
-TASK_SETTINGS: dict[str, type[TaskSettings]] = {"classification": ClassificationSettings}
-
-
 @dataclasses.dataclass(frozen=True)
 class TaggingSettings:
     """What a tagger's numbers mean, and how its texts are made. Stored with the model. `labels` are the tags by number;
@@ -168,6 +162,15 @@ class TaggingSettings:
     @property
     def meaning(self) -> tuple:
         return self.kind, self.labels
+
+
+# What is stored with a fine-tuned model, by the kind that stands in it. A kind that is not known here is a classifier's
+# of Hugging Face.
+TaskSettings = ClassificationSettings | TaggingSettings
+TASK_SETTINGS: dict[str, type[TaskSettings]] = {
+    "classification": ClassificationSettings,
+    "tagging": TaggingSettings,
+}
 
 
 OptimizerName = Literal["adamw", "lamb", "sgd"]
