@@ -194,7 +194,7 @@ def test_a_tagger_is_that_product_of_each_token():
     states = np.random.default_rng(2).normal(size=(2, 5, 8)).astype(np.float32)
     expected = states @ head.kernel.numpy().T + head.bias.numpy()
     np.testing.assert_allclose(head(states), expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(head(states, [[4, 0], [1, 1]])[0], expected[0, [4, 0]], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(head(states, np.array([[4, 0], [1, 1]]))[0], expected[0, [4, 0]], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(head(states[0]), expected[0], rtol=1e-5, atol=1e-5)
 
 
