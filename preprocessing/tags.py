@@ -127,7 +127,7 @@ class Found:
             return None
         if any(_parts(tag)[0] in "ES" for tag in self.tags if tag != OUTSIDE):
             return "BIOES"
-        return min(("IOB2", "IOB1"), key=self.faults.__getitem__)  # type: ignore[return-value]
+        return "IOB1" if self.faults["IOB1"] < self.faults["IOB2"] else "IOB2"
 
 
 def _goes_on(before: str, tag: str) -> bool:

@@ -50,6 +50,10 @@ class Tagging:
         require(fits, "entity_f1 needs tags that mark entities, like B-PER", self.tags[:3])
 
     sum_names = ("nll", "right", "known", "words")
+    curves = (
+        Curve("Cross entropy (nats)", "cross_entropy"),
+        Curve("Accuracy", "accuracy", "majority_accuracy", "commonest tag", shown="accuracy"),
+    )
 
     @property
     def labels(self) -> int:
@@ -70,14 +74,6 @@ class Tagging:
     @property
     def description(self):
         return {"kind": "tagging", "tags": list(self.tags), "watched": self.watched}
-
-    @property
-    def curves(self):
-        of_words = (
-            Curve("Cross entropy (nats)", "cross_entropy"),
-            Curve("Accuracy", "accuracy", "majority_accuracy", "commonest tag", shown="accuracy"),
-        )
-        return of_words if self._reading is None else (*of_words, Curve("Entity F1", "entity_f1"))
 
     @property
     def _reading(self) -> Reading | None:

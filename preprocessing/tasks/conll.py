@@ -56,9 +56,10 @@ def layout(path: str, is_conllu: bool, words: str | None, tags: str | None, labe
         width = len(found.cut(first))
         require(not labelled or width > 1, f"{path}: there must be two columns at least", first.strip())
         found = dataclasses.replace(found, width=width, tag=width - 1)
-    for name, column in (("word", words), ("tag", tags)):
-        if column is not None:
-            found = dataclasses.replace(found, **{name: _place(path, found, column)})
+    if words is not None:
+        found = dataclasses.replace(found, word=_place(path, found, words))
+    if tags is not None:
+        found = dataclasses.replace(found, tag=_place(path, found, tags))
     rule = f"{path}: words and tags must be columns of their own"
     require(not labelled or found.word != found.tag, rule, f"column {found.word + 1} for both")
     return found

@@ -21,6 +21,8 @@ SAMPLE = 1000  # objects of JSONL that are looked at for their keys
 
 # (line, reason): of a sentence that cannot be used.
 SetAside = Callable[[int, str], None]
+# (lines, words, tags, id, why they cannot be used)
+_Found = tuple[Sequence[int], tuple[str, ...], tuple[str, ...], str | None, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,9 @@ class Sentences:
 
     def _survey(self) -> str:
         """Reads the file for what is to be told, and known, before its sentences can be given."""
-        found, places, faults, any_usable = Found(), {}, [], False
+        found, any_usable = Found(), False
+        places: dict[str, str] = {}
+        faults: list[str] = []
         for sentence in self._read(lambda line, reason: faults.append(f":{line} {reason}") if not faults else None):
             any_usable = True
             for scheme, word in found.add(sentence.tags or ()).items():
@@ -112,26 +116,26 @@ class Sentences:
         return told + (f"; left out: {left_out}" if left_out else "")
 
     def _read(self, set_aside: SetAside) -> Iterator[Sentence]:
-        for lines, words, found, called, reason in self._of_columns() if self._layout else self._of_objects():
+        for lines, words, found, called, reason in (
+            self._of_columns(self._layout) if self._layout else self._of_objects()
+        ):
             reason = reason or _fault(words, found)
             if reason:
                 set_aside(lines[0], reason)
             else:
                 yield Sentence(self.path, tuple(lines), words, found if self._labelled else None, called)
 
-    def _of_columns(self) -> Iterator[tuple[Sequence[int], Any, Any, str | None, str]]:
-        """(lines, words, tags, id, why they cannot be used)"""
-        of = self._layout
+    def _of_columns(self, of: conll.Layout) -> Iterator[_Found]:
         self._left_out.clear()
         for block in conll.blocks(self.path, of, self._left_out):
             words = tuple(row[of.word] for row in block.cells)
             found = tuple(map(of.tag_in, block.cells)) if self._labelled else ()
             yield block.lines, words, found, block.called, block.reason
 
-    def _of_objects(self) -> Iterator[tuple[Sequence[int], Any, Any, str | None, str]]:
-        """The same of JSONL."""
+    def _of_objects(self) -> Iterator[_Found]:
         for line, record, reason in records.objects(self.path):
-            words, found = (), ()
+            words: tuple[str, ...] = ()
+            found: tuple[str, ...] = ()
             if not reason:
                 words, reason = _list(record, self._word_key)
             if not reason and self._labelled:

@@ -7,6 +7,7 @@ Shapes: B batch, N pieces and U parts (what BERT's tokenizer makes pieces of) an
 E most entities of a text, C tags.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,8 @@ _CHINESE = "[" + "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in C
 _OF_WORDS, _OF_ENTITIES = "word_count", "entity_count"
 
 
-class Tagged(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Tagged:
     """The words of a batch with their answers."""
 
     text_of: tf.Tensor  # int32 [M], ascending

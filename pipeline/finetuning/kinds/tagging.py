@@ -47,8 +47,8 @@ class Tagging:
     def source(self, path, columns):
         from preprocessing.tasks.tables import Table
 
-        if columns.second is not None or columns.header is not None or columns.more:
-            raise InputError(f"{path}: words and tags have no --second, no header and no columns to slice by")
+        if columns.second is not None or columns.header is not None:
+            raise InputError(f"{path}: files of words and tags have no --second and no --header")
         if not columns.labelled and path.lower().endswith(TEXTS):
             return Table(path, columns)
         return Sentences(path, columns.text, columns.label, columns.labelled)
@@ -63,8 +63,9 @@ class Tagging:
     def task(self, prepared, options):
         from model.tasks.tagging import Tagging as Task
 
-        marks = tags.of_entities(prepared.labels)
-        watched = "accuracy" if options.watch == "entity_f1" and not marks else options.watch
+        watched: Any = options.watch
+        if watched == "entity_f1" and not tags.of_entities(prepared.labels):
+            watched = "accuracy"
         return Task(tuple(prepared.labels), watched)
 
     def settings(self, prepared, train, options):
@@ -131,11 +132,11 @@ class Tagging:
             shown = label.replace("|", "\\|")
             yield f"| {shown} | {metrics['f1'].get(label, 0.0):.4f} | {of_train} | {of_dev} |"
         yield ""
-        if metrics["entity_types"]:
+        if metrics["entities"]:
             yield from ("## Entities", "", "| type | precision | recall | F1 | in dev |", "|---|---|---|---|---|")
-            for name, of in metrics["entity_types"].items():
-                figures = " | ".join(f"{of[figure]:.4f}" for figure in ("precision", "recall", "f1"))
-                yield f"| {name} | {figures} | {of['rows']} |"
+            for name, count in metrics["entities"].items():
+                figures = (metrics[f"{figure}_of_type"][name] for figure in ("precision", "recall", "f1"))
+                yield f"| {name} | {' | '.join(f'{figure:.4f}' for figure in figures)} | {count} |"
             yield ""
 
 
@@ -183,14 +184,13 @@ class Judge:
         from model.tasks import classification, tagging
 
         confusion, labels = self._confusion()
-        of_types = {}
-        for name, of in sorted(self._entities.items()) if self._mark_entities else ():
-            figures = tagging.entity_figures(*map(float, dataclasses.astuple(of)))
-            of_types[name] = {key: figures[f"entity_{key}"] for key in ("precision", "recall", "f1")} | {
-                "rows": of.gold
-            }
         each = dict(zip(labels, classification.f1(confusion).tolist(), strict=True))
-        return {"words": int(confusion.sum()), "f1": each, "entity_types": of_types}
+        found: dict[str, Any] = {"words": int(confusion.sum()), "f1": each}
+        types = sorted(self._entities.items()) if self._mark_entities else []
+        figures = {name: tagging.entity_figures(*map(float, dataclasses.astuple(of))) for name, of in types}
+        for figure in ("precision", "recall", "f1"):
+            found[f"{figure}_of_type"] = {name: of[f"entity_{figure}"] for name, of in figures.items()}
+        return found | {"entities": {name: of.gold for name, of in types}}
 
     def notes(self) -> Iterator[str]:
         gold, said = ({pair[place] for pair in self._pairs} for place in (0, 1))
@@ -206,11 +206,11 @@ class Judge:
     def lines(self) -> Iterator[str]:
         confusion, labels = self._confusion()
         width = max(map(len, (*labels, *self._entities)), default=0)
-        each = self.details()
+        found = self.details()
         for label, words in zip(labels, confusion.sum(1), strict=False):
-            yield f"  {label.ljust(width)}  F1 {each['f1'][label]:.4f}  {words:,.0f} words"
-        for name, of in each["entity_types"].items():
-            yield f"  {name.ljust(width)}  entity F1 {of['f1']:.4f}  {of['rows']:,} entities"
+            yield f"  {label.ljust(width)}  F1 {found['f1'][label]:.4f}  {words:,.0f} words"
+        for name, count in found["entities"].items():
+            yield f"  {name.ljust(width)}  entity F1 {found['f1_of_type'][name]:.4f}  {count:,} entities"
 
     def draw(self, folder: pathlib.Path) -> None:
         from pipeline.finetuning import plots
