@@ -23,7 +23,7 @@ FLOORS = {
     "model": ({"settings"}, {"encoder"}, {"checkpoints", "tasks"}, {"training"}),
     "serving": ({"settings", "protocol"}, {"engine", "signatures"}, {"export", "server"}, {"client"}),
     "pipeline": (
-        {"values", "terminal"},
+        {"values", "terminal", "airflow_dag"},
         {"settings", "finetuning", "features"},
         {"commands", "components", "evaluation"},
         {"cli", "trainer"},
