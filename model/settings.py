@@ -121,6 +121,24 @@ class ClassificationSettings:
         require_one_of(Long, "long", self.long)
         require(self.temperature > 0, "temperature must be positive", self.temperature)
 
+    head = "classifier"  # the encoder's attribute
+
+    @property
+    def size(self) -> int | None:
+        """Number of labels of the head."""
+        return len(self.labels)
+
+    @property
+    def meaning(self) -> tuple:
+        """What the head's numbers stand for. A head whose numbers stand for something else is of no use."""
+        return self.kind, self.labels
+
+
+# What is stored with a fine-tuned model, by the kind that stands in it. A kind that is not known here is a classifier's
+# of Hugging Face.
+TaskSettings = ClassificationSettings
+TASK_SETTINGS: dict[str, type[TaskSettings]] = {"classification": ClassificationSettings}
+
 
 OptimizerName = Literal["adamw", "lamb", "sgd"]
 Schedule = Literal["linear", "polynomial", "constant"]
