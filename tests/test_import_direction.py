@@ -28,8 +28,8 @@ FLOORS = {
         {"commands", "components", "evaluation"},
         {"cli", "trainer"},
         {"graphs"},
-        {"runs"},
-        {"local_runner"},
+        {"runs", "kubeflow"},
+        {"local_runner", "kubeflow_runner", "kubeflow_node"},
         {"main_job"},
     ),
 }
