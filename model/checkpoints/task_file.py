@@ -1,4 +1,5 @@
-"""What a classifier's numbers mean: `task.json` beside a checkpoint of any format, or a Hugging Face configuration."""
+"""What the numbers of a fine-tuned head mean: `task.json` beside a checkpoint of any format, or a Hugging
+Face configuration."""
 
 import dataclasses
 import os
@@ -7,23 +8,24 @@ import pathlib
 from model.checkpoints.configs import read_json, write_json
 from model.checkpoints.huggingface import CONFIG
 from model.checkpoints.ours import FORMAT
-from model.settings import ClassificationSettings
+from model.settings import TASK_SETTINGS, ClassificationSettings, TaskSettings
 from preprocessing.errors import InputError
 
 TASK = "task.json"
 _SINGLE = (None, "single_label_classification")
 
 
-def read_task(path: str | os.PathLike) -> ClassificationSettings | None:
+def read_task(path: str | os.PathLike) -> TaskSettings | None:
     """Of the checkpoint at `path` (a folder, a file of it, or google's prefix); None where nothing says it."""
     folder = pathlib.Path(path)
     folder = folder if folder.is_dir() else folder.parent
     if (folder / TASK).is_file():
         values = read_json(folder / TASK)
+        settings = TASK_SETTINGS.get(values.get("kind", ""), ClassificationSettings)
         try:
-            return ClassificationSettings(**values)
+            return settings(**values)
         except (TypeError, InputError) as error:
-            raise InputError(f"{folder / TASK}: {error}".replace("ClassificationSettings.__init__() ", "")) from error
+            raise InputError(f"{folder / TASK}: {error}".replace(f"{settings.__name__}.__init__() ", "")) from error
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     names = config.get("id2label")
     if config.get("format") == FORMAT or not isinstance(names, dict) or not names:
@@ -39,11 +41,11 @@ def read_task(path: str | os.PathLike) -> ClassificationSettings | None:
         raise InputError(f"{folder / CONFIG}: id2label: {error}") from error
 
 
-def write_task(folder: str | os.PathLike, task: ClassificationSettings) -> None:
+def write_task(folder: str | os.PathLike, task: TaskSettings) -> None:
     """Beside a checkpoint; also into the Hugging Face configuration that is there."""
     folder = pathlib.Path(folder)
     write_json(folder / TASK, dataclasses.asdict(task))
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    if "id2label" in config:
+    if "id2label" in config and isinstance(task, ClassificationSettings):
         labels = {"id2label": {str(number): label for number, label in enumerate(task.labels)}}
         write_json(folder / CONFIG, config | labels | {"label2id": {name: i for i, name in enumerate(task.labels)}})

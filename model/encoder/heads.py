@@ -87,6 +87,28 @@ class NextSentenceHead(ClassifierHead):
         super().add_weights()
 
 
+class SpanHead(HeadLayer):
+    """Two logits at chosen positions: that an answer begins there, and that it ends there."""
+
+    def add_weights(self):
+        self.kernel = self.matrix("kernel", 2, self.settings.hidden_size)
+        self.bias = self.vector("bias", 2)
+
+    def call(self, sequence_output, positions=None):
+        """Args:
+            sequence_output: [B, L, H].
+            positions: int32 [B, P], each in [0, L); None: all, P is L.
+
+        Returns: float32 [B, P, 2].
+        """
+        if positions is not None:
+            sequence_output = tf.gather(sequence_output, positions, batch_dims=1)
+        kernel = tf.cast(self.kernel.value, sequence_output.dtype)
+        logits_M2 = tf.matmul(tf.reshape(sequence_output, [-1, self.settings.hidden_size]), kernel, transpose_b=True)
+        logits_M2 = tf.nn.bias_add(tf.cast(logits_M2, tf.float32), self.bias.value)
+        return tf.reshape(logits_M2, [*tf.unstack(tf.shape(sequence_output)[:2]), 2])
+
+
 @dataclasses.dataclass(frozen=True)
 class Array:
     """One of a head's arrays: the layer's attribute, google's name, and the sizes of its axes: numbers, names of
@@ -177,8 +199,18 @@ CLASSIFIER = Head(
         Array("bias", "output_bias", (LABELS,), "classifier.bias"),
     ),
 )
+SPAN = Head(
+    "span",
+    "tokens",
+    SpanHead,
+    "BertForQuestionAnswering",
+    (
+        Array("kernel", "cls/squad/output_weights", (2, "hidden_size"), "qa_outputs.weight"),
+        Array("bias", "cls/squad/output_bias", (2,), "qa_outputs.bias"),
+    ),
+)
 PRETRAINING = (MASKED_LM, NEXT_SENTENCE)
-ALL_HEADS: tuple[Head, ...] = (*PRETRAINING, CLASSIFIER)
+ALL_HEADS: tuple[Head, ...] = (*PRETRAINING, CLASSIFIER, SPAN)
 
 
 def chosen(heads: Sequence["str | Head"], among: Sequence[Head] = ()) -> tuple[Head, ...]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from model import checkpoints
 from model.checkpoints.names import ENCODER, POOLER, part_of
 from model.encoder.heads import CLASSIFIER
-from model.settings import EncoderSettings, Precision, TrainingSettings, Watched
+from model.settings import ClassificationSettings, EncoderSettings, Precision, TrainingSettings, Watched
 from model.tasks.classification import Classification, balanced
 from preprocessing import batches, features
 from preprocessing.batches.stream import MEMORY_LIMIT
@@ -79,7 +79,7 @@ class Start:
         found = checkpoints.read(path)
         known = checkpoints.read_task(path)
         parts = list(dict.fromkeys(part for name in found.arrays if (part := part_of(name)) != ENCODER))
-        labels = known.labels if known and CLASSIFIER.name in parts else None
+        labels = known.labels if isinstance(known, ClassificationSettings) and CLASSIFIER.name in parts else None
         return cls(path, found.settings, parts, labels, text_rules.tokenizer_of(path, vocab, lower_case, report))
 
     @property

@@ -29,7 +29,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from model import checkpoints
 from model.checkpoints import names
 from model.encoder import BertEncoder
-from model.settings import ClassificationSettings
+from model.settings import TaskSettings
 from preprocessing import storage
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
@@ -55,7 +55,7 @@ def export(
     lower_case: bool = True,
     report: Report = lambda line: None,
     signatures: Sequence[Signature] = ALL,
-    task: ClassificationSettings | None = None,
+    task: TaskSettings | None = None,
 ) -> dict:
     """Writes a SavedModel into `folder`, which must not exist yet or be empty.
 
@@ -67,7 +67,7 @@ def export(
         lower_case: whether the vocabulary is an uncased one.
         report: gets a line per step.
         signatures: those that are wanted; the encoder's heads and layers decide which of them there are.
-        task: what a classifier's numbers mean.
+        task: what the numbers of a fine-tuned head mean.
 
     Returns: what `assets.extra/export.json` holds: `signatures`, `left_out` (name: reason), `settings`, `lower_case`,
     `task`, `parameters`, `warmup_records`, `warmup_left_out`, `bytes`, `graph_bytes`, `custom_ops`, `load_seconds`,

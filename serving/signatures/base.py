@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from model.encoder import BertEncoder
 from model.encoder.heads import CLASSIFIER
-from model.settings import ClassificationSettings
+from model.settings import ClassificationSettings, TaskSettings
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
 from serving.settings import ExportSettings
@@ -56,9 +56,9 @@ class TextEncoder:
         encoder: its heads decide which signatures there are.
         tokenizer: of the encoder's vocabulary.
         settings: see ExportSettings.
-        task: what the numbers of the encoder's classifier mean, if it has one; else they are LABEL_0 and so on.
+        task: what the numbers of the encoder's fine-tuned head mean; a classifier's are else LABEL_0 and so on.
 
-    Attributes: `task`, of an encoder with a classifier; `model` (the StoredEncoder), `tokenizer`, `settings`, `lengths`
+    Attributes: `task`, of an encoder with its head; `model` (the StoredEncoder), `tokenizer`, `settings`, `lengths`
     (that batches are padded to) and `vocab` (string [V]).
     """
 
@@ -67,7 +67,7 @@ class TextEncoder:
         encoder: BertEncoder,
         tokenizer: BertTokenizer,
         settings: ExportSettings,
-        task: ClassificationSettings | None = None,
+        task: TaskSettings | None = None,
     ):
         if tokenizer.vocab_size > encoder.settings.vocab_size:
             raise InputError(
@@ -80,7 +80,7 @@ class TextEncoder:
         self.settings = settings
         self.lengths = settings.padded_lengths(encoder.settings.max_positions)
         self.vocab = tf.constant(tokenizer.vocab)
-        self._special = {name: getattr(tokenizer, name) for name in ("cls_id", "sep_id", "pad_id")}
+        self.special = {name: getattr(tokenizer, name) for name in ("cls_id", "sep_id", "pad_id")}
         self._shared: dict[tuple, Callable] = {}
 
     def pack(self, text, **how) -> packing.Packed:
@@ -88,13 +88,13 @@ class TextEncoder:
         return self.pack_rows(packing.rows(self.tokenizer.tokenize(text)), **how)
 
     def pack_rows(self, rows: packing.Rows, **how) -> packing.Packed:
-        return packing.pack_single(rows, **self._special, **{"lengths": self.lengths, **how})
+        return packing.pack_single(rows, **self.special, **{"lengths": self.lengths, **how})
 
     def pack_pair(self, first, second, optional: bool, **how) -> packing.Packed:
         """With `optional`, an empty second text is none. `how` as for `pack`."""
         both = packing.rows(self.tokenizer.tokenize(tf.concat([first, second], 0)))
         a, b = packing.halves(both)
-        return packing.pack_pair(a, b, optional=optional, **self._special, **{"lengths": self.lengths, **how})
+        return packing.pack_pair(a, b, optional=optional, **self.special, **{"lengths": self.lengths, **how})
 
     def encode(self, packed: packing.Packed, only=None, **asked) -> dict:
         """The encoder's outputs, with `only` as of `serving.signatures.forward`. Signatures that ask for the same ones
@@ -130,13 +130,15 @@ class TextEncoder:
         return " ".join([word] * count)
 
 
-def _task(encoder: BertEncoder, task: ClassificationSettings | None) -> ClassificationSettings | None:
-    count = next((head.labels for head in encoder.described_heads if head.name == CLASSIFIER.name), None)
-    if count is None:
+def _task(encoder: BertEncoder, task: TaskSettings | None) -> TaskSettings | None:
+    sizes = {head.name: head.labels for head in encoder.described_heads}
+    if task is None and (count := sizes.get(CLASSIFIER.name)):
+        task = ClassificationSettings(tuple(f"LABEL_{number}" for number in range(count)))
+    if task is None or task.head not in sizes:
         return None
-    task = task or ClassificationSettings(tuple(f"LABEL_{number}" for number in range(count)))
-    rule = f"the labels must be as many as those of the classifier ({count}); are they another model's?"
-    require(len(task.labels) == count, rule, len(task.labels))
+    count = sizes[task.head]
+    rule = f"the labels must be as many as those of the {task.head} ({count}); are they another model's?"
+    require(task.size == count, rule, task.size)
     return task
 
 

@@ -99,7 +99,7 @@ WORDS = heads.Head(
         heads.Array("bias", "words/output_bias", (heads.LABELS,), "classifier.bias"),
     ),
 )
-EVERY_HEAD = [*heads.PRETRAINING, heads.CLASSIFIER.with_labels(3), WORDS.with_labels(5)]
+EVERY_HEAD = [*heads.PRETRAINING, heads.CLASSIFIER.with_labels(3), heads.SPAN, WORDS.with_labels(5)]
 
 
 @pytest.mark.parametrize("head", EVERY_HEAD, ids=lambda head: head.name)
@@ -195,6 +195,16 @@ def test_a_classifier_is_a_product_with_the_pooled_output():
     head.bias.assign([1.0, 2.0, 3.0])
     pooled = np.random.default_rng(2).normal(size=(4, 8)).astype(np.float32)
     np.testing.assert_allclose(head(pooled), pooled @ head.kernel.numpy().T + head.bias.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_spans_are_a_product_with_each_token():
+    keras.utils.set_random_seed(0)
+    head = BertEncoder(SETTINGS, [heads.SPAN]).span
+    head.bias.assign([1.0, 2.0])
+    states = np.random.default_rng(2).normal(size=(4, 5, 8)).astype(np.float32)
+    expected = states @ head.kernel.numpy().T + head.bias.numpy()
+    np.testing.assert_allclose(head(states), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(head(states, np.array([[4, 0]] * 4)), expected[:, [4, 0]], rtol=1e-5, atol=1e-5)
 
 
 def test_another_head_that_hugging_face_spells_alike_is_not_taken_for_it(tmp_path):
