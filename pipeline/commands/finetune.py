@@ -1,12 +1,13 @@
-"""`bert finetune`: from a table and a checkpoint to a model that answers."""
+"""`bert finetune`: from a file of rows and a checkpoint to a model that answers."""
 
 import pathlib
 from typing import get_args
 
 import click
 
-from model.settings import Precision, Watched
+from model.settings import Precision
 from pipeline import terminal
+from pipeline.finetuning import kinds
 from preprocessing.features import Long
 
 _COLUMNS = (
@@ -26,8 +27,20 @@ def columns(command):
     return command
 
 
+def task(**options):
+    """The option that names a kind of fine-tuning."""
+    return click.option("--task", type=click.Choice([kind.name for kind in kinds.ALL]), **options)
+
+
+def _default(name: str) -> str:
+    """Of an option, where the kinds differ by kind."""
+    found = {kind.name: kind.defaults[name] for kind in kinds.ALL if name in kind.defaults}
+    alike = len(set(found.values())) == 1
+    return f"  [default: {', '.join(map(str, found.values() if alike else (f'{k} {v}' for k, v in found.items())))}]"
+
+
 @click.command("finetune")
-@click.option("--task", required=True, type=click.Choice(["classification"]), help="One label of a text or a pair.")
+@task(required=True, help="What for.")
 @click.option("--train", required=True, metavar="FILE", help="TSV, CSV, JSONL or Parquet, by its ending.")
 @click.option("--dev", required=True, metavar="FILE", help="Other rows, by which the best model is chosen.")
 @click.option("--model", required=True, metavar="CHECKPOINT", help="google, Hugging Face, keras-hub or our format.")
@@ -35,25 +48,23 @@ def columns(command):
 @columns
 @click.option("--labels", metavar="FILE|A,B,...", help="The labels, in this order; else those of train, sorted.")
 @click.option("--epochs", type=float, help="[default: 3; of few rows more, up to 1,000 updates or 20 epochs]")
-@click.option("--batch-size", type=int, default=32, show_default=True, help="Rows an update.")
+@click.option("--batch-size", type=int, help="Rows an update.  [default: 32]")
 @click.option("--learning-rate", type=float, help="[default: by hidden size: from 768 3e-5, from 384 1e-4, below 3e-4]")
-@click.option("--max-seq-length", type=int, default=128, show_default=True, help="Tokens that the model sees of a row.")
+@click.option("--max-seq-length", type=int, help=f"Tokens that the model sees of a row.{_default('max_seq_length')}")
 @click.option(
     "--long",
     type=click.Choice(get_args(Long)),
-    default="cut",
-    show_default=True,
-    help="What stays of a longer text: its beginning, or a quarter of that and the rest from its end.",
+    help="What stays of a longer text: its beginning, or a quarter of that and the rest from its end."
+    + _default("long"),
 )
 @click.option(
     "--class-weights", metavar="balanced|FILE", help="Weights of the labels; FILE has lines LABEL TAB WEIGHT."
 )
 @click.option(
     "--watch",
-    type=click.Choice(get_args(Watched)),
-    default="accuracy",
-    show_default=True,
-    help="The figure on dev by which the best model is chosen.",
+    type=click.Choice([*dict.fromkeys(name for kind in kinds.ALL for name in kind.watched)]),
+    help="The figure on dev by which the best model is chosen.  "
+    f"[default: {', '.join(f'{kind.name} {kind.watched[0]}' for kind in kinds.ALL)}]",
 )
 @click.option("--seeds", type=int, default=1, show_default=True, help="Runs; metrics.json has every one's figures.")
 @click.option("--seed", type=int, default=12345, show_default=True, help="Of the first run; the others follow.")
@@ -71,19 +82,20 @@ def command(task, train, dev, model, output, text, second, label, header, vocab,
 
         bert export --model out/model --output served
     """
-    from preprocessing.tasks.tables import Columns, Table
+    from preprocessing.tasks.tables import Columns
 
+    kind = next(kind for kind in kinds.ALL if kind.name == task)
     wanted = Columns(text, second, label, header=header)
-    tables = Table(train, wanted), Table(dev, wanted)  # before TensorFlow, which takes seconds
+    sources = kind.source(train, wanted), kind.source(dev, wanted)  # before TensorFlow, which takes seconds
 
     from pipeline.finetuning import planning, run
 
-    chosen = planning.Options(**options)
+    chosen = planning.Options.of(kind, **options)
     start = planning.Start.read(model, vocab, lower_case, click.echo)
     pathlib.Path(output).mkdir(parents=True, exist_ok=True)
     with terminal.native_log(pathlib.Path(output) / "native.log"):
         with terminal.Progress("Reading", unit="rows") as progress:
-            plan = run.plan(*tables, start, output, chosen, progress.update)
+            plan = run.plan(kind, *sources, start, output, chosen, progress.update)
         for line in plan.told():
             click.echo(line)
         with terminal.Progress("Training", total=plan.training.steps * chosen.seeds, unit="updates") as progress:
@@ -92,15 +104,11 @@ def command(task, train, dev, model, output, text, second, label, header, vocab,
                 done = (seed - chosen.seed) * steps + step
                 progress.update(done, **terminal.training_figures(figures, plan.task.curves))
 
-            metrics = run.run(plan, tables[1], output, second is not None, report, click.echo)
-    click.echo(
-        f"accuracy {metrics['accuracy']:.4f} (commonest label {metrics['majority_accuracy']:.4f})  "
-        f"macro F1 {metrics['macro_f1']:.4f}  Matthews {metrics['matthews']:.4f}"
-    )
-    if chosen.seeds > 1:
-        mean, spread = metrics["mean"], metrics["spread"]
-        click.echo(
-            f"seed {metrics['best_seed']} of {chosen.seeds}; accuracy on average {mean['accuracy']:.4f}, "
-            f"spread {spread['accuracy']:.4f}"
-        )
+            metrics = run.run(plan, sources[1], output, report, click.echo)
+    several = chosen.seeds > 1
+    if several:
+        click.echo(f"the best of {chosen.seeds} seeds is {metrics['best_seed']}")
+    for name, title in kind.figures.items():
+        spread = f"  on average {metrics['mean'][name]:.4f}, spread {metrics['spread'][name]:.4f}" if several else ""
+        click.echo(f"  {title}: {metrics[name]:.4f}{spread}")
     click.echo(f"Model: {pathlib.Path(output, 'model')}   report: {pathlib.Path(output, 'report.md')}")

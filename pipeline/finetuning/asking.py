@@ -1,96 +1,145 @@
-"""Asking a classifier about the rows of a table, by the graph that is served: a server's, an exported folder's, or the
-same one made of a fine-tuned checkpoint."""
+"""Asking about the rows of a file, by the graph that is served: a server's, an exported folder's, or the same one made
+of a fine-tuned checkpoint."""
 
 import contextlib
 import itertools
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+import tensorflow as tf
 
 from model import checkpoints
+from model.encoder import BertEncoder
+from model.settings import TaskSettings
+from pipeline.finetuning.kinds.kind import Answer, Kind, Row, SetAside, Source
 from preprocessing.errors import InputError
-from preprocessing.tasks.tables import Row
+from preprocessing.tokenizer import BertTokenizer
 from serving.client import Client
 from serving.export import text_rules
 from serving.protocol.errors import RequestError
 from serving.settings import ExportSettings
+from serving.signatures import ALL
 from serving.signatures.base import TextEncoder
-from serving.signatures.classification import CLASSIFY, CLASSIFY_PAIR
 
 BATCH = 32
-SORTED = 1024  # rows that are held, so that texts of like length are asked together
+SORTED = 1024  # rows that are held, so that rows of like size are asked together
 
-Answers = Mapping[str, np.ndarray]
-Ask = Callable[[Sequence[Row]], Answers]
+
+class Served(Protocol):
+    """What answers. `path`: what a user calls it; `signatures`: names of those that it has; `left_out`: why it has not
+    the others, as far as that is known."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def signatures(self) -> Sequence[str]: ...
+
+    @property
+    def left_out(self) -> Mapping[str, str]: ...
+
+    def ask(self, signature: str, inputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        """The outputs of a signature by name, axis 0 the batch. Raises RequestError."""
+
+
+class Checkpoint:
+    """A Served of an encoder with its tokenizer. A signature's graph is made when it is first asked."""
+
+    def __init__(self, path: str, encoder: BertEncoder, tokenizer: BertTokenizer, task: TaskSettings | None):
+        self.path = path
+        self._texts = TextEncoder(encoder, tokenizer, ExportSettings(), task)
+        self._known = {signature.name: signature for signature in ALL}
+        self.left_out = {name: why for name, known in self._known.items() if (why := known.missing(self._texts))}
+        self.signatures = [name for name in self._known if name not in self.left_out]
+        self._functions: dict[str, tf.types.experimental.PolymorphicFunction] = {}
+
+    def ask(self, signature: str, inputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        known = self._known[signature]
+        if signature not in self._functions:
+            self._functions[signature] = known.function(self._texts)
+        given = (tf.constant(inputs[spec.name], spec.dtype) for spec in known.inputs)
+        return {name: value.numpy() for name, value in self._functions[signature](*given).items()}
+
+
+class _Client:
+    """A Served of an exported folder, or of a server."""
+
+    def __init__(self, path: str, client: Client):
+        self.path, self._client = path, client
+        self.left_out: dict[str, str] = {}
+        try:
+            self.signatures = list(client.signatures())
+        except RequestError as error:
+            raise InputError(f"{path}: {error.message} ({error.code.name})") from None
+
+    def ask(self, signature: str, inputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        return self._client.predict(signature, **inputs)
 
 
 @contextlib.contextmanager
-def opened(model: str, pair: bool, name: str = "bert") -> Iterator[Ask]:
-    """What answers rows, all of one batch: `label` [B], `probabilities` [B, C], `labels` [B, C], bytes as text.
+def opened(model: str, name: str = "bert") -> Iterator[Served]:
+    """What answers rows.
 
     Args:
-        model: host:port or http://host:port of a server, an exported folder, or a checkpoint with a classifier.
-        pair: whether rows have two texts.
+        model: host:port or http://host:port of a server, an exported folder, or a checkpoint with a fine-tuned head.
         name: of the model on a server.
-
-    Raises InputError where there is no such classifier.
     """
-    signature = CLASSIFY_PAIR if pair else CLASSIFY
     folder = pathlib.Path(model)
     is_server = not folder.exists() and re.fullmatch(r"https?://.*|[^/\s]+:\d+", model)
     if not is_server and not _is_export(folder):
-        function = signature.function(_encoder(model, pair))
-        yield lambda rows: {name: value.numpy() for name, value in function(*_texts(rows, pair)).items()}
+        tokenizer = text_rules.tokenizer_of(model, None, None)
+        yield Checkpoint(model, checkpoints.load(model), tokenizer, checkpoints.read_task(model))
         return
     with Client(model if is_server else folder, model=name) as client:
-        try:
-            has = client.signatures()
-        except RequestError as error:
-            raise InputError(f"{model}: {error.message} ({error.code.name})") from None
-        if signature.name not in has:
-            other = CLASSIFY.name if pair else CLASSIFY_PAIR.name
-            kind = "single texts, not pairs" if pair else "pairs: name the second text's column with --second"
-            raise InputError(f"{model}: {f'it judges {kind}' if other in has else 'has no classifier'}")
-
-        def ask(rows: Sequence[Row]) -> Answers:
-            inputs = dict(zip((spec.name for spec in signature.inputs), _texts(rows, pair), strict=True))
-            try:
-                return client.predict(signature.name, **inputs)
-            except RequestError as error:
-                raise InputError(f"{model}: {rows[0].place}: {error.message} ({error.code.name})") from None
-
-        yield ask
+        yield _Client(model, client)
 
 
-def answered(rows: Iterable[Row], ask: Ask) -> Iterator[tuple[Row, str, np.ndarray, list[str]]]:
-    """(row, label, probabilities [C], their labels) of each row, in order."""
+def kind_of(served: Served, kinds: Sequence[Kind], named: str | None) -> Kind:
+    """The kind that it answers. Raises InputError where it answers none, or several and none is `named`."""
+    found = [kind for kind in kinds if named in (None, kind.name) and set(kind.signatures) & set(served.signatures)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(f"{served.path}: it answers {', '.join(kind.name for kind in found)}; choose one with --task")
+    wanted = [name for kind in kinds for name in kind.signatures if named in (None, kind.name)]
+    reasons = dict.fromkeys(served.left_out[name] for name in wanted if name in served.left_out)
+    raise InputError(
+        f"{served.path}: it must answer {named or 'a task that it was fine-tuned for'}. "
+        f"Received: {'; '.join(reasons) or ', '.join(served.signatures) or 'no signature'}"
+    )
+
+
+def answered(
+    kind: Kind, source: Source, served: Served, set_aside: SetAside = lambda line, reason: None
+) -> Iterator[tuple[Row, Answer]]:
+    """(row, answer) of each usable row, in order. Raises InputError where such rows are not answered."""
+    signature = kind.signature(source)
+    if signature not in served.signatures:
+        others = [name for name in kind.signatures if name in served.signatures]
+        reason = served.left_out.get(signature, f"it has no signature {signature}, but {', '.join(others)}")
+        raise InputError(f"{served.path}: {reason}")
+    return _answered(kind, signature, source.rows(set_aside), served)
+
+
+def _answered(kind: Kind, signature: str, rows: Iterable[Row], served: Served) -> Iterator[tuple[Row, Answer]]:
     rows = iter(rows)
     while held := list(itertools.islice(rows, SORTED)):
-        order = sorted(range(len(held)), key=lambda place: len(held[place].text) + len(held[place].second or ""))
-        found: dict[int, tuple[str, np.ndarray, list[str]]] = {}
+        order = sorted(range(len(held)), key=lambda place: kind.size(held[place]))
+        found: dict[int, Answer] = {}
         for start in range(0, len(held), BATCH):
             places = order[start : start + BATCH]
-            answers = ask([held[place] for place in places])
-            labels = [label.decode() for label in answers["labels"][0]]
-            for place, label, shares in zip(places, answers["label"], answers["probabilities"], strict=True):
-                found[place] = (label.decode(), shares, labels)
+            asked = [held[place] for place in places]
+            try:
+                outputs = served.ask(signature, kind.inputs(signature, asked))
+            except RequestError as error:
+                raise InputError(f"{served.path}: {asked[0].place}: {error.message} ({error.code.name})") from None
+            for number, place in enumerate(places):
+                found[place] = {name: values[number] for name, values in outputs.items()}
         for place, row in enumerate(held):
-            yield row, *found[place]
-
-
-def _encoder(model: str, pair: bool) -> TextEncoder:
-    tokenizer = text_rules.tokenizer_of(model, None, None)
-    texts = TextEncoder(checkpoints.load(model), tokenizer, ExportSettings(), checkpoints.read_task(model))
-    if reason := (CLASSIFY_PAIR if pair else CLASSIFY).missing(texts):
-        raise InputError(f"{model}: {reason}")
-    return texts
-
-
-def _texts(rows: Sequence[Row], pair: bool) -> list[list[str]]:
-    first = [row.text for row in rows]
-    return [first, [row.second or "" for row in rows]] if pair else [first]
+            yield row, found[place]
 
 
 def _is_export(folder: pathlib.Path) -> bool:

@@ -25,6 +25,15 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(math.exp(found.x))
 
 
+def figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """How far the probabilities that the logits give can be believed."""
+    probabilities = scipy.special.softmax(logits, -1)
+    return {
+        "cross_entropy": cross_entropy(logits, labels),
+        "calibration_error": calibration_error(probabilities, labels),
+    }
+
+
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean, in nats."""
     return float(-scipy.special.log_softmax(logits, -1)[np.arange(len(labels)), labels].mean())

@@ -2,23 +2,21 @@
 
 import dataclasses
 import math
-import os
-import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from model import checkpoints
 from model.checkpoints.names import ENCODER, POOLER, part_of
-from model.encoder.heads import CLASSIFIER
-from model.settings import ClassificationSettings, EncoderSettings, Precision, TrainingSettings, Watched
-from model.tasks.classification import Classification, balanced
-from preprocessing import batches, features
+from model.encoder.heads import chosen
+from model.settings import EncoderSettings, Precision, TaskSettings, TrainingSettings
+from model.tasks.task import Task
+from pipeline.finetuning.kinds.kind import Kind, Prepared, Source
 from preprocessing.batches.stream import MEMORY_LIMIT
-from preprocessing.errors import InputError, require
+from preprocessing.errors import require
 from preprocessing.features import Long
-from preprocessing.tasks.examples import Prepared
 from preprocessing.tokenizer import BertTokenizer
 from serving.export import text_rules
 
@@ -31,34 +29,39 @@ EFFICIENCY = 0.4
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a user says of a fine-tuning; None is decided by `Plan`."""
+    """What a user says of a fine-tuning; None is decided by `Plan`, or is not of its kind. See `Options.of`."""
 
+    watch: str
+    max_seq_length: int
     epochs: float | None = None
     batch_size: int = 32
     learning_rate: float | None = None
-    max_seq_length: int = 128
-    long: Long = "cut"
     seeds: int = 1
     seed: int = 12345
+    precision: Precision = "float32"
+    # Of some kinds.
+    long: Long | None = None
     labels: str | None = None
     class_weights: str | None = None
-    watch: Watched = "accuracy"
-    precision: Precision = "float32"
 
     def __post_init__(self):
         require(self.epochs is None or 0 < self.epochs < math.inf, "epochs must be positive", self.epochs)
         require(self.batch_size > 0, "batch_size must be positive", self.batch_size)
         require(self.seeds > 0, "seeds must be positive", self.seeds)
 
-    @property
-    def declared(self) -> list[str] | None:
-        """The labels of `labels`: a file, one a line, or the labels with commas between them."""
-        if self.labels is None:
-            return None
-        is_file = os.path.isfile(self.labels)
-        found = [line for line in _lines(self.labels) if line] if is_file else self.labels.split(",")
-        require(len(set(found)) == len(found) and all(found), "--labels must be texts that differ", found)
-        return found
+    @classmethod
+    def of(cls, kind: Kind, **given: Any) -> "Options":
+        """Those of a kind, where None is not given. Raises InputError for one that another kind has."""
+        given = {name: value for name, value in given.items() if value is not None}
+        rule = f"--task {kind.name} does not take"
+        for name in given:
+            require(name in kind.defaults or name not in OWN, rule, f"--{name.replace('_', '-')}")
+        watch = given.setdefault("watch", kind.watched[0])
+        require(watch in kind.watched, f"--watch must be {' or '.join(kind.watched)}", watch)
+        return cls(**{**kind.defaults, **given})
+
+
+OWN = ("long", "labels", "class_weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Start:
     path: str
     encoder: EncoderSettings
     parts: Sequence[str]
-    labels: Sequence[str] | None  # of its classifier, if it has one
+    task: TaskSettings | None  # what the numbers of its fine-tuned head mean, if that is known
     tokenizer: BertTokenizer
 
     @classmethod
@@ -79,8 +82,7 @@ class Start:
         found = checkpoints.read(path)
         known = checkpoints.read_task(path)
         parts = list(dict.fromkeys(part for name in found.arrays if (part := part_of(name)) != ENCODER))
-        labels = known.labels if isinstance(known, ClassificationSettings) and CLASSIFIER.name in parts else None
-        return cls(path, found.settings, parts, labels, text_rules.tokenizer_of(path, vocab, lower_case, report))
+        return cls(path, found.settings, parts, known, text_rules.tokenizer_of(path, vocab, lower_case, report))
 
     @property
     def said_tokenizer(self) -> checkpoints.CheckpointTokenizer:
@@ -91,17 +93,20 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A fine-tuning in all its settings. `fresh`: heads of the checkpoint that are for other labels."""
+    """A fine-tuning in all its settings. `fresh`: heads that the checkpoint has for something else."""
 
+    kind: Kind
     start: Start
     prepared: Prepared
     options: Options
-    task: Classification
+    task: Task
+    settings: TaskSettings  # as they are before the calibration
     training: TrainingSettings
     fresh: tuple[str, ...]
 
     @classmethod
-    def of(cls, start: Start, prepared: Prepared, options: Options) -> "Plan":
+    def of(cls, kind: Kind, start: Start, prepared: Prepared, train: Source, options: Options) -> "Plan":
+        """`train`: the source of the prepared rows."""
         rows, length = prepared.train.rows, options.max_seq_length
         per_epoch = rows / options.batch_size
         epochs = options.epochs or min(MOST_EPOCHS, max(EPOCHS, LEAST_UPDATES / per_epoch))
@@ -119,16 +124,17 @@ class Plan:
             seed=options.seed,
             evaluation_examples=None,
         )
-        weights = _class_weights(options.class_weights, prepared)
-        task = Classification(len(prepared.labels), weights, options.watch)
-        same = start.labels is None or list(start.labels) == prepared.labels
-        return cls(start, prepared, options, task, training, () if same else (CLASSIFIER.name,))
+        task, settings = kind.task(prepared, options), kind.settings(prepared, train, options)
+        known = start.task
+        other = known is not None and known.meaning != settings.meaning
+        fresh = (settings.head,) if other and settings.head in start.parts else ()
+        return cls(kind, start, prepared, options, task, settings, training, fresh)
 
     def told(self) -> Iterator[str]:
         """Lines for people."""
         start, encoder, training = self.start, self.start.encoder, self.training
-        train, dev, labels = self.prepared.train, self.prepared.dev, self.prepared.labels
-        needed = [POOLER, *(head.name for head in self.task.heads)]
+        heads = chosen(self.task.heads)
+        needed = [POOLER] * any(head.over == "pooled" for head in heads) + [head.name for head in heads]
         new = [part for part in needed if part not in start.parts or part in self.fresh]
         unused = [part for part in start.parts if part not in needed]
         yield (
@@ -136,15 +142,8 @@ class Plan:
             f"new: {', '.join(new) or 'nothing'}; unused: {', '.join(unused) or 'nothing'}"
         )
         yield from self.prepared.notes()
-        shown = sorted(zip(train.counts, labels, strict=True), key=lambda pair: -pair[0])
-        classes = ", ".join(f"{label} {count:,}" for count, label in shown[:6]) + (", ..." if len(shown) > 6 else "")
-        yield f"{len(labels)} classes: {classes}"
-        for split, name in ((train, "train"), (dev, "dev")):
-            cut = split.cut / split.rows
-            yield f"{name}: {split.rows:,} rows, {cut:.1%} cut at {self.options.max_seq_length} tokens"
-        most = max(range(len(labels)), key=dev.counts.__getitem__)
-        yield f"always saying {labels[most]!r} is right in {dev.counts[most] / dev.rows:.4f} of dev"
-        epochs = training.steps * training.batch_size / train.rows
+        yield from self.kind.told(self.prepared, self.options)
+        epochs = training.steps * training.batch_size / self.prepared.train.rows
         yield (
             f"{self.options.seeds} x {training.steps:,} updates of {training.batch_size} rows, {epochs:.3g} epochs, "
             f"{training.warmup:,} of them warm-up to the learning rate {training.learning_rate:g}; about "
@@ -175,38 +174,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _class_weights(kind: str | None, prepared: Prepared) -> tuple[float, ...]:
-    """None, `balanced`, or a file of lines `label TAB weight`."""
-    if kind is None:
-        return ()
-    if kind == "balanced":
-        return balanced(prepared.train.counts)
-    if not os.path.isfile(kind):
-        raise InputError(f"class weights must be balanced or a file of lines `label TAB weight`. Received: {kind!r}")
-    found: dict[str, float] = {}
-    for number, line in enumerate(_lines(kind), 1):
-        label, _, weight = line.rpartition("\t")
-        try:
-            found[label] = float(weight)
-        except ValueError as error:
-            raise InputError(f"{kind}:{number}: a line must be `label TAB weight`. Received: {line!r}") from error
-        require(label in prepared.labels, f"{kind}:{number}: a weight must be of one of the labels", label)
-    missing = [label for label in prepared.labels if label not in found]
-    require(not missing, f"{kind}: each label needs a weight", missing)
-    return tuple(found[label] for label in prepared.labels)
-
-
-def _lines(path: str) -> list[str]:
-    """Of a UTF-8 file, without blank ones at its end."""
-    try:
-        text = pathlib.Path(path).read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    return text.rstrip("\r\n").replace("\r\n", "\n").split("\n")
-
-
-def dev_examples(plan: Plan) -> batches.Examples:
-    spec = features.classified(len(plan.prepared.labels))
-    return batches.open_examples([plan.prepared.dev.file], spec, vocab_size=plan.start.encoder.vocab_size)

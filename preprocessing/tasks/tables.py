@@ -64,6 +64,7 @@ class Table:
     Attributes:
         path: the file.
         told: what was guessed or found of it, a line for people.
+        pair: whether its rows have two texts.
 
     Raises InputError for a file that cannot be read, and for columns that it does not have.
     """
@@ -86,6 +87,7 @@ class Table:
             raise InputError(f"{self.path}: the columns' names must differ. {_list(names)}")
         self._width, self._names_of_columns = len(names), names
         self._keys = self._found(columns, names)
+        self.pair = "second" in self._keys
         chosen = (f"{role} {names[place]}" for role, place in self._keys.items())
         self.told = f"{self.path}: {', '.join(chosen)}{told}"
 

@@ -1,0 +1,6 @@
+"""What a model can be fine-tuned for, one object a kind; see `pipeline.finetuning.kinds.kind`."""
+
+from pipeline.finetuning.kinds.classification import CLASSIFICATION
+from pipeline.finetuning.kinds.kind import Kind
+
+ALL: tuple[Kind, ...] = (CLASSIFICATION,)

@@ -1,0 +1,200 @@
+"""One label of a text or a pair."""
+
+import dataclasses
+import math
+import pathlib
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from model.settings import ClassificationSettings
+from pipeline.finetuning.kinds import label_files
+from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
+from preprocessing.errors import InputError
+
+SHOWN = 3
+LEAST = 1e-37  # a probability below it may have lost digits, or be 0
+
+
+class Classification:
+    """A `pipeline.finetuning.kinds.kind.Kind`. Rows are those of a table."""
+
+    name = "classification"
+    title = "Text classification"
+    figures = types.MappingProxyType(
+        {
+            "accuracy": "Accuracy",
+            "macro_f1": "Macro F1",
+            "matthews": "Matthews' coefficient",
+            "cross_entropy": "Cross entropy (nats), before the temperature",
+            "majority_accuracy": "Accuracy of the commonest label",
+        }
+    )
+    watched = ("accuracy", "macro_f1", "matthews", "cross_entropy")
+    defaults = types.MappingProxyType({"max_seq_length": 128, "long": "cut", "labels": None, "class_weights": None})
+    chosen = "The temperature"
+    signatures = ("classify", "classify_pair")
+
+    def source(self, path, columns):
+        from preprocessing.tasks.tables import Table
+
+        return Table(path, columns)
+
+    def prepare(self, train, dev, tokenizer, folder, options, progress):
+        from preprocessing.tasks import examples
+
+        found = examples.prepare(
+            train,
+            dev,
+            tokenizer,
+            folder,
+            max_seq_length=options.max_seq_length,
+            long=options.long,
+            labels=label_files.declared(options.labels),
+            progress=progress,
+        )
+        if not sum(found.dev.counts):
+            raise InputError(f"{dev.path}: dev must have rows with labels of train. Received: none; see --label")
+        return found
+
+    def task(self, prepared, options):
+        from model.tasks import classification
+
+        weights: tuple[float, ...] = ()
+        if options.class_weights == "balanced":
+            weights = classification.balanced(prepared.train.counts)
+        elif options.class_weights is not None:
+            weights = label_files.weights(options.class_weights, prepared.labels)
+        return classification.Classification(len(prepared.labels), weights, options.watch)
+
+    def settings(self, prepared, train, options):
+        return ClassificationSettings(
+            tuple(prepared.labels), pair=train.pair, max_seq_length=options.max_seq_length, long=options.long
+        )
+
+    def told(self, prepared, options):
+        train, dev, labels = prepared.train, prepared.dev, prepared.labels
+        for split, name in ((train, "train"), (dev, "dev")):
+            yield f"{name}: {split.rows:,} rows, {split.cut / split.rows:.1%} cut at {options.max_seq_length} tokens"
+        shown = sorted(zip(train.counts, labels, strict=True), key=lambda pair: -pair[0])
+        classes = ", ".join(f"{label} {count:,}" for count, label in shown[:6]) + (", ..." if len(shown) > 6 else "")
+        yield f"{len(labels)} classes: {classes}"
+        most = max(range(len(labels)), key=dev.counts.__getitem__)
+        yield f"always saying {labels[most]!r} is right in {dev.counts[most] / dev.rows:.4f} of dev"
+
+    def signature(self, source):
+        return "classify_pair" if source.pair else "classify"
+
+    def inputs(self, signature, rows):
+        first = [row.text for row in rows]
+        if signature == "classify":
+            return {"text": first}
+        return {"first": first, "second": [row.second or "" for row in rows]}
+
+    def size(self, row):
+        return len(row.text) + len(row.second or "")
+
+    def said(self, row, answer):
+        shares = zip(answer["labels"].tolist(), answer["probabilities"].tolist(), strict=True)
+        return {
+            "label": answer["label"].decode(),
+            "probabilities": {label.decode(): share for label, share in shares},
+            "truncated": bool(answer["truncated"]),
+        }
+
+    def calibrated(self, settings: ClassificationSettings, answered: Iterable[tuple[Any, Answer]]) -> Calibration:
+        """A temperature. The probabilities' logarithms are the logits but for a constant, which it takes off again."""
+        from pipeline.finetuning import calibration
+
+        numbers = {label: number for number, label in enumerate(settings.labels)}
+        known = [(answer["probabilities"], numbers[row.label]) for row, answer in answered if row.label in numbers]
+        probabilities, gold = (np.array(values) for values in zip(*known, strict=True))
+        logits = np.log(np.maximum(probabilities, LEAST), dtype=float)
+        temperature = calibration.temperature(logits, gold)
+        before, after = (calibration.figures(found, gold) for found in (logits, logits / temperature))
+        return Calibration(
+            dataclasses.replace(settings, temperature=temperature),
+            {"temperature": temperature},
+            before,
+            after,
+            {"cross_entropy": before["cross_entropy"]},
+        )
+
+    def judge(self):
+        return Judge()
+
+    def sections(self, prepared, metrics):
+        yield from ("## Classes", "", "| class | F1 on dev | rows of train | rows of dev |", "|---|---|---|---|")
+        counts = zip(prepared.labels, prepared.train.counts, prepared.dev.counts, strict=True)
+        for label, of_train, of_dev in sorted(counts, key=lambda row: metrics["f1"][row[0]]):
+            name = " ".join(label.split()).replace("|", "\\|")
+            yield f"| {name} | {metrics['f1'][label]:.4f} | {of_train} | {of_dev} |"
+        yield ""
+
+
+class Judge:
+    """A `pipeline.finetuning.kinds.kind.Judge`. A row without a label, or with one that the model does not have, counts
+    as an error."""
+
+    def __init__(self):
+        self._numbers: dict[str, int] = {}
+        self._confusion = np.zeros((1, 0))  # rows [C + 1, C] of each label, the last of none, by what was said
+        self._unknown = 0
+        self._places: list[str] = []
+
+    def add(self, row: Any, answer: Answer) -> Verdict:
+        if not self._numbers:
+            self._numbers = {label.decode(): number for number, label in enumerate(answer["labels"].tolist())}
+            self._confusion = np.zeros((len(self._numbers) + 1, len(self._numbers)))
+        label, shares = answer["label"].decode(), answer["probabilities"]
+        said, gold = self._numbers[label], self._numbers.get(row.label, len(self._numbers))
+        of_gold = float(shares[gold]) if gold < len(shares) else 0.0
+        if gold == len(shares):
+            self._unknown += 1
+            if len(self._places) < SHOWN:
+                self._places.append(f"{row.place} {'no label' if row.label is None else repr(row.label)}")
+        self._confusion[gold, said] += 1
+        return Verdict(
+            row.label,
+            label,
+            None if said == gold else -math.log(of_gold) if of_gold else math.inf,
+            row.text if row.second is None else f"{row.text} ||| {row.second}",
+            {"probability": float(shares[said]), "probability_of_gold": of_gold},
+        )
+
+    def figures(self) -> dict[str, float]:
+        from model.tasks import classification
+
+        return classification.scores(self._confusion)
+
+    def details(self) -> dict[str, Any]:
+        from model.tasks import classification
+
+        each = classification.f1(self._confusion).tolist()
+        return {"f1": dict(zip(self._numbers, each, strict=True)), "unknown": self._unknown}
+
+    def notes(self) -> Iterator[str]:
+        if self._unknown:
+            yield f"{self._unknown:,} rows have none of the model's labels: errors: {'; '.join(self._places)}"
+        said = np.flatnonzero(self._confusion.sum(0))
+        if len(said) == 1 and np.count_nonzero(self._confusion.sum(1)) > 1:
+            yield (
+                f"ALARM: the model says {[*self._numbers][said[0]]!r} of every row: it has learned nothing. Try "
+                "another --learning-rate, more --epochs, or --class-weights balanced"
+            )
+
+    def lines(self) -> Iterator[str]:
+        width = max(map(len, self._numbers), default=0)
+        each = self.details()["f1"]
+        for label, rows in zip(self._numbers, self._confusion.sum(1), strict=False):
+            yield f"  {label.ljust(width)}  F1 {each[label]:.4f}  {rows:,.0f} rows"
+
+    def draw(self, folder: pathlib.Path) -> None:
+        from pipeline.finetuning import plots
+
+        plots.confusion(self._confusion, [*self._numbers], folder / "confusion.png")
+
+
+CLASSIFICATION = Classification()

@@ -1,0 +1,36 @@
+"""The report of a fine-tuning, a model card in Markdown."""
+
+import dataclasses
+
+from pipeline.finetuning.planning import Plan
+
+
+def report(plan: Plan, metrics: dict) -> str:
+    prepared, options, training = plan.prepared, plan.options, plan.training
+    spread = options.seeds > 1
+    lines = [f"# {plan.kind.title}", "", f"Fine-tuned from `{plan.start.path}`.", "", "## Figures on dev", ""]
+    lines += [
+        "| figure | best seed | mean | spread |" if spread else "| figure | value |",
+        "|---" * (2 + 2 * spread) + "|",
+    ]
+    for name, title in plan.kind.figures.items():
+        more = f" {metrics['mean'][name]:.4f} | {metrics['spread'][name]:.4f} |" if spread else ""
+        lines.append(f"| {title} | {metrics[name]:.4f} |{more}")
+    chosen_by = f"by {metrics['watched']}"
+    lines += [
+        "",
+        f"The best model of seed {metrics['best_seed']} {chosen_by}; spread is the standard deviation over "
+        f"{options.seeds} seeds." if spread else f"The best model of the run {chosen_by}.",
+    ]  # fmt: skip
+    before, after = (metrics["calibration"][when] for when in ("before", "after"))
+    if before:
+        changes = (f"{name.replace('_', ' ')} {value:.4f}, then {after[name]:.4f}" for name, value in before.items())
+        lines.append(f"{plan.kind.chosen} was chosen on dev: {'; '.join(changes)}.")
+    lines += ["Figures of dev flatter: the model was chosen on it.", ""]
+    lines += plan.kind.sections(prepared, metrics)
+    lines += ["## Data", ""]
+    lines += [f"- {note}" for note in (*plan.kind.told(prepared, options), *prepared.notes())]
+    lines += ["", "## Settings", ""]
+    lines += [f"- {name}: {value}" for name, value in dataclasses.asdict(options).items() if value is not None]
+    lines += [f"- updates: {training.steps}", f"- learning rate: {training.learning_rate:g}", ""]
+    return "\n".join(lines)

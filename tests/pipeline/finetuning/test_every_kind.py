@@ -1,0 +1,246 @@
+"""What holds for each kind of fine-tuning, whatever it is for. A new one is tested by standing in CASES."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from model import checkpoints
+from model.encoder import BertEncoder
+from model.settings import EncoderSettings
+from pipeline import cli
+from pipeline.finetuning import kinds, planning
+from pipeline.finetuning.kinds.classification import CLASSIFICATION
+from pipeline.finetuning.kinds.kind import Kind
+from preprocessing.errors import InputError
+from preprocessing.tasks.tables import Columns
+from serving.export import exporting, golden
+from serving.signatures import ALL, TOKENIZE
+from tests.data import ROOT
+from tests.serving import small_model
+
+FAST = ["--epochs", "8", "--batch-size", "16", "--learning-rate", "1e-2", "--max-seq-length", "16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A kind, and what it learns from.
+
+    Attributes:
+        files: (folder) -> files of train and dev, in small_model's words, that it learns in eight epochs.
+        options: of `bert finetune`, beside FAST.
+        least: of the kind's first figure on dev.
+    """
+
+    kind: Kind
+    files: Callable[[pathlib.Path], tuple[pathlib.Path, pathlib.Path]]
+    options: tuple[str, ...] = ()
+    least: float = 0.8
+
+    @property
+    def name(self):
+        return " ".join((self.kind.name, *self.options))
+
+
+def wet_or_dry(folder):
+    """Texts with "river" are wet, with "france" are dry; dev has a label more, and a row without."""
+
+    def rows(count, seed):
+        random = np.random.default_rng(seed)
+        for _ in range(count):
+            words = random.choice("paris is the capital of it lies on a run here no".split(), 6).tolist()  # noqa: SIM905
+            label = str(random.choice(["wet", "dry"]))
+            words[random.integers(6)] = {"wet": "river", "dry": "france"}[label]
+            yield f"{' '.join(words)}\t{label}\n"
+
+    (folder / "train.tsv").write_text("".join(rows(120, 0)))
+    (folder / "dev.tsv").write_text("".join([*rows(40, 1), "the river\todd\n", "\twet\n", "the river\t\n"]))
+    return folder / "train.tsv", folder / "dev.tsv"
+
+
+CASES = (Case(CLASSIFICATION, wet_or_dry),)
+every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def run(*arguments):
+    result = CliRunner().invoke(cli.bert, [*map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def finetune(case, folder, output, *more):
+    train, dev = case.files(folder)
+    files = ("--train", train, "--dev", dev, "--model", folder / "checkpoint", "--output", output)
+    return run("finetune", "--task", case.kind.name, *files, *FAST, *case.options, *more).stdout
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """case -> (folder of its files, the run's folder, what was told)"""
+    runs = {}
+
+    def of(case):
+        if case.name not in runs:
+            folder = tmp_path_factory.mktemp("tuned")
+            keras.utils.set_random_seed(0)
+            settings = EncoderSettings(
+                len(small_model.VOCAB), 16, 1, 2, 32, max_positions=48, initializer_range=0.1, dropout=0.0
+            )
+            vocab = small_model.write_vocab(folder)
+            checkpoints.save(BertEncoder(settings, ()), folder / "checkpoint", vocab, True)
+            runs[case.name] = folder, folder / "out", finetune(case, folder, folder / "out")
+        return runs[case.name]
+
+    return of
+
+
+def metrics_of(output):
+    return json.loads((output / "metrics.json").read_text())
+
+
+@every
+def test_it_says_what_it_is(case):
+    kind = case.kind
+    assert kind in kinds.ALL
+    assert len({other.name for other in kinds.ALL}) == len(kinds.ALL)
+    assert set(kind.signatures) <= {signature.name for signature in ALL}
+    assert set(kind.defaults) <= {field.name for field in dataclasses.fields(planning.Options)}
+    options = planning.Options.of(kind)
+    assert options.watch == kind.watched[0]
+    assert options.max_seq_length == kind.defaults["max_seq_length"]
+    for name in set(planning.OWN) - set(kind.defaults):
+        with pytest.raises(
+            InputError, match=f"--task {kind.name} does not take. Received: '--{name.replace('_', '-')}"
+        ):
+            planning.Options.of(kind, **{name: "x"})
+    with pytest.raises(InputError, match=r"--watch must be .* Received: 'nothing'"):
+        planning.Options.of(kind, watch="nothing")
+
+
+@every
+def test_a_file_is_opened_without_tensorflow(case, tmp_path):
+    program = (
+        "import sys; from pipeline.finetuning import kinds; from preprocessing.tasks.tables import Columns; "
+        f"kind = next(kind for kind in kinds.ALL if kind.name == {case.kind.name!r}); "
+        f"rows = list(kind.source({str(case.files(tmp_path)[1])!r}, Columns()).rows(lambda line, reason: None)); "
+        "print(len(rows), 'tensorflow' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    count, heavy = told.stdout.split()
+    assert int(count) > 0
+    assert heavy == "False"
+    with pytest.raises(InputError, match=r"/none\.tsv"):
+        case.kind.source("/none.tsv", Columns())
+
+
+@every
+def test_it_learns_and_leaves_what_there_is_to_know(case, tuned):
+    _, output, told = tuned(case)
+    kind, metrics = case.kind, metrics_of(output)
+    settings = checkpoints.read_task(output / "model")
+    assert settings.kind == kind.name
+    assert checkpoints.load(output / "model").heads == (settings.head,)
+    assert checkpoints.vocab_file(output / "model") is not None
+    assert metrics[next(iter(kind.figures))] >= case.least
+    assert metrics["seeds"] == {"12345": {name: metrics[name] for name in metrics["mean"]}}
+    assert list(metrics["mean"]) == list(kind.figures)
+    report = (output / "report.md").read_text()
+    assert report.startswith(f"# {kind.title}\n")
+    for name, title in kind.figures.items():
+        assert f"| {title} | {metrics[name]:.4f} |" in report
+        assert f"{title}: {metrics[name]:.4f}" in told
+    for path in (output / "curves.png", *output.glob("*.png")):
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@every
+def test_each_row_of_dev_is_answered_once_in_order(case, tuned):
+    folder, output, _ = tuned(case)
+    source = case.kind.source(str(case.files(folder)[1]), Columns())
+    rows = list(source.rows(lambda line, reason: None))
+    answers = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
+    assert [(answer["file"], answer["line"]) for answer in answers] == [(row.file, row.line) for row in rows]
+    assert metrics_of(output)["rows"] == len(rows)
+    head, *errors = [line.split("\t") for line in (output / "errors.tsv").read_text().splitlines()]
+    assert head == ["file", "line", "gold", "answer", "cost", "text"]
+    costs = [float(error[4]) for error in errors]
+    assert costs == sorted(costs, reverse=True)
+    assert {len(error) for error in errors} <= {6}
+
+
+@every
+def test_the_same_again_and_a_run_that_was_killed_end_alike(case, tuned, tmp_path):
+    """To the last bit; what has been done is not done again."""
+    folder, output, _ = tuned(case)
+    weights = (output / "model" / "model.safetensors").read_bytes()
+    again = tmp_path / "again"
+    shutil.copytree(output, again)
+    shutil.rmtree(again / "model")
+    place = again / "runs" / "12345"
+    for name in ("best", "model"):
+        shutil.rmtree(place / name)
+    listed = sorted(place.glob("checkpoints/ckpt-*.index"), key=lambda path: int(path.stem.split("-")[1]))
+    assert len(listed) == 2
+    for path in place.glob(f"checkpoints/{listed[-1].stem}.*"):  # the newest of two: it was killed before
+        path.unlink()
+    (place / "checkpoints" / "checkpoint").unlink()
+    shutil.copytree(output / "runs" / "12345" / "best", place / "best")
+    before = {path.name: path.stat().st_mtime_ns for path in again.glob("examples/*.tfrecord")}
+    finetune(case, folder, again)
+    assert (again / "model" / "model.safetensors").read_bytes() == weights
+    assert {path.name: path.stat().st_mtime_ns for path in again.glob("examples/*.tfrecord")} == before
+    for name in ("predictions.jsonl", "errors.tsv", "model/task.json"):
+        assert (again / name).read_text() == (output / name).read_text()
+    with pytest.raises(InputError, match=r"learning_rate was 0\.01, now 0\.1"):
+        finetune(case, folder, again, "--learning-rate", "0.1")
+
+
+@pytest.fixture(scope="module")
+def served(tuned):
+    """case -> an export of few signatures, whose golden requests are answered in this process."""
+
+    def of(case):
+        _, output, _ = tuned(case)
+        base = output / "served"
+        if not base.exists():
+            few = (TOKENIZE, *(signature for signature in ALL if signature.name in case.kind.signatures))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(exporting, "export_version", functools.partial(exporting.export_version, signatures=few))
+                patch.setattr(exporting, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
+                run("export", "--model", output / "model", "--output", base)
+        return base / "bert"
+
+    return of
+
+
+@every
+def test_the_export_answers_as_the_figures_say(case, tuned, served):
+    folder, output, _ = tuned(case)
+    metrics, base = metrics_of(output), served(case)
+    assert json.loads((base / "1" / exporting.REPORT).read_text())["task"]["kind"] == case.kind.name
+    for model in (base, base / "1", output / "model"):
+        found = json.loads(run("evaluate", "--model", model, "--data", case.files(folder)[1], "--json").stdout)
+        shared = set(found) & set(metrics)
+        assert {"rows", next(iter(case.kind.figures))} <= shared
+        for name in shared:
+            assert found[name] == pytest.approx(metrics[name], abs=1e-5), name
+    people = run("evaluate", "--model", output / "model", "--data", case.files(folder)[1]).stdout
+    assert f"{found[next(iter(case.kind.figures))]:.4f}" in people
+
+
+@every
+def test_a_model_without_its_head_is_refused(case, tuned):
+    folder, _, _ = tuned(case)
+    with pytest.raises(
+        InputError, match=f"checkpoint: it must answer {case.kind.name}. Received: the checkpoint has no"
+    ):
+        run("evaluate", "--model", folder / "checkpoint", "--data", case.files(folder)[1], "--task", case.kind.name)
