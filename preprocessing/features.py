@@ -43,6 +43,7 @@ NEXT_SENTENCE_LABELS = "next_sentence_labels"
 LABEL_IDS = "label_ids"  # of a text or pair; google-research/bert's name in `run_classifier.py`
 START_POSITIONS = "start_positions"  # of an answer's first and last token; google's names in `run_squad.py`
 END_POSITIONS = "end_positions"
+TAG_IDS = "tag_ids"  # of the words, each at its first piece
 
 # In the order in which they are written.
 SEQUENCE_FEATURES = (INPUT_IDS, INPUT_MASK, SEGMENT_IDS)
@@ -158,6 +159,13 @@ _position = Feature(1, "a position must lie inside the sequence", below=LENGTH)
 ANSWERED = Spec(
     SEQUENCE | {START_POSITIONS: _position, END_POSITIONS: _position}, "`bert finetune`", _answers_are_of_tokens
 )
+
+
+def tagged(tags: int) -> Spec:
+    """Windows of words of so many tags: at the first piece of each word that the window answers its tag's number, from
+    1, or the number after the last for a tag that is none of them; 0 at all other tokens."""
+    tag = Feature(LENGTH, "a tag must be the number of one, from 1, or 0 where there is none", below=tags + 2)
+    return Spec(SEQUENCE | {TAG_IDS: tag}, "`bert finetune`")
 
 
 def lengths(max_seq_length: int, max_predictions: int) -> dict[str, int]:

@@ -20,6 +20,7 @@ from model.encoder.heads import (
     MaskedLMHead,
     NextSentenceHead,
     SpanHead,
+    TaggerHead,
     chosen,
 )
 from model.encoder.layers import SEEDS_PER_LAYER, Embeddings, Pooler, TransformerLayer
@@ -43,6 +44,7 @@ class BertEncoder(keras.Model):
         next_sentence: `(pooled_output) -> float32 [B, 2]`, or None.
         classifier: `(pooled_output) -> float32 [B, labels]`, or None.
         span: `(sequence_output) -> float32 [B, L, 2]`, or None.
+        tagger: `(sequence_output) -> float32 [B, L, labels]`, or None.
         embeddings, transformer_layers, pooler: the parts, as layers.
         described_heads: what heads there are; the layer of each is the attribute of its name.
     """
@@ -51,6 +53,7 @@ class BertEncoder(keras.Model):
     next_sentence: NextSentenceHead | None
     classifier: ClassifierHead | None
     span: SpanHead | None
+    tagger: TaggerHead | None
 
     def __init__(self, settings: EncoderSettings, heads: Sequence[str | Head] = PRETRAINING, dtype=None, name="bert"):
         super().__init__(dtype=dtype, name=name, autocast=False)

@@ -87,26 +87,22 @@ class NextSentenceHead(ClassifierHead):
         super().add_weights()
 
 
-class SpanHead(HeadLayer):
-    """Two logits at chosen positions: that an answer begins there, and that it ends there."""
+class TaggerHead(ClassifierHead):
+    """A logit for each of C tags from the states of tokens [..., H], float32 [..., C]."""
+
+    def call(self, states, positions=None):
+        """`positions`: int32 [B, P], those of the states [B, L, H] that are wanted."""
+        states = states if positions is None else tf.gather(states, positions, batch_dims=1)
+        rows_RH = tf.reshape(states, [-1, self.settings.hidden_size])
+        return tf.reshape(super().call(rows_RH), tf.concat([tf.shape(states)[:-1], [self.labels]], 0))
+
+
+class SpanHead(TaggerHead):
+    """Of two: that an answer begins at a token, and that it ends there."""
 
     def add_weights(self):
-        self.kernel = self.matrix("kernel", 2, self.settings.hidden_size)
-        self.bias = self.vector("bias", 2)
-
-    def call(self, sequence_output, positions=None):
-        """Args:
-            sequence_output: [B, L, H].
-            positions: int32 [B, P], each in [0, L); None: all, P is L.
-
-        Returns: float32 [B, P, 2].
-        """
-        if positions is not None:
-            sequence_output = tf.gather(sequence_output, positions, batch_dims=1)
-        kernel = tf.cast(self.kernel.value, sequence_output.dtype)
-        logits_M2 = tf.matmul(tf.reshape(sequence_output, [-1, self.settings.hidden_size]), kernel, transpose_b=True)
-        logits_M2 = tf.nn.bias_add(tf.cast(logits_M2, tf.float32), self.bias.value)
-        return tf.reshape(logits_M2, [*tf.unstack(tf.shape(sequence_output)[:2]), 2])
+        self.labels = 2
+        super().add_weights()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +195,17 @@ CLASSIFIER = Head(
         Array("bias", "output_bias", (LABELS,), "classifier.bias"),
     ),
 )
+# Google has none; named as its others are.
+TAGGER = Head(
+    "tagger",
+    "tokens",
+    TaggerHead,
+    "BertForTokenClassification",
+    (
+        Array("kernel", "cls/tags/output_weights", (LABELS, "hidden_size"), "classifier.weight"),
+        Array("bias", "cls/tags/output_bias", (LABELS,), "classifier.bias"),
+    ),
+)
 SPAN = Head(
     "span",
     "tokens",
@@ -210,7 +217,7 @@ SPAN = Head(
     ),
 )
 PRETRAINING = (MASKED_LM, NEXT_SENTENCE)
-ALL_HEADS: tuple[Head, ...] = (*PRETRAINING, CLASSIFIER, SPAN)
+ALL_HEADS: tuple[Head, ...] = (*PRETRAINING, CLASSIFIER, TAGGER, SPAN)
 
 
 def chosen(heads: Sequence["str | Head"], among: Sequence[Head] = ()) -> tuple[Head, ...]:

@@ -118,7 +118,7 @@ def prepare(
     require(max_seq_length >= 8, "max_seq_length must be at least 8", max_seq_length)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    name = fingerprint(train, dev, tokenizer, VERSION, max_seq_length, long, labels)
+    name = fingerprint(train, dev, tokenizer, max_seq_length, long, labels)
     report = folder / f"{name}.json"
     if report.is_file():
         found = json.loads(report.read_text())
@@ -201,10 +201,10 @@ def _more(count: int) -> str:
     return f" and {count} more" if count > 0 else ""
 
 
-def fingerprint(train, dev, tokenizer: BertTokenizer, *settings) -> str:
-    """Of all that decides the examples of two sources, which have a `path` and what is `told` of them."""
+def fingerprint(train, dev, tokenizer, *settings) -> str:
+    """Of what examples are made from: two files, with what was found of them, a tokenizer, settings."""
     rules = (tokenizer.lower_case, tokenizer.longest_word, sorted(tokenizer.added.items()))
-    digest = hashlib.sha256(repr((rules, settings, train.told, dev.told)).encode())
+    digest = hashlib.sha256(repr((VERSION, rules, settings, train.told, dev.told)).encode())
     digest.update("\n".join(tokenizer.vocab).encode())
     for table in (train, dev):
         with open(table.path, "rb") as file:

@@ -10,5 +10,19 @@ from serving.signatures.hidden_states import ATTENTION, FEATURES, TOKENIZE
 from serving.signatures.pretraining import EVALUATE, NEXT_SENTENCE
 from serving.signatures.question_answering import ANSWER
 from serving.signatures.sentences import EMBEDDING
+from serving.signatures.tagging import TAG, TAG_WORDS
 
-ALL = (EMBEDDING, FILL_MASK, NEXT_SENTENCE, *FEATURES, ATTENTION, TOKENIZE, EVALUATE, CLASSIFY, CLASSIFY_PAIR, ANSWER)
+ALL = (
+    EMBEDDING,
+    FILL_MASK,
+    NEXT_SENTENCE,
+    *FEATURES,
+    ATTENTION,
+    TOKENIZE,
+    EVALUATE,
+    CLASSIFY,
+    CLASSIFY_PAIR,
+    TAG,
+    TAG_WORDS,
+    ANSWER,
+)

@@ -66,6 +66,10 @@ class StoredEncoder:
         return self._of_states(self._encoder.classifier)
 
     @property
+    def tagger(self):
+        return self._of_states(self._encoder.tagger)
+
+    @property
     def span(self):
         return self._of_states(self._encoder.span)
 
