@@ -77,10 +77,6 @@ class Prepared:
         """What a person should know of the data, a line each."""
         for name, split in (("train", self.train), ("dev", self.dev)):
             yield split.told
-            yield (
-                f"{name}: {split.questions:,} questions, {split.impossible:,} without an answer; {split.rows:,} "
-                f"windows, {split.answered:,} with the whole answer"
-            )
             for kind, count, what in (
                 ("set_aside", split.set_aside, "questions cannot be used"),
                 ("moved", split.moved, "answers are not where the file says, but elsewhere in the context"),

@@ -114,12 +114,10 @@ def test_answers_that_are_elsewhere_or_nowhere_are_told(tmp_path):
     prepared = question_examples.prepare(train, dev, TOKENIZER, tmp_path / "examples", RULES)
     assert list(prepared.notes()) == [
         f"{train.path}: questions in JSONL",
-        "train: 2 questions, 1 without an answer; 2 windows, 1 with the whole answer",
         f"train: 3 questions cannot be used: {train.path}:2 the answer 'x' is not in its context (id odd); "
         f"{train.path}:4 has no answers; {train.path}:3 its answer has no token (id 3)",
         f"train: 1 answers are not where the file says, but elsewhere in the context: {train.path}:1 from 3 to 4",
         f"{dev.path}: questions in JSONL",
-        "dev: 2 questions, 2 without an answer; 2 windows, 0 with the whole answer",
         f"1 questions of dev are asked of the same context in train, so that dev flatters: {dev.path}:2",
     ]
     (aside,) = (tmp_path / "examples").glob("*-set_aside.tsv")
