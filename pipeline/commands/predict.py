@@ -10,6 +10,7 @@ import click
 from preprocessing.errors import InputError
 
 SECOND = "second"  # may be empty where there is a text beside it; see serving.signatures.base
+CONTEXT = "context"  # comes behind its question
 
 
 @click.command()
@@ -27,7 +28,8 @@ SECOND = "second"  # may be empty where there is a text beside it; see serving.s
 def command(texts, signature, server, rest, folder, model_name, version, timeout, as_json):
     """Ask a server, or an exported model, from the command line.
 
-    A signature of two texts, as next_sentence, takes its TEXTS in pairs. The model says which those are.
+    A signature of two texts, as next_sentence or answer (question, context), takes its TEXTS in pairs. The model says
+    which those are.
 
         bert predict --signature fill_mask 'Paris is the [MASK] of France.'
     """
@@ -57,7 +59,7 @@ def command(texts, signature, server, rest, folder, model_name, version, timeout
 
 def _inputs(signature, names, texts):
     """The texts for each of the signature's inputs, in turn."""
-    needed = [name for name in names if name != SECOND or "text" not in names]
+    needed = sorted((name for name in names if name != SECOND or "text" not in names), key=CONTEXT.__eq__)
     if not needed:
         raise InputError(f"{signature} takes no texts")
     if len(texts) % len(needed):
@@ -85,6 +87,8 @@ def _table(inputs, outputs):
         yield from _filled(inputs["text"], outputs)
     elif {"label", "labels", "probabilities"} <= outputs.keys():
         yield from _classified(inputs, outputs)
+    elif {"answers", "scores", "no_answer"} <= outputs.keys():
+        yield from _answered(inputs, outputs)
     elif "is_next" in outputs:
         for first, second, share in zip(inputs["first"], inputs["second"], outputs["is_next"], strict=True):
             yield f"{share:7.2%}  {first}  ->  {second}"
@@ -112,6 +116,15 @@ def _classified(inputs, outputs, most=5):
         shares = outputs["probabilities"][row]
         order = (-shares).argsort()[:most]
         yield from _bars([outputs["labels"][row, place].decode() for place in order], shares[order])
+
+
+def _answered(inputs, outputs, most=5):
+    """The best spans of each context; the answer is none of them where there is none."""
+    for row, question in enumerate(inputs["question"]):
+        yield f"{question}  {_text(outputs['answer'][row]) or '(no answer)'}"
+        texts = [_text(text) for text in outputs["answers"][row][:most] if text]
+        if texts:
+            yield from _bars(texts, outputs["scores"][row][: len(texts)])
 
 
 def _bars(names, shares):
