@@ -32,6 +32,7 @@ from pipeline.graphs import continuing, fingerprint, parts
 from pipeline.settings import PipelineSettings
 from preprocessing import vocab_file
 from preprocessing.corpus import spans
+from preprocessing.errors import InputError
 
 
 def create_pipeline(
@@ -41,6 +42,7 @@ def create_pipeline(
     metadata: metadata_store_pb2.ConnectionConfig | None,
     serving: str,
     work: str,
+    input_fingerprint: str | None = None,
 ) -> Pipeline:
     """Text in, pushed model out.
 
@@ -50,27 +52,35 @@ def create_pipeline(
       metadata: the store that knows them; None: the orchestrator has its own.
       serving: folder of pushed models, `<serving>/<version>/`.
       work: folder on a filesystem with locks: checkpoints of a training that has not ended.
+      input_fingerprint: what the corpus is known by; None: by its files as they are now.
     """
-    settings = continuing.with_parent(settings, serving)
+    if input_fingerprint is None:
+        settings = continuing.with_parent(settings, serving)
+        files = tuple(pattern for _, part in spans.narrowed(settings.corpus) for pattern in part.input)
+        input_fingerprint = fingerprint.of_input(documents.__name__, files)
+    elif spans.are_in(settings.corpus):
+        raise InputError(
+            "the spans of a run are chosen when it is compiled, which needs its files; name them without {SPAN}. "
+            f"Received: {', '.join(settings.corpus.input)}"
+        )
     settings.check()
-    data_nodes, examples = data_steps(settings)
+    data_nodes, examples = data_steps(settings, input_fingerprint)
+    nodes = [*data_nodes, *model_steps(settings, serving, work, examples.outputs, data_nodes[-1])]
+    parts.add_beam_args(nodes, settings.step_beam_args)
     return Pipeline(
         pipeline_name=settings.name,
         pipeline_root=root,
-        components=[*data_nodes, *model_steps(settings, serving, work, examples.outputs, data_nodes[-1])],
+        components=nodes,
         enable_cache=True,
         metadata_connection_config=metadata,
         beam_pipeline_args=list(settings.beam_args),
     )
 
 
-def data_steps(settings: PipelineSettings) -> tuple[list[BaseNode], BaseNode]:
+def data_steps(settings: PipelineSettings, input_fingerprint: str) -> tuple[list[BaseNode], BaseNode]:
     """Corpus to validated examples: the nodes, the gate last, and the one that makes the examples."""
-    files = tuple(pattern for _, part in spans.narrowed(settings.corpus) for pattern in part.input)
-    text = fingerprint.of_files(files) if files else fingerprint.of_packages()
     corpus = CorpusGen(
-        settings=parts.part(settings, "corpus", "embedded_bytes", "eval_share"),
-        input_fingerprint=f"{parts.code_of(documents)}-{text}",
+        settings=parts.part(settings, "corpus", "embedded_bytes", "eval_share"), input_fingerprint=input_fingerprint
     )
     # The text itself is left out of the statistics: counting the distinct values of it would be a copy of the corpus.
     sizes = tfdv.StatsOptions(feature_allowlist=["num_sentences", "num_bytes", "num_words"])
