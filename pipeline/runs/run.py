@@ -22,6 +22,7 @@ from pipeline.runs import lean, locks
 from pipeline.runs.process import Refused
 from preprocessing import storage
 from preprocessing.errors import InputError, require
+from preprocessing.settings import SPAN
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
@@ -43,7 +44,8 @@ def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.
         settings = settings.replace(corpus=pipeline_settings.dataclasses.replace(settings.corpus, input=patterns))
     if span := environment.get("BERT_SPAN"):
         require(span.isdecimal(), "BERT_SPAN must be a number", span)
-        settings = settings.replace(corpus=dataclasses.replace(settings.corpus, newest_span=int(span)))
+        if any(SPAN in pattern for pattern in settings.corpus.input):  # to others each day's run is the same
+            settings = settings.replace(corpus=dataclasses.replace(settings.corpus, newest_span=int(span)))
     home = environment.get("BERT_HOME") or ".bert"
     require("://" not in home, "BERT_HOME must be a local folder", home)
     return settings, pathlib.Path(home).absolute()
