@@ -11,6 +11,7 @@ COMMANDS = {
     "examples": "Turn text into masked sentence pairs for pretraining.",
     "train": "Pretrain a BERT encoder on masked examples.",
     "finetune": "Train a checkpoint on a table of texts and labels.",
+    "distil": "Train a smaller model to answer as a larger one does.",
     "evaluate": "Ask a model about a table of texts and compare its answers with the labels.",
     "features": "Make vectors of texts, and find out what they are worth.",
     "convert": "Convert a checkpoint between google, Hugging Face, keras-hub and our format.",
