@@ -15,7 +15,7 @@ from preprocessing.errors import require
 
 
 def report(home: pathlib.Path, run_id: str) -> None:
-    """Raises Refused where the model did not pass the gate, InputError where nodes are not done."""
+    """Raises Refused where the model did not pass the gate or was rolled back, InputError where nodes are not done."""
     require(home.is_dir(), "home must be the folder of a compiled run", home)
     lean.without_all_components()
     from pipeline.runs import compiled, launching
@@ -32,8 +32,8 @@ def report(home: pathlib.Path, run_id: str) -> None:
         require(record.is_newest(), f"{home / 'reports'}: reports are of the run that began last", run_id)
         record.show(nodes)
         found = runs.finish(record, home, pipeline.pipeline_info.id)
-    if not found["blessed"]:
-        raise process.Refused(f"the model did not pass the gate: see {home / 'reports' / 'report.json'}")
+    if not found["pushed_to"]:
+        raise runs.refused(found, home)
 
 
 @click.command(help=__doc__)

@@ -74,8 +74,7 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
             raise
         if report and not report["pushed_to"]:
             notice.send(webhook, notice.refused(record, home, report))
-            why = "was rolled back" if report["rolled_back"] else "did not pass the gate"
-            raise Refused(f"nothing was pushed, since the model {why}: see {home / 'reports' / 'report.json'}")
+            raise refused(report, home)
 
 
 def without_signs(home: pathlib.Path) -> pathlib.Path:
@@ -152,6 +151,12 @@ def finish(record: "Record", home: pathlib.Path, name: str) -> dict[str, Any]:
     summary.show(report)
     remove_superseded(home / "training")
     return report
+
+
+def refused(report: dict[str, Any], home: pathlib.Path) -> Refused:
+    """The error of a run that came to its end without pushing its model."""
+    why = "was rolled back" if report["rolled_back"] else "did not pass the gate"
+    return Refused(f"nothing was pushed, since the model {why}: see {home / 'reports' / 'report.json'}")
 
 
 def remove_superseded(work: pathlib.Path) -> None:

@@ -208,7 +208,8 @@ def test_a_refused_model_is_an_error_of_its_own(home, monkeypatch, blessed):
     compile_run(home)
     for name in ("First", "Second"):
         node.launch(home, "one", name)
-    monkeypatch.setattr(runs, "finish", lambda record, *_: {"blessed": blessed})
+    found = {"pushed_to": "serving/bert/1" if blessed else None, "rolled_back": False}
+    monkeypatch.setattr(runs, "finish", lambda *_: found)
     with contextlib.nullcontext() if blessed else pytest.raises(process.Refused, match="did not pass the gate"):
         reporting.report(home, "one")
 
