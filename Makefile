@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup run serve airflow test test-long test-runners test-airflow test-fuzz test-other-stack test-stacks lint format prism \
-  clean
+  kfp clean
 
 # Everything that the pipeline keeps: artifacts, metadata, pushed models, reports.
 export BERT_HOME ?= $(CURDIR)/.bert
@@ -31,7 +31,7 @@ test: setup ## the tests, under ten minutes
 test-long: setup ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long
 
-test-runners: setup prism ## the same examples from a portable Beam runner with workers of its own
+test-runners: setup prism kfp ## the same examples from a portable Beam runner; Kubeflow's loader on the compiled pipeline
 	@$(BIN)/python -m pytest -m runners
 
 test-airflow: setup ## the pipeline as a DAG of Airflow 3 and 2, until a model is pushed
@@ -58,6 +58,10 @@ prism: setup ## build Beam's portable runner (needs Go)
 	@if command -v go >/dev/null; then [ -x .uv/prism ] || { mkdir -p .uv && \
 	  GOBIN=$(CURDIR)/.uv go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM_VERSION); }; \
 	  else echo "prism: no Go here; the tests that need it will say that they are skipped"; fi
+
+kfp: setup ## install Kubeflow's SDK, in an environment of its own: its protobuf is another one
+	@[ -x .uv/kfp/bin/kfp ] || { export PATH="$$PATH:$(CURDIR)/.uv/bin"; uv venv --quiet --python $(BIN)/python .uv/kfp && \
+	  uv pip install --quiet --python .uv/kfp/bin/python kfp==2.17.3 kfp-kubernetes==2.17.3; }
 
 clean: ## remove what was installed and what the pipeline keeps
 	rm -rf .venv .uv .bert .pytest_cache .ruff_cache .mypy_cache .hypothesis
