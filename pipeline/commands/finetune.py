@@ -15,6 +15,7 @@ _COLUMNS = (
                  help="Of the texts, by name or position from 1.  [default: text, or first]"),
     click.option("--second", metavar="COLUMN", help="Of the second text, where pairs are judged."),
     click.option("--label", metavar="COLUMN", help="Of the labels.  [default: label, or the second of two]"),
+    click.option("--id", "row_id", metavar="COLUMN", help="Of what rows are called.  [default: id, if there is one]"),
     click.option("--header/--no-header", default=None,
                  help="Whether TSV and CSV begin with names; else it is guessed, and told."),
 )  # fmt: skip
@@ -71,7 +72,7 @@ def _default(name: str) -> str:
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--vocab", metavar="FILE", help="The vocabulary, where the checkpoint has none.")
 @click.option("--lower-case/--cased", default=None, help="Kind of vocabulary, where the checkpoint does not say.")
-def command(task, train, dev, model, output, text, second, label, header, vocab, lower_case, **options):
+def command(task, train, dev, model, output, text, second, label, row_id, header, vocab, lower_case, **options):
     """Trains a checkpoint on a table. The same command goes on with a run that was interrupted.
 
     What it will do is told first. DIR/model is then ready for `bert export`, with labels and temperature;
@@ -85,7 +86,7 @@ def command(task, train, dev, model, output, text, second, label, header, vocab,
     from preprocessing.tasks.tables import Columns
 
     kind = next(kind for kind in kinds.ALL if kind.name == task)
-    wanted = Columns(text, second, label, header=header)
+    wanted = Columns(text, second, label, header=header, id=row_id)
     sources = kind.source(train, wanted), kind.source(dev, wanted)  # before TensorFlow, which takes seconds
 
     from pipeline.finetuning import planning, run
@@ -105,6 +106,8 @@ def command(task, train, dev, model, output, text, second, label, header, vocab,
                 progress.update(done, **terminal.training_figures(figures, plan.task.curves))
 
             metrics = run.run(plan, sources[1], output, report, click.echo)
+    steps = plan.training.steps
+    click.echo(f"the best model on dev is that after {metrics['best_step']:,} of {steps:,} updates")
     several = chosen.seeds > 1
     if several:
         click.echo(f"the best of {chosen.seeds} seeds is {metrics['best_seed']}")

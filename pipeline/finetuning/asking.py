@@ -80,21 +80,21 @@ class _Client:
 
 
 @contextlib.contextmanager
-def opened(model: str, name: str = "bert") -> Iterator[Served]:
+def opened(target: str, **server: Any) -> Iterator[Served]:
     """What answers rows.
 
     Args:
-        model: host:port or http://host:port of a server, an exported folder, or a checkpoint with a fine-tuned head.
-        name: of the model on a server.
+        target: host:port or http://host:port of a server, an exported folder, or a checkpoint with a fine-tuned head.
+        server: what a Client is told of the model on a server: its name as `model`, `version`, `timeout`.
     """
-    folder = pathlib.Path(model)
-    is_server = not folder.exists() and re.fullmatch(r"https?://.*|[^/\s]+:\d+", model)
+    folder = pathlib.Path(target)
+    is_server = not folder.exists() and re.fullmatch(r"https?://.*|[^/\s]+:\d+", target)
     if not is_server and not _is_export(folder):
-        tokenizer = text_rules.tokenizer_of(model, None, None)
-        yield Checkpoint(model, checkpoints.load(model), tokenizer, checkpoints.read_task(model))
+        tokenizer = text_rules.tokenizer_of(target, None, None)
+        yield Checkpoint(target, checkpoints.load(target), tokenizer, checkpoints.read_task(target))
         return
-    with Client(model if is_server else folder, model=name) as client:
-        yield _Client(model, client)
+    with Client(target if is_server else folder, **server) as client:
+        yield _Client(target, client)
 
 
 def kind_of(served: Served, kinds: Sequence[Kind], named: str | None) -> Kind:

@@ -27,11 +27,16 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """How far the probabilities that the logits give can be believed."""
-    probabilities = scipy.special.softmax(logits, -1)
     return {
         "cross_entropy": cross_entropy(logits, labels),
-        "calibration_error": calibration_error(probabilities, labels),
+        "calibration_error": calibration_error(*sureness(logits, labels)),
     }
+
+
+def sureness(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(the probability of the likeliest label [N], whether that is right [N])"""
+    probabilities = scipy.special.softmax(logits, -1)
+    return probabilities.max(-1), probabilities.argmax(-1) == labels
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -39,10 +44,14 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(-scipy.special.log_softmax(logits, -1)[np.arange(len(labels)), labels].mean())
 
 
-def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The mean distance between the probability of the answer and the share of right answers, in ten bins of
+def calibration_error(sure: np.ndarray, right: np.ndarray) -> float:
+    """The mean distance between the probability of an answer [N] and the share of right answers, in ten bins of
     probability, weighted by their rows."""
-    sure, right = probabilities.max(-1), probabilities.argmax(-1) == labels
-    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
-    counts, sums, rights = (np.bincount(bins, weights, BINS) for weights in (None, sure, right.astype(float)))
+    counts, sums, rights = bins(sure, right)
     return float(np.abs(sums - rights).sum() / max(counts.sum(), 1))
+
+
+def bins(sure: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """[3, BINS]: rows, the sum of their probabilities and the number that are right, by probability."""
+    number = np.minimum((sure * BINS).astype(int), BINS - 1)
+    return np.stack([np.bincount(number, weights, BINS) for weights in (None, sure, right.astype(float))])

@@ -1,6 +1,7 @@
 """A fine-tuning: as many runs as seeds, the best model of the best, and what is to be told of it.
 
 DIR/model/             the best model, with its vocabulary and task.json (labels, text settings, what dev has decided)
+DIR/last/              the model after the last update of the same seed, with what dev has decided for the best
 DIR/metrics.json       figures on dev of every seed, their mean and spread
 DIR/predictions.jsonl  an answer for each row of dev; errors.tsv: the wrong ones, the costliest first
 DIR/report.md, curves.png and the kind's plots
@@ -10,6 +11,7 @@ DIR/examples/, DIR/runs/SEED/    what a run that was killed goes on with
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from model.settings import TaskSettings
 from pipeline.finetuning import asking, judging, report
 from pipeline.finetuning.kinds.kind import Calibration, Judge, Kind, Source
 from pipeline.finetuning.planning import Options, Plan, Start
+from pipeline.finetuning.slices import Found, Slices
 from preprocessing import storage, vocab_file
 from preprocessing.errors import require
 
@@ -36,6 +39,7 @@ class Judged:
     judge: Judge
     rows: int
     figures: dict[str, float]
+    slices: Found
 
 
 def plan(
@@ -80,7 +84,8 @@ def run(
         if plan.options.seeds > 1:
             told(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in judged[-1].figures.items()))
     best = _best(plan, judged)
-    _keep(plan, best, folder / "model")
+    for name, found in (("model", best.model), ("last", best.model.parent / "model")):
+        _keep(plan, found, best.calibration.settings, folder / name)
     metrics = _metrics(plan, judged, best)
     for path in best.folder.iterdir():
         shutil.copy(path, folder)
@@ -102,10 +107,12 @@ def _judged(plan: Plan, dev: Source, seed: int, place: pathlib.Path) -> Judged:
         return asking.answered(kind, dev, served)
 
     calibration = kind.calibrated(plan.settings, answered(plan.settings))
-    judge, rows = judging.judged(kind, answered(calibration.settings), folder)
+    parts = Slices(kind, ["length"])
+    judge, rows = judging.judged(kind, answered(calibration.settings), folder, parts)
+    calibration.draw(folder)
     figures = {**judge.figures(), **calibration.figures}
     ordered = {name: figures[name] for name in kind.figures}
-    return Judged(seed, place / "best", folder, calibration, judge, rows, ordered)
+    return Judged(seed, place / "best", folder, calibration, judge, rows, ordered, parts.found())
 
 
 def _best(plan: Plan, judged: list[Judged]) -> Judged:
@@ -113,6 +120,14 @@ def _best(plan: Plan, judged: list[Judged]) -> Judged:
     watched = plan.task.watched in judged[0].figures
     name = plan.task.watched if watched else next(iter(plan.kind.figures))
     return (min if watched and plan.task.lower_is_better else max)(judged, key=lambda one: one.figures[name])
+
+
+def _best_step(plan: Plan, best: Judged) -> int:
+    """The update after which the model was kept: the first with the best watched figure."""
+    lines = (best.model.parent / "history.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["kind"] == "held_out"]
+    name, sign = plan.task.watched, 1 if plan.task.lower_is_better else -1
+    return min((row for row in rows if math.isfinite(row[name])), key=lambda row: sign * row[name])["step"]
 
 
 def _written_vocabulary(plan: Plan, folder: pathlib.Path) -> str | None:
@@ -125,11 +140,11 @@ def _written_vocabulary(plan: Plan, folder: pathlib.Path) -> str | None:
     return str(path)
 
 
-def _keep(plan: Plan, best: Judged, target: pathlib.Path) -> None:
-    """The model in its place, whole or as it was before, with all of its tokenizer."""
-    with storage.unfinished(target.parent, ".unfinished-model-") as partial:
-        checkpoints.save(checkpoints.load(best.model), partial, plan.start.said_tokenizer)
-        checkpoints.write_task(partial, best.calibration.settings)
+def _keep(plan: Plan, model: pathlib.Path, settings: TaskSettings, target: pathlib.Path) -> None:
+    """A model in its place, whole or as it was before, with all of its tokenizer."""
+    with storage.unfinished(target.parent, f".unfinished-{target.name}-") as partial:
+        checkpoints.save(checkpoints.load(model), partial, plan.start.said_tokenizer)
+        checkpoints.write_task(partial, settings)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
 
@@ -141,9 +156,11 @@ def _metrics(plan: Plan, judged: list[Judged], best: Judged) -> dict:
         "rows": best.rows,
         "watched": plan.task.watched,
         "best_seed": best.seed,
+        "best_step": _best_step(plan, best),
         **best.figures,
         **best.judge.details(),
         **calibration.chosen,
+        "slices": best.slices,
         "calibration": {"before": calibration.before, "after": calibration.after},
         "seeds": {str(one.seed): one.figures for one in judged},
         "mean": {name: float(np.mean(found)) for name, found in values.items()},

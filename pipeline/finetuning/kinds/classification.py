@@ -1,6 +1,7 @@
 """One label of a text or a pair."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 import types
@@ -96,6 +97,9 @@ class Classification:
     def size(self, row):
         return len(row.text) + len(row.second or "")
 
+    def labels(self, row):
+        return () if row.label is None else (row.label,)
+
     def said(self, row, answer):
         shares = zip(answer["labels"].tolist(), answer["probabilities"].tolist(), strict=True)
         return {
@@ -106,7 +110,7 @@ class Classification:
 
     def calibrated(self, settings: ClassificationSettings, answered: Iterable[tuple[Any, Answer]]) -> Calibration:
         """A temperature. The probabilities' logarithms are the logits but for a constant, which it takes off again."""
-        from pipeline.finetuning import calibration
+        from pipeline.finetuning import calibration, plots
 
         numbers = {label: number for number, label in enumerate(settings.labels)}
         known = [(answer["probabilities"], numbers[row.label]) for row, answer in answered if row.label in numbers]
@@ -114,12 +118,14 @@ class Classification:
         logits = np.log(np.maximum(probabilities, LEAST), dtype=float)
         temperature = calibration.temperature(logits, gold)
         before, after = (calibration.figures(found, gold) for found in (logits, logits / temperature))
+        first, then = (calibration.bins(*calibration.sureness(logits / by, gold)) for by in (1.0, temperature))
         return Calibration(
             dataclasses.replace(settings, temperature=temperature),
             {"temperature": temperature},
             before,
             after,
             {"cross_entropy": before["cross_entropy"]},
+            functools.partial(plots.reliability, first, then),
         )
 
     def judge(self):
@@ -194,7 +200,7 @@ class Judge:
     def draw(self, folder: pathlib.Path) -> None:
         from pipeline.finetuning import plots
 
-        plots.confusion(self._confusion, [*self._numbers], folder / "confusion.png")
+        plots.confusion(self._confusion, [*self._numbers], folder)
 
 
 CLASSIFICATION = Classification()

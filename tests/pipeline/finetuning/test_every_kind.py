@@ -148,7 +148,10 @@ def test_it_learns_and_leaves_what_there_is_to_know(case, tuned):
     kind, metrics = case.kind, metrics_of(output)
     settings = checkpoints.read_task(output / "model")
     assert settings.kind == kind.name
-    assert checkpoints.load(output / "model").heads == (settings.head,)
+    for name in ("model", "last"):
+        assert checkpoints.read_task(output / name) == settings
+        assert checkpoints.load(output / name).heads == (settings.head,)
+    assert f"that after {metrics['best_step']:,} of " in told
     assert checkpoints.vocab_file(output / "model") is not None
     assert metrics[next(iter(kind.figures))] >= case.least
     assert metrics["seeds"] == {"12345": {name: metrics[name] for name in metrics["mean"]}}
@@ -244,3 +247,52 @@ def test_a_model_without_its_head_is_refused(case, tuned):
         InputError, match=f"checkpoint: it must answer {case.kind.name}. Received: the checkpoint has no"
     ):
         run("evaluate", "--model", folder / "checkpoint", "--data", case.files(folder)[1], "--task", case.kind.name)
+
+
+@every
+def test_predictions_of_a_file(case, tuned, served, tmp_path):
+    """An object a row, in order, the same from a checkpoint and an export; what cannot be answered says why."""
+    folder, output, _ = tuned(case)
+    dev = case.files(folder)[1]
+    answers = []
+    for name, model in (("a", output / "model"), ("b", served(case))):
+        run("predict", "--model", model, "--input", dev, "--output", tmp_path / name)
+        answers.append([json.loads(line) for line in (tmp_path / name).read_text().splitlines()])
+    aside = []
+    source = case.kind.source(str(dev), Columns(labelled=False))
+    rows = list(source.rows(lambda line, reason: aside.append(line)))
+    assert [answer["line"] for answer in answers[0]] == sorted([*(row.line for row in rows), *aside])
+    assert [answer["line"] for answer in answers[0] if "error" in answer] == aside
+    for first, second in zip(*answers, strict=True):
+        assert_near(first, second)
+    assert [path.name for path in tmp_path.iterdir()] == ["a", "b"]  # nothing half written
+    told = run("predict", "--model", output / "model", "--input", dev).stdout
+    assert told == (tmp_path / "a").read_text()
+
+
+def assert_near(first, second):
+    """JSON values, numbers up to rounding."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            assert_near(value, second[name])
+    elif isinstance(first, list):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_near(one, other)
+    else:
+        assert first == (pytest.approx(second, abs=1e-5) if isinstance(second, float) else second)
+
+
+@every
+def test_slices_add_up(case, tuned):
+    folder, output, _ = tuned(case)
+    metrics = metrics_of(output)
+    asked = ("evaluate", "--model", output / "model", "--data", case.files(folder)[1], "--slices", "length,label")
+    found = json.loads(run(*asked, "--json").stdout)["slices"]
+    assert found["length"] == metrics["slices"]["length"]
+    assert sum(part["rows"] for part in found["length"].values()) == metrics["rows"]
+    assert len(found["label"]) > 1
+    lines = run(*asked).stdout
+    for part in found["label"]:
+        assert f"  label {part}" in lines
