@@ -4,6 +4,7 @@ Frozen and validated.
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 from preprocessing.errors import require, require_one_of
@@ -98,10 +99,11 @@ Watched = Literal["accuracy", "macro_f1", "matthews", "cross_entropy"]
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationSettings:
-    """What a classifier's numbers mean, and how its texts are made. Stored with the model.
+    """What the numbers of the head over the pooled output mean, and how its texts are made. Stored with the model.
 
-    `labels` are by the number of the class. Of Hugging Face's kinds of sequence classification only `classification`
-    says one label of a text; the others are known by name, so that they are not taken for it.
+    `labels` are by the number of the class. Kinds are `classification`, one label of a text; `multi-label`, any of
+    them; and `regression`, a number, which has one label, its name. Others of Hugging Face are known by name, so that
+    they are not taken for one of these.
     """
 
     labels: tuple[str, ...]
@@ -110,9 +112,13 @@ class ClassificationSettings:
     max_seq_length: int | None = None  # tokens at which texts are cut; None: where the model ends
     long: Long = "cut"  # what stays of a longer text
     temperature: float = 1.0  # by which the logits are divided before they become probabilities
+    thresholds: tuple[float, ...] = ()  # of `multi-label`: from which probability each label is said; (): 0.5
+    mean: float = 0.0  # of `regression`: the number is mean + scale * logit
+    scale: float = 1.0
 
     def __post_init__(self):
         object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "thresholds", tuple(self.thresholds))
         require(len(self.labels) > 0, "there must be labels", self.labels)
         require(all(isinstance(label, str) for label in self.labels), "labels must be text", self.labels)
         require(len(set(self.labels)) == len(self.labels), "labels must differ", self.labels)
@@ -120,6 +126,12 @@ class ClassificationSettings:
                 self.max_seq_length)  # fmt: skip
         require_one_of(Long, "long", self.long)
         require(self.temperature > 0, "temperature must be positive", self.temperature)
+        rule = f"there must be a threshold, from 0 to 1, for each of the {len(self.labels)} labels"
+        good = all(0 <= threshold <= 1 for threshold in self.thresholds)
+        require(good and len(self.thresholds) in (0, len(self.labels)), rule, self.thresholds)
+        require(self.kind != "regression" or len(self.labels) == 1, "a number has one name", self.labels)
+        require(math.isfinite(self.mean) and 0 < self.scale < math.inf, "mean and scale must be finite, scale above 0",
+                (self.mean, self.scale))  # fmt: skip
 
     head = "classifier"  # the encoder's attribute
 
@@ -131,7 +143,7 @@ class ClassificationSettings:
     @property
     def meaning(self) -> tuple:
         """What the head's numbers stand for. A head whose numbers stand for something else is of no use."""
-        return self.kind, self.labels
+        return self.kind, self.labels, self.mean, self.scale
 
 
 # What is stored with a fine-tuned model, by the kind that stands in it. A kind that is not known here is a classifier's

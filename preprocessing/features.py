@@ -41,6 +41,7 @@ MASKED_LM_IDS = "masked_lm_ids"
 MASKED_LM_WEIGHTS = "masked_lm_weights"
 NEXT_SENTENCE_LABELS = "next_sentence_labels"
 LABEL_IDS = "label_ids"  # of a text or pair; google-research/bert's name in `run_classifier.py`
+SCORES = "scores"  # of a text or pair
 
 # In the order in which they are written.
 SEQUENCE_FEATURES = (INPUT_IDS, INPUT_MASK, SEGMENT_IDS)
@@ -140,6 +141,17 @@ def classified(classes: int) -> Spec:
     """Texts or pairs of so many classes; the number after the last stands for a label that is none of them."""
     label = Feature(1, "a label must be the number of a class, or their count where it is none", below=classes + 1)
     return Spec(SEQUENCE | {LABEL_IDS: label}, "`bert finetune`")
+
+
+def several_labels(labels: int) -> Spec:
+    """Texts or pairs that may have any of so many labels: 1 for each that one has, else 0."""
+    label = Feature(labels, "a label must be 1 where it is there, else 0", below=2, stored="int8")
+    return Spec(SEQUENCE | {LABEL_IDS: label}, "`bert finetune`")
+
+
+# Texts or pairs with a number.
+_score = Feature(1, "a score must be a finite number", least=None, stored="float32")
+SCORED = Spec(SEQUENCE | {SCORES: _score}, "`bert finetune`")
 
 
 def lengths(max_seq_length: int, max_predictions: int) -> dict[str, int]:

@@ -4,6 +4,7 @@ Face configuration."""
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 from model.checkpoints.configs import read_json, write_json
 from model.checkpoints.huggingface import CONFIG
@@ -12,7 +13,12 @@ from model.settings import TASK_SETTINGS, ClassificationSettings, TaskSettings
 from preprocessing.errors import InputError
 
 TASK = "task.json"
-_SINGLE = (None, "single_label_classification")
+# Hugging Face's names; without one its models with several labels say one of them.
+PROBLEMS = {
+    "classification": "single_label_classification",
+    "multi-label": "multi_label_classification",
+    "regression": "regression",
+}
 
 
 def read_task(path: str | os.PathLike) -> TaskSettings | None:
@@ -33,8 +39,9 @@ def read_task(path: str | os.PathLike) -> TaskSettings | None:
     numbers = {str(number) for number in range(len(names))}
     if set(names) != numbers:
         raise InputError(f"{folder / CONFIG}: id2label must number the labels from 0 on. Received: {', '.join(names)}")
-    kind = config.get("problem_type")
-    kind = "classification" if kind in _SINGLE and len(names) > 1 else kind or "regression"
+    said = config.get("problem_type") or PROBLEMS["classification"]
+    kind = next((kind for kind, problem in PROBLEMS.items() if problem == said), said)
+    kind = "regression" if kind == "classification" and len(names) == 1 else kind
     try:
         return ClassificationSettings(tuple(names[str(number)] for number in range(len(names))), kind)
     except InputError as error:
@@ -47,5 +54,8 @@ def write_task(folder: str | os.PathLike, task: TaskSettings) -> None:
     write_json(folder / TASK, dataclasses.asdict(task))
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     if "id2label" in config:
-        labels = {"id2label": {str(number): label for number, label in enumerate(task.labels)}}
-        write_json(folder / CONFIG, config | labels | {"label2id": {name: i for i, name in enumerate(task.labels)}})
+        said: dict[str, Any] = {"id2label": {str(number): label for number, label in enumerate(task.labels)}}
+        said["label2id"] = {name: number for number, name in enumerate(task.labels)}
+        if task.kind in PROBLEMS:
+            said["problem_type"] = PROBLEMS[task.kind]
+        write_json(folder / CONFIG, config | said)

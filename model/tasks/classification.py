@@ -78,31 +78,18 @@ class Classification:
         return {"weight": tf.reduce_sum(self._weights(batch)), "rows": tf.reduce_sum(real_examples(batch))}
 
     def sums(self, encoder, batch, **options):
-        logits_BC = self.logits(encoder, batch, **options)
+        logits_BC = pooled_logits(encoder, batch, **options)
         labels_B = batch[features.LABEL_IDS][:, 0]
         nll_B = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.minimum(labels_B, self.labels - 1), logits_BC)
         right_B = tf.cast(tf.argmax(logits_BC, -1, tf.int32) == labels_B, tf.float32) * real_examples(batch)
         nll = tf.reduce_sum(self._weights(batch) * nll_B)
         return {"nll": nll, "right": tf.reduce_sum(right_B)} | self.totals(batch)
 
-    def logits(self, encoder, batch, training=False, seed=None, **options) -> tf.Tensor:
-        """float32 [B, C]. In training, dropout before the head, as the encoder's; else, only as long as the longest."""
-        if not training:
-            longest = tf.reduce_max(tf.reduce_sum(batch[features.INPUT_MASK], 1))
-            batch = {name: batch[name][:, : tf.maximum(longest, 1)] for name in features.SEQUENCE_FEATURES}
-        first_B1 = tf.zeros([tf.shape(batch[features.INPUT_IDS])[0], 1], tf.int32)
-        outputs = encoder(batch, training=training, seed=seed, positions=first_B1, **options)
-        pooled_BH = outputs["pooled_output"]
-        if training and seed is not None:
-            seed = tf.random.experimental.stateless_fold_in(seed, HEAD_DROPOUT)
-            pooled_BH = operations.dropout(pooled_BH, encoder.settings.dropout, seed)
-        return encoder.classifier(pooled_BH)
-
     def loss(self, sums, totals):
         return sums["nll"] / tf.maximum(totals["weight"], 1e-5)
 
     def held_out(self, encoder, batch):
-        logits_BC = self.logits(encoder, batch)
+        logits_BC = pooled_logits(encoder, batch)
         labels_B = batch[features.LABEL_IDS][:, 0]
         nll_B = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.minimum(labels_B, self.labels - 1), logits_BC)
         cell_B = labels_B * self.labels + tf.argmax(logits_BC, -1, tf.int32)
@@ -120,7 +107,7 @@ class Classification:
         return figures | {"accuracy": float(sums["right"]) / (float(sums["rows"]) or math.nan)}
 
     def samples(self, encoder, batch, tokens):
-        probabilities = tf.nn.softmax(self.logits(encoder, batch)).numpy()
+        probabilities = tf.nn.softmax(pooled_logits(encoder, batch)).numpy()
         rows = zip(batch[features.INPUT_IDS].numpy(), batch[features.INPUT_MASK].numpy(),
                    batch[features.LABEL_IDS][:, 0].numpy(), probabilities, strict=True)  # fmt: skip
         lines = ["| label | answer | probability | text |", "|---|---|---|---|"]
@@ -134,6 +121,21 @@ class Classification:
         labels_B = batch[features.LABEL_IDS][:, 0]
         weights = tf.constant([*(self.class_weights or [1.0] * self.labels), 0.0])
         return tf.gather(weights, labels_B) * real_examples(batch)
+
+
+def pooled_logits(encoder, batch, training=False, seed=None, **options) -> tf.Tensor:
+    """The classifier's, float32 [B, C]. In training, dropout before the head, as the encoder's; else, only as long as
+    the longest."""
+    if not training:
+        longest = tf.reduce_max(tf.reduce_sum(batch[features.INPUT_MASK], 1))
+        batch = {name: batch[name][:, : tf.maximum(longest, 1)] for name in features.SEQUENCE_FEATURES}
+    first_B1 = tf.zeros([tf.shape(batch[features.INPUT_IDS])[0], 1], tf.int32)
+    outputs = encoder(batch, training=training, seed=seed, positions=first_B1, **options)
+    pooled_BH = outputs["pooled_output"]
+    if training and seed is not None:
+        seed = tf.random.experimental.stateless_fold_in(seed, HEAD_DROPOUT)
+        pooled_BH = operations.dropout(pooled_BH, encoder.settings.dropout, seed)
+    return encoder.classifier(pooled_BH)
 
 
 def balanced(counts: Sequence[int]) -> tuple[float, ...]:

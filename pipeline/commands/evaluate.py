@@ -24,7 +24,7 @@ SHOWN = 3
 @click.option("--model-name", default="bert", show_default=True, help="Name of the model on the server.")
 @click.option("--slices", metavar="NAME,...", default="", help="Figures of parts, too: by length, label, column:NAME.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model, data, task, text, second, label, row_id, header, slices, model_name, as_json):
+def command(model, data, task, columns, slices, model_name, as_json):
     """Asks a fine-tuned model about raw text, by the graph that is served, and compares its answers with the labels.
 
     Of a classifier accuracy, macro F1, each label's F1 and Matthews' coefficient are scikit-learn's; a row without a
@@ -40,7 +40,7 @@ def command(model, data, task, text, second, label, row_id, header, slices, mode
     from preprocessing.tasks.tables import Columns
 
     by = [name for name in slices.split(",") if name]
-    wanted = Columns(text, second, label, header=header, id=row_id, more=slicing.columns(by))
+    wanted = Columns(**columns, more=slicing.columns(by))
     aside: list[str] = []
 
     def set_aside(line, reason):

@@ -1,5 +1,6 @@
 """`bert finetune`: from a file of rows and a checkpoint to a model that answers."""
 
+import functools
 import pathlib
 from typing import get_args
 
@@ -15,6 +16,7 @@ _COLUMNS = (
                  help="Of the texts, by name or position from 1.  [default: text, or first]"),
     click.option("--second", metavar="COLUMN", help="Of the second text, where pairs are judged."),
     click.option("--label", metavar="COLUMN", help="Of the labels.  [default: label, or the second of two]"),
+    click.option("--separator", metavar="TEXT", help="Between the labels of a row that may have several."),
     click.option("--id", "row_id", metavar="COLUMN", help="Of what rows are called.  [default: id, if there is one]"),
     click.option("--header/--no-header", default=None,
                  help="Whether TSV and CSV begin with names; else it is guessed, and told."),
@@ -22,10 +24,17 @@ _COLUMNS = (
 
 
 def columns(command):
-    """The options that say which columns of a table are meant."""
+    """The options that say which columns of a table are meant: `columns`, those that were given, as
+    `preprocessing.tasks.tables.Columns` takes them."""
+
+    @functools.wraps(command)
+    def of_columns(text, second, label, separator, row_id, header, **options):
+        given = {"text": text, "second": second, "label": label, "separator": separator, "id": row_id, "header": header}
+        return command(columns={name: value for name, value in given.items() if value is not None}, **options)
+
     for option in reversed(_COLUMNS):
-        command = option(command)
-    return command
+        of_columns = option(of_columns)
+    return of_columns
 
 
 def task(**options):
@@ -72,7 +81,7 @@ def _default(name: str) -> str:
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--vocab", metavar="FILE", help="The vocabulary, where the checkpoint has none.")
 @click.option("--lower-case/--cased", default=None, help="Kind of vocabulary, where the checkpoint does not say.")
-def command(task, train, dev, model, output, text, second, label, row_id, header, vocab, lower_case, **options):
+def command(task, train, dev, model, output, columns, vocab, lower_case, **options):
     """Trains a checkpoint on a table. The same command goes on with a run that was interrupted.
 
     What it will do is told first. DIR/model is then ready for `bert export`, with labels and temperature;
@@ -86,7 +95,7 @@ def command(task, train, dev, model, output, text, second, label, row_id, header
     from preprocessing.tasks.tables import Columns
 
     kind = next(kind for kind in kinds.ALL if kind.name == task)
-    wanted = Columns(text, second, label, header=header, id=row_id)
+    wanted = Columns(**columns)
     sources = kind.source(train, wanted), kind.source(dev, wanted)  # before TensorFlow, which takes seconds
 
     from pipeline.finetuning import planning, run

@@ -11,7 +11,7 @@ import click
 from pipeline import terminal
 from pipeline.commands import finetune
 from pipeline.finetuning import kinds
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, require
 
 SECOND = "second"  # may be empty where there is a text beside it; see serving.signatures.base
 LOCAL = "127.0.0.1:8500"
@@ -33,7 +33,7 @@ LOCAL = "127.0.0.1:8500"
 @click.option("--version", type=click.IntRange(1, 2**63 - 1), help="Version of the model; else the newest.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(texts, signature, server, rest, folder, data, output, model_name, version, timeout, as_json, **of_rows):
+def command(texts, signature, server, rest, folder, data, output, model_name, version, timeout, as_json, columns, task):
     """Ask a server, or an exported model, from the command line.
 
     A signature of two texts, as next_sentence, takes its TEXTS in pairs. The model says which those are.
@@ -55,11 +55,10 @@ def command(texts, signature, server, rest, folder, data, output, model_name, ve
     if data is not None:
         if signature is not None or as_json:
             raise InputError("--signature and --json are for texts: of --input each row's object is JSON")
-        _answer_file(target, of_server, data, output, **of_rows)
+        _answer_file(target, of_server, data, output, columns, task)
         return
-    given = [name for name, value in {"output": output, **of_rows}.items() if value is not None]
-    if given:
-        raise InputError(f"--{given[0].replace('row_id', 'id')} is for the rows of --input")
+    for name, value in {"output": output, "task": task, **columns}.items():
+        require(value is None, f"--{name} is for the rows of --input", value)
     signature = signature or "serving_default"
 
     from serving.client import Client
@@ -81,7 +80,7 @@ def command(texts, signature, server, rest, folder, data, output, model_name, ve
         click.echo(line.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
-def _answer_file(target, of_server, data, output, task, text, second, label, row_id, header):
+def _answer_file(target, of_server, data, output, columns, task):
     """A JSON object for each row of a file."""
     if not os.path.isfile(data):
         raise InputError(f"{data}: no such file")
@@ -89,7 +88,7 @@ def _answer_file(target, of_server, data, output, task, text, second, label, row
     from pipeline.finetuning import asking, predicting
     from preprocessing.tasks.tables import Columns
 
-    wanted = Columns(text, second, label, labelled=False, header=header, id=row_id)
+    wanted = Columns(**columns, labelled=False)
     with asking.opened(target, **of_server) as served, _written(output) as file:
         kind = asking.kind_of(served, kinds.ALL, task)
         source = kind.source(data, wanted)

@@ -48,5 +48,5 @@ def judged(
 
 def _cell(value: Any) -> str:
     """One cell of a TSV: what would end it is shown as a blank."""
-    shown = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    shown = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
     return " ".join(shown.split())

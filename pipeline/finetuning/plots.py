@@ -44,6 +44,16 @@ def reliability(before: np.ndarray, after: np.ndarray, folder: pathlib.Path) -> 
     figure.savefig(folder / "reliability.png", dpi=110)
 
 
+def scatter(gold: np.ndarray, said: np.ndarray, folder: pathlib.Path) -> None:
+    """scores.png: the answers beside the labels."""
+    figure, axes = _figure(5)
+    axes.scatter(gold, said, s=6, alpha=0.4)
+    axes.axline((gold.mean(), gold.mean()), slope=1, ls=":", color="gray")
+    axes.set_xlabel("label")
+    axes.set_ylabel("answer")
+    figure.savefig(folder / "scores.png", dpi=110)
+
+
 def _figure(size: float):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

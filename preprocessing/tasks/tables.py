@@ -6,6 +6,7 @@ are UTF-8, with or without a line of names at the top. Memory is that of one row
 
 import dataclasses
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ class Columns:
         text, label: None: the one that is called so, else the first and the second of two.
         second: of the second text of a pair; None: there is none.
         labelled: whether a label is wanted.
+        separator: between labels, where a row may have several; None: it has one.
         id: of what rows are called; None: the one that is called so, if there is one.
         more: others whose values are wanted.
         header: whether the first line of a TSV or CSV file holds the names; None: it is guessed.
@@ -43,14 +45,19 @@ class Columns:
     label: str | None = None
     labelled: bool = True
     header: bool | None = None
+    separator: str | None = None
     id: str | None = None
     more: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        require(self.separator != "", "a separator must not be empty", self.separator)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A usable row. `line` is that on which it begins, from 1; in Parquet the number of the row. `second` is None
-    without such a column, as `id`; `label` where there is no value. `more`: other columns by name."""
+    without such a column, as `id`; `label` where there is no value. `labels`: the label's parts, each once, where a row
+    may have several. `more`: other columns by name."""
 
     file: str
     line: int
@@ -58,11 +65,21 @@ class Row:
     second: str | None
     label: str | None
     id: str | None = None
+    labels: tuple[str, ...] = ()
     more: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
     @property
     def place(self) -> str:
         return f"{self.file}:{self.line}"
+
+    @property
+    def number(self) -> float | None:
+        """The label, if it is a finite one."""
+        try:
+            value = float(self.label or "")
+        except ValueError:
+            return None
+        return value if math.isfinite(value) else None
 
 
 class Table:
@@ -97,7 +114,9 @@ class Table:
         self.pair = "second" in found
         chosen = (f"{role} {names[place]}" for role, place in found.items())
         self._keys = found | {f"{MORE}{name}": self._place("slice", name, names) for name in columns.more}
-        self.told = f"{self.path}: {', '.join(chosen)}{told}"
+        self._separator = columns.separator
+        between = "" if self._separator is None else f", several with {self._separator!r} between them"
+        self.told = f"{self.path}: {', '.join(chosen)}{between}{told}"
 
     def rows(self, set_aside: SetAside) -> Iterator[Row]:
         """The usable rows, in order. Those without a text, or that are no rows of the table, go to `set_aside`."""
@@ -112,7 +131,12 @@ class Table:
             else:
                 text, second, label, called = (values.pop(role, None) for role in ROLES)
                 more = {role.removeprefix(MORE): value for role, value in values.items()}
-                yield Row(self.path, line, text or "", second, label, called, more)
+                yield Row(self.path, line, text or "", second, label, called, self._parts(label), more)
+
+    def _parts(self, label: str | None) -> tuple[str, ...]:
+        """The labels of a cell; blanks around each are not of it."""
+        parts = [] if self._separator is None or label is None else label.split(self._separator)
+        return tuple(dict.fromkeys(stripped for part in parts if (stripped := part.strip())))
 
     def _value(self, role: str, record: _Record) -> tuple[str | None, str]:
         """(the record's value, why the row cannot be used)"""
@@ -126,6 +150,10 @@ class Table:
                 return None, ""
             if isinstance(value, bool):
                 value = str(value).lower()
+            if isinstance(value, list) and role == "label" and self._separator is not None:
+                if any(not isinstance(one, str | int) or self._separator in str(one) for one in value):
+                    return None, f"label ({name}) must be texts without {self._separator!r}. Received: {value!r}"
+                value = self._separator.join(map(str, value))
             if not isinstance(value, str | int | float):
                 return None, f"{role} ({name}) must be text or a number. Received: {type(value).__name__}"
             value = str(value)

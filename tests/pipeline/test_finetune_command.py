@@ -18,7 +18,8 @@ from model.settings import ClassificationSettings, EncoderSettings
 from pipeline import cli
 from preprocessing.errors import InputError
 from serving.export import exporting, golden
-from serving.signatures import CLASSIFY, CLASSIFY_PAIR, TOKENIZE
+from serving.signatures import TOKENIZE
+from serving.signatures.classification import CLASSIFIERS
 from tests.serving import small_model
 
 FAST = ["--epochs", "12", "--batch-size", "16", "--learning-rate", "1e-2", "--max-seq-length", "16"]
@@ -150,7 +151,7 @@ def test_a_classifier_of_other_labels_begins_anew(data, tuned, tmp_path):
 def served(tuned, tmp_path_factory):
     """An export of few signatures, whose golden requests are answered in this process."""
     base, patch = tmp_path_factory.mktemp("served"), pytest.MonkeyPatch()
-    few = functools.partial(exporting.export_version, signatures=(TOKENIZE, CLASSIFY, CLASSIFY_PAIR))
+    few = functools.partial(exporting.export_version, signatures=(TOKENIZE, *CLASSIFIERS))
     patch.setattr(exporting, "export_version", few)
     patch.setattr(exporting, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
     result = run("export", "--model", tuned[0] / "model", "--output", base)

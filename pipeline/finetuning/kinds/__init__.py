@@ -2,5 +2,7 @@
 
 from pipeline.finetuning.kinds.classification import CLASSIFICATION
 from pipeline.finetuning.kinds.kind import Kind
+from pipeline.finetuning.kinds.multi_label import MULTI_LABEL
+from pipeline.finetuning.kinds.regression import REGRESSION
 
-ALL: tuple[Kind, ...] = (CLASSIFICATION,)
+ALL: tuple[Kind, ...] = (CLASSIFICATION, MULTI_LABEL, REGRESSION)

@@ -15,7 +15,9 @@ from model import checkpoints, training
 from model.encoder import BertEncoder
 from model.settings import TrainingSettings
 from model.tasks.classification import Classification
+from model.tasks.multi_label import MultiLabel
 from model.tasks.pretraining import Pretraining
+from model.tasks.regression import Regression
 from model.tasks.task import Task
 from model.training.evaluation import Evaluation
 from preprocessing import batches, features
@@ -51,14 +53,31 @@ def classified(count: int, seed: int) -> dict[str, np.ndarray]:
     return arrays | {features.LABEL_IDS: np.minimum(token // 14, 2)}
 
 
+def several(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Which thirds of the vocabulary its tokens are from."""
+    arrays = classified(count, seed)
+    label = arrays[features.LABEL_IDS]
+    return arrays | {features.LABEL_IDS: (np.arange(3) <= label).astype(np.int32)}
+
+
+def scored(count: int, seed: int) -> dict[str, np.ndarray]:
+    """The greatest of its ids."""
+    arrays = classified(count, seed)
+    del arrays[features.LABEL_IDS]
+    return arrays | {features.SCORES: arrays[features.INPUT_IDS].max(axis=1, keepdims=True).astype(np.float32)}
+
+
 PRETRAINING, UPPER = (
     Case("pretraining", Pretraining(), small_examples.examples),
     Case("upper", upper.Upper(), upper.examples),
 )
 CLASSIFICATION = Case("classification", Classification(3, (1.0, 2.0, 0.5)), classified)
+MULTI_LABEL = Case("multi-label", MultiLabel(3), several)
+REGRESSION = Case("regression", Regression(20.0, 8.0), scored)
 MASKED = Case("masked tokens alone", Pretraining(next_sentence=False), small_examples.examples)
-CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION)
-TRAINED = (PRETRAINING, UPPER, CLASSIFICATION)  # for those of which a run takes seconds
+CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION, MULTI_LABEL, REGRESSION)
+# For those of which a run takes seconds; a task of the same head would only be trained once more.
+TRAINED = (PRETRAINING, UPPER, CLASSIFICATION)
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 trained = pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
 ENCODER = small_examples.encoder_settings(num_layers=1)

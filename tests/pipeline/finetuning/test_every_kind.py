@@ -21,6 +21,8 @@ from pipeline import cli
 from pipeline.finetuning import kinds, planning
 from pipeline.finetuning.kinds.classification import CLASSIFICATION
 from pipeline.finetuning.kinds.kind import Kind
+from pipeline.finetuning.kinds.multi_label import MULTI_LABEL
+from pipeline.finetuning.kinds.regression import REGRESSION
 from preprocessing.errors import InputError
 from preprocessing.tasks.tables import Columns
 from serving.export import exporting, golden
@@ -67,7 +69,38 @@ def wet_or_dry(folder):
     return folder / "train.tsv", folder / "dev.tsv"
 
 
-CASES = (Case(CLASSIFICATION, wet_or_dry),)
+def wet_and_run(folder):
+    """Texts with "river" are wet, with "france" dry, with "run" fast: any of them."""
+
+    def rows(count, seed):
+        random = np.random.default_rng(seed)
+        for _ in range(count):
+            words = random.choice("paris is the capital of it lies on a here no".split(), 6).tolist()  # noqa: SIM905
+            found = [word for word in ("river", "france", "run") if random.random() < 0.5]
+            words[: len(found)] = found
+            labels = [{"river": "wet", "france": "dry", "run": "fast"}[word] for word in found]
+            yield f"{' '.join(words)}\t{', '.join(labels)}\n"
+
+    (folder / "train.tsv").write_text("".join(rows(200, 0)))
+    (folder / "dev.tsv").write_text("".join([*rows(40, 1), "the river\todd\n", "\twet\n"]))
+    return folder / "train.tsv", folder / "dev.tsv"
+
+
+def how_wet(folder):
+    """The number of words "river"."""
+
+    def rows(count, seed):
+        random = np.random.default_rng(seed)
+        for _ in range(count):
+            words = random.choice(["the", "river"], 8, p=random.dirichlet([1, 1])).tolist()
+            yield f"{' '.join(words)}\t{words.count('river')}\n"
+
+    (folder / "train.tsv").write_text("".join(rows(200, 0)))
+    (folder / "dev.tsv").write_text("".join([*rows(40, 1), "the river\tmuch\n"]))
+    return folder / "train.tsv", folder / "dev.tsv"
+
+
+CASES = (Case(CLASSIFICATION, wet_or_dry), Case(MULTI_LABEL, wet_and_run), Case(REGRESSION, how_wet))
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from preprocessing import batches, features
 from preprocessing.errors import InputError
-from preprocessing.tasks import examples
+from preprocessing.tasks import examples, labelling
+from preprocessing.tasks.labelling import OneLabel, Score, SeveralLabels
 from preprocessing.tasks.packing import pack
 from preprocessing.tasks.tables import Columns, Table
 from preprocessing.tokenizer import BertTokenizer
@@ -23,8 +24,9 @@ def table(folder, name, *rows, **columns):
     return Table(path, Columns(header=False, **columns))
 
 
-def prepare(folder, train, dev, **options):
-    return examples.prepare(train, dev, TOKENIZER, folder / "examples", **{"max_seq_length": 8} | options)
+def prepare(folder, train, dev, labels=None, labelling=None, **options):
+    options = {"max_seq_length": 8, "labelling": labelling or OneLabel(labels)} | options
+    return examples.prepare(train, dev, TOKENIZER, folder / "examples", **options)
 
 
 def arrays(split, classes):
@@ -151,7 +153,7 @@ def test_a_dev_table_without_usable_rows(tmp_path):
 
 
 def test_a_column_that_is_no_label(tmp_path, monkeypatch):
-    monkeypatch.setattr(examples, "MAX_LABELS", 2)
+    monkeypatch.setattr(labelling, "MAX_LABELS", 2)
     train = table(tmp_path, "train", *((word, word) for word in "abcd"))
     with pytest.raises(InputError, match=r"train.tsv:3: more than 2 different labels; name the column"):
         prepare(tmp_path, train, train)
@@ -163,3 +165,39 @@ def test_the_report_is_json(tmp_path):
     (report,) = (tmp_path / "examples").glob("*.json")
     assert json.loads(report.read_text())["labels"] == ["x", "y"]
     assert tf.io.gfile.exists(json.loads(report.read_text())["train"]["file"])
+
+
+def test_several_labels_a_row(tmp_path):
+    columns = {"separator": "|"}
+    train = table(tmp_path, "train", ("a", "x|y"), ("b", ""), ("c", " z | x |x"), **columns)
+    dev = table(tmp_path, "dev", ("d", "y|odd"), ("e", "z"), **columns)
+    prepared = prepare(tmp_path, train, dev, labelling=SeveralLabels())
+    assert prepared.labels == ["x", "y", "z"]
+    spec = features.several_labels(3)
+    found = [
+        batches.open_examples([split.file], spec, vocab_size=len(VOCAB)).arrays[features.LABEL_IDS].tolist()
+        for split in (prepared.train, prepared.dev)
+    ]
+    assert found == [[[1, 1, 0], [0, 0, 0], [1, 0, 1]], [[0, 1, 0], [0, 0, 1]]]
+    assert (prepared.train.counts, prepared.train.set_aside) == ([2, 1, 1], 0)
+    assert (prepared.dev.counts, prepared.dev.unknown) == ([0, 1, 1], 1)
+    with pytest.raises(InputError, match=r"train.tsv:1: a label must be one of those declared \(x, z\). Received: 'y'"):
+        prepare(tmp_path, train, dev, labelling=SeveralLabels(["x", "z"]))
+    with pytest.raises(InputError, match="training needs rows with labels"):
+        prepare(tmp_path, table(tmp_path, "none", ("a", ""), ("b", ""), **columns), dev, labelling=SeveralLabels())
+
+
+def test_scores(tmp_path):
+    train = table(tmp_path, "train", ("a", "1"), ("b", "nan"), ("c", "-3.5"), ("d", ""))
+    dev = table(tmp_path, "dev", ("d", "1e3"), ("e", "much"))
+    prepared = prepare(tmp_path, train, dev, labelling=Score())
+    assert (prepared.mean, prepared.scale) == (-1.25, 2.25)
+    found = [
+        batches.open_examples([split.file], features.SCORED, vocab_size=len(VOCAB)).arrays[features.SCORES].tolist()
+        for split in (prepared.train, prepared.dev)
+    ]
+    assert found == [[[1.0], [-3.5]], [[1000.0]]]
+    assert "dev.tsv:2 its label must be a finite number. Received: 'much'" in "\n".join(prepared.notes())
+    assert prepare(tmp_path, train, dev, labelling=Score()) == prepared
+    with pytest.raises(InputError, match="the rows' numbers must differ"):
+        prepare(tmp_path, table(tmp_path, "same", ("a", "2"), ("b", "2")), dev, labelling=Score())
