@@ -18,25 +18,19 @@ from serving.signatures import ALL
 from serving.signatures.base import TextEncoder
 from tests.serving import small_model
 
-# What a head of three numbers may mean; of the first the small export is, which no signature of the others has.
-TASKS = [
-    None,
-    ClassificationSettings(("a", "b", "c"), "multi-label", temperature=0.5, thresholds=(0.2, 0.5, 0.7)),
-]
-TEXTS = [*small_model.TEXTS, f"the {MASK} of {MASK}", MASK * 30]
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
-
 
 @functools.cache
 def encoders():
-    """An encoder for each task; a number is what a head of one label says."""
-    tokenizer = BertTokenizer(small_model.VOCAB)
-    one = small_model.encoder((CLASSIFIER.with_labels(1),))
+    """The small model, and what its classifier's numbers may mean beside."""
+    labels = ClassificationSettings(("a", "b", "c"), "multi-label", temperature=0.5, thresholds=(0.2, 0.5, 0.7))
     number = ClassificationSettings(("number",), "regression", mean=2.0, scale=0.5)
-    found = [TextEncoder(small_model.encoder(), tokenizer, small_model.EXPORT, task) for task in TASKS]
-    return [*found, TextEncoder(one, tokenizer, small_model.EXPORT, number)]
+    one = small_model.encoder((CLASSIFIER.with_labels(1),))
+    models = ((small_model.encoder(), None), (small_model.encoder(), labels), (one, number))
+    return [TextEncoder(of, BertTokenizer(small_model.VOCAB), small_model.EXPORT, task) for of, task in models]
 
 
+TEXTS = [*small_model.TEXTS, f"the {MASK} of {MASK}", MASK * 30]
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 OF_OTHER_TASKS = {f"{name}{pair}" for name in ("classify_labels", "score") for pair in ("", "_pair")}
 CASES = [pytest.param(signature, id=signature.name) for signature in ALL]
 # `pipeline.finetuning` exports the others, and compares.
