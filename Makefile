@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test test-long test-runners test-fuzz test-other-stack lint format prism clean
+.PHONY: help setup run serve test test-long test-runners test-fuzz test-other-stack test-stacks lint format prism clean
 
 # Everything that the pipeline keeps: artifacts, metadata, pushed models, reports.
 export BERT_HOME ?= $(CURDIR)/.bert
@@ -21,7 +21,7 @@ serve: setup ## serve the pushed models until Ctrl-C (NAME=... if the settings n
 	@$(BIN)/bert serve --model-base-path "$(BERT_HOME)/serving/$(or $(NAME),bert)" --model-name "$(or $(NAME),bert)"
 
 test: setup ## the tests, under ten minutes
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not runners and not fuzz"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not runners and not fuzz and not stacks"
 
 test-long: setup ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long
@@ -34,6 +34,9 @@ test-fuzz: setup ## random text, files, requests and flags, for ten minutes (FUZ
 
 test-other-stack: ## lint, tests and the smoke pipeline on the stack that this machine does not take (needs root and debootstrap)
 	@.ci/other-stack
+
+test-stacks: setup ## what was made on one stack is used on the other (needs root and debootstrap)
+	@$(BIN)/python -m pytest -m stacks
 
 lint: setup ## formatting, lint and types (of the oldest Python, and of this one)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && \

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.stacks [--rounds 3] ['-m tests.benchmarks.training --sizes tiny,mini,base' ...]
 
-Needs root and debootstrap (see `.ci/other-stack`). Each command is what follows `python`; without
-any: imports, the tokenizer, the encoder, training steps, the main job on the smoke setting. Gives medians of wall and
-processor time, and the end of what each command printed.
+Needs root and debootstrap (see `.ci/other-stack`), and the real text for the examples (BERT_DATA). Each command is what
+follows `python`; without any: imports, tokenizer, encoder, examples, serving, training steps, the main job on the smoke
+setting. Gives medians of wall and processor time, and the end of what each command printed.
 """
 
 import argparse
@@ -23,7 +23,9 @@ COMMANDS = (
     "-m pipeline.cli predict --help",
     "-m tests.benchmarks.tokenizer --rounds 3",
     "-m tests.benchmarks.encoder --sizes tiny mini base",
-    "-m tests.benchmarks.training --sizes tiny,mini,base",
+    "-m tests.benchmarks.examples --megabytes 5 --dupe-factor 1",
+    "-m tests.benchmarks.serving --clients 1,32",
+    "-m tests.benchmarks.training --sizes tiny,mini,base --rounds 3",
     '-c \'import os, runpy, tempfile; os.environ |= dict(BERT_SETTINGS="smoke", BERT_HOME=tempfile.mkdtemp()); '
     'runpy.run_module("pipeline.main_job", run_name="__main__")\'',
 )
@@ -54,7 +56,7 @@ def main() -> None:
             wall, processor = (statistics.median(found[stack][index] for found in rounds) for index in (0, 1))
             wall -= copying if stack == "other" else 0  # what it takes to get there
             print(f"{stack:6} {wall:8.2f} s {processor:8.2f} s of processor")
-            print("".join(f"       {line}\n" for line in rounds[-1][stack][2].splitlines()[-12:]), end="", flush=True)
+            print("".join(f"       {line}\n" for line in rounds[-1][stack][2].splitlines()[-30:]), end="", flush=True)
 
 
 if __name__ == "__main__":
