@@ -26,7 +26,7 @@ class Regression:
     logit`, so that the head has little way to go whatever the scores are.
 
     Figures: `rmse`, the root of the mean squared error, as the scores are; of held-out examples also `pearson`, their
-    correlation with the answers, and `spread`, the scores' standard deviation, the error of always saying their mean.
+    correlation with the answers, and `deviation`, the scores' standard deviation, the error of always saying their mean.
 
     Attributes:
         mean, scale: of the scores of train.
@@ -38,7 +38,7 @@ class Regression:
     watched: str = "pearson"
 
     sum_names = ("squares", "rows")
-    curves = (Curve("Error", "rmse", "spread", "always the mean", shown="error"),)
+    curves = (Curve("Error", "rmse", "deviation", "always the mean", shown="error"),)
 
     def __post_init__(self):
         good = math.isfinite(self.mean) and 0 < self.scale < math.inf
@@ -102,7 +102,7 @@ class Regression:
         spreads = math.sqrt(variances[0] * variances[1])
         return figures | {
             "pearson": (said_score - said * score) / spreads if spreads else 0.0,
-            "spread": self.scale * math.sqrt(variances[1]),
+            "deviation": self.scale * math.sqrt(variances[1]),
         }
 
     def samples(self, encoder, batch, tokens):

@@ -26,6 +26,8 @@ from pipeline.finetuning.planning import Options, Plan, Start
 from pipeline.finetuning.slices import Found, Slices
 from preprocessing import storage, vocab_file
 from preprocessing.errors import require
+from serving.settings import ExportSettings
+from serving.signatures.base import TextEncoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +102,10 @@ def run(
 def _judged(plan: Plan, dev: Source, seed: int, place: pathlib.Path) -> Judged:
     """By the answers of the graph that is served, once for the calibration and once with it."""
     kind, folder = plan.kind, place / "judged"
-    encoder = checkpoints.load(place / "best")
+    texts = TextEncoder(checkpoints.load(place / "best"), plan.start.tokenizer, ExportSettings())
 
     def answered(settings: TaskSettings):
-        served = asking.Checkpoint(str(place / "best"), encoder, plan.start.tokenizer, settings)
-        return asking.answered(kind, dev, served)
+        return asking.answered(kind, dev, asking.Checkpoint(str(place / "best"), texts.for_task(settings)))
 
     calibration = kind.calibrated(plan.settings, answered(plan.settings))
     parts = Slices(kind, ["length"])

@@ -240,7 +240,6 @@ class _Encoder:
         arrays, cut = self._pack([row.text for row in rows], [row.second or "" for row in rows] if pairs else None)
         split.cut += int(cut.sum())
         split.tokens += int(arrays[features.INPUT_MASK].sum())
-        targets = np.array([target for _, target in chunk])
-        if self._labelling.feature == features.LABEL_IDS:
-            targets = targets.astype(np.int64)
+        kind = np.int64 if self._labelling.feature == features.LABEL_IDS else np.float32
+        targets = np.array([target for _, target in chunk], kind)
         return encoding.serialize(arrays | {self._labelling.feature: targets})

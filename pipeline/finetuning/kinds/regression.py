@@ -25,7 +25,7 @@ class Regression:
             "spearman": "Spearman's correlation",
             "pearson": "Pearson's correlation",
             "rmse": "Root of the mean squared error",
-            "spread": "The same of always saying the mean",
+            "deviation": "The same of always saying the mean",
         }
     )
     watched = ("pearson", "rmse")
@@ -104,7 +104,7 @@ class Judge:
             "spearman": float(scipy.stats.spearmanr(gold, said).statistic) if vary else 0.0,
             "pearson": float(np.corrcoef(gold, said)[0, 1]) if vary else 0.0,
             "rmse": float(np.sqrt(np.square(gold - said).mean())),
-            "spread": float(gold.std()),
+            "deviation": float(gold.std()),
         }
 
     def details(self) -> dict[str, Any]:
