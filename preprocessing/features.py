@@ -51,8 +51,8 @@ ALL_FEATURES = (*SEQUENCE_FEATURES, *PREDICTION_FEATURES, NEXT_SENTENCE_LABELS)
 # TF Model Garden's v2 names for the same features.
 MODEL_GARDEN_NAMES = {INPUT_IDS: "input_word_ids", SEGMENT_IDS: "input_type_ids"}
 
-# What stays of a text that is too long: its beginning, or also its end.
-Long = Literal["cut", "head-tail"]
+# What is seen of a text that is too long: its beginning; that and its end; or all of it, a window after the other.
+Long = Literal["cut", "head-tail", "windows"]
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.encoder.heads import CLASSIFIER
+from model.settings import Pooling
 from model.tasks.classification import pooled_logits
 from model.tasks.pretraining import real_examples
 from model.tasks.task import Curve
@@ -31,10 +32,12 @@ class MultiLabel:
     Attributes:
         labels: how many there are.
         watched: the figure by which the best model is chosen.
+        pooling: what the head stands on.
     """
 
     labels: int
     watched: str = "macro_f1"
+    pooling: Pooling = "cls"
 
     sum_names = ("nll", "hits", "said", "there", "rows")
     curves = (Curve("Cross entropy (nats)", "cross_entropy"), Curve("Micro F1", "micro_f1", shown="micro F1"))
@@ -57,7 +60,7 @@ class MultiLabel:
 
     @property
     def description(self):
-        return {"kind": "multi-label", "labels": self.labels, "watched": self.watched}
+        return {"kind": "multi-label", "labels": self.labels, "watched": self.watched, "pooling": self.pooling}
 
     def check(self, settings, examples, transform):
         if transform is not None:
@@ -67,14 +70,14 @@ class MultiLabel:
         return {"rows": tf.reduce_sum(real_examples(batch))}
 
     def sums(self, encoder, batch, **options):
-        sums = self._sums(pooled_logits(encoder, batch, **options), batch)
+        sums = self._sums(pooled_logits(encoder, batch, self.pooling, **options), batch)
         return {name: tf.reduce_sum(sums[name]) for name in self.sum_names}
 
     def loss(self, sums, totals):
         return sums["nll"] / tf.maximum(totals["rows"], 1e-5)
 
     def held_out(self, encoder, batch):
-        return self._sums(pooled_logits(encoder, batch), batch)
+        return self._sums(pooled_logits(encoder, batch, self.pooling), batch)
 
     def _sums(self, logits_BC, batch):
         """`()`, and [C] of each label: `hits`, said rightly; `said`; `there`."""
@@ -102,7 +105,7 @@ class MultiLabel:
         return {name: figures[name] for name in ("cross_entropy", "micro_f1")}
 
     def samples(self, encoder, batch, tokens):
-        probabilities = tf.sigmoid(pooled_logits(encoder, batch)).numpy()
+        probabilities = tf.sigmoid(pooled_logits(encoder, batch, self.pooling)).numpy()
         rows = zip(batch[features.INPUT_IDS].numpy(), batch[features.INPUT_MASK].numpy(),
                    batch[features.LABEL_IDS].numpy(), probabilities, strict=True)  # fmt: skip
         lines = ["| labels | answer | text |", "|---|---|---|"]

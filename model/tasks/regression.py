@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.encoder.heads import CLASSIFIER
+from model.settings import Pooling
 from model.tasks.classification import pooled_logits
 from model.tasks.pretraining import real_examples
 from model.tasks.task import Curve
@@ -26,16 +27,19 @@ class Regression:
     logit`, so that the head has little way to go whatever the scores are.
 
     Figures: `rmse`, the root of the mean squared error, as the scores are; of held-out examples also `pearson`, their
-    correlation with the answers, and `deviation`, the scores' standard deviation, the error of always saying their mean.
+    correlation with the answers, and `deviation`, the scores' standard deviation, which is the error of always saying
+    their mean.
 
     Attributes:
         mean, scale: of the scores of train.
         watched: the figure by which the best model is chosen.
+        pooling: what the head stands on.
     """
 
     mean: float = 0.0
     scale: float = 1.0
     watched: str = "pearson"
+    pooling: Pooling = "cls"
 
     sum_names = ("squares", "rows")
     curves = (Curve("Error", "rmse", "deviation", "always the mean", shown="error"),)
@@ -59,7 +63,13 @@ class Regression:
 
     @property
     def description(self):
-        return {"kind": "regression", "mean": self.mean, "scale": self.scale, "watched": self.watched}
+        return {
+            "kind": "regression",
+            "mean": self.mean,
+            "scale": self.scale,
+            "watched": self.watched,
+            "pooling": self.pooling,
+        }
 
     def check(self, settings, examples, transform):
         if transform is not None:
@@ -69,7 +79,7 @@ class Regression:
         return {"rows": tf.reduce_sum(real_examples(batch))}
 
     def sums(self, encoder, batch, **options):
-        said_B, score_B = self._pairs(pooled_logits(encoder, batch, **options), batch)
+        said_B, score_B = self._pairs(pooled_logits(encoder, batch, self.pooling, **options), batch)
         squares_B = tf.math.squared_difference(said_B, score_B) * real_examples(batch)
         return {"squares": tf.reduce_sum(squares_B)} | self.totals(batch)
 
@@ -77,7 +87,7 @@ class Regression:
         return sums["squares"] / tf.maximum(totals["rows"], 1e-5)
 
     def held_out(self, encoder, batch):
-        said_B, score_B = self._pairs(pooled_logits(encoder, batch), batch)
+        said_B, score_B = self._pairs(pooled_logits(encoder, batch, self.pooling), batch)
         real_B = real_examples(batch)
         moments = {"said": said_B, "score": score_B, "said_said": said_B**2, "score_score": score_B**2,
                    "said_score": said_B * score_B}  # fmt: skip
@@ -106,7 +116,7 @@ class Regression:
         }
 
     def samples(self, encoder, batch, tokens):
-        pairs = self._pairs(pooled_logits(encoder, batch), batch)
+        pairs = self._pairs(pooled_logits(encoder, batch, self.pooling), batch)
         said_B, score_B = (self.mean + self.scale * values.numpy() for values in pairs)
         rows = zip(batch[features.INPUT_IDS].numpy(), batch[features.INPUT_MASK].numpy(), score_B, said_B, strict=True)
         lines = ["| score | answer | text |", "|---|---|---|"]

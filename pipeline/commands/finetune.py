@@ -6,7 +6,7 @@ from typing import get_args
 
 import click
 
-from model.settings import Precision
+from model.settings import Pooling, Precision, Tune
 from pipeline import terminal
 from pipeline.finetuning import kinds
 from preprocessing.features import Long
@@ -64,8 +64,13 @@ def _default(name: str) -> str:
 @click.option(
     "--long",
     type=click.Choice(get_args(Long)),
-    help="What stays of a longer text: its beginning, or a quarter of that and the rest from its end."
-    + _default("long"),
+    help="What is seen of a longer text: its beginning; a quarter of that and the rest from its end; or all of it, as "
+    f"windows whose answers are averaged.{_default('long')}",
+)
+@click.option(
+    "--pooling",
+    type=click.Choice(get_args(Pooling)),
+    help="What the head stands on: [CLS], by the pooler, or the mean of the tokens.  [default: as the checkpoint says]",
 )
 @click.option(
     "--class-weights", metavar="balanced|FILE", help="Weights of the labels; FILE has lines LABEL TAB WEIGHT."
@@ -78,6 +83,36 @@ def _default(name: str) -> str:
 )
 @click.option("--seeds", type=int, default=1, show_default=True, help="Runs; metrics.json has every one's figures.")
 @click.option("--seed", type=int, default=12345, show_default=True, help="Of the first run; the others follow.")
+@click.option("--search", is_flag=True, help="Try four learning rates on dev first, half to four times the default.")
+@click.option(
+    "--tune",
+    type=click.Choice(get_args(Tune)),
+    default="all",
+    show_default=True,
+    help="Weights that are trained: all; pooler and head; or those and all biases.",
+)
+@click.option(
+    "--freeze",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Layers from below that are not trained, with the embeddings.",
+)
+@click.option("--reinit", type=int, default=0, show_default=True, help="Layers from the top that begin anew.")
+@click.option(
+    "--layer-decay",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Learning rate of a layer as a share of that of the one above.",
+)
+@click.option(
+    "--head-rate",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Learning rate of pooler and head as a multiple of the layers'.",
+)
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--vocab", metavar="FILE", help="The vocabulary, where the checkpoint has none.")
 @click.option("--lower-case/--cased", default=None, help="Kind of vocabulary, where the checkpoint does not say.")
@@ -108,11 +143,10 @@ def command(task, train, dev, model, output, columns, vocab, lower_case, **optio
             plan = run.plan(kind, *sources, start, output, chosen, progress.update)
         for line in plan.told():
             click.echo(line)
-        with terminal.Progress("Training", total=plan.training.steps * chosen.seeds, unit="updates") as progress:
+        with terminal.Progress("Training", total=plan.training.steps * plan.runs, unit="updates") as progress:
 
-            def report(seed, step, steps, figures):
-                done = (seed - chosen.seed) * steps + step
-                progress.update(done, **terminal.training_figures(figures, plan.task.curves))
+            def report(done, step, steps, figures):
+                progress.update(done * steps + step, **terminal.training_figures(figures, plan.task.curves))
 
             metrics = run.run(plan, sources[1], output, report, click.echo)
     steps = plan.training.steps

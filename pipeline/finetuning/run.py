@@ -5,7 +5,7 @@ DIR/last/              the model after the last update of the same seed, with wh
 DIR/metrics.json       figures on dev of every seed, their mean and spread
 DIR/predictions.jsonl  an answer for each row of dev; errors.tsv: the wrong ones, the costliest first
 DIR/report.md, curves.png and the kind's plots
-DIR/examples/, DIR/runs/SEED/    what a run that was killed goes on with
+DIR/examples/, DIR/runs/SEED/ (or RATE/SEED/)    what a run that was killed goes on with
 """
 
 import dataclasses
@@ -22,12 +22,14 @@ from model import checkpoints, training
 from model.settings import TaskSettings
 from pipeline.finetuning import asking, judging, report
 from pipeline.finetuning.kinds.kind import Calibration, Judge, Kind, Source
-from pipeline.finetuning.planning import Options, Plan, Start
+from pipeline.finetuning.planning import SEARCHED, Options, Plan, Start
 from pipeline.finetuning.slices import Found, Slices
 from preprocessing import storage, vocab_file
 from preprocessing.errors import require
 from serving.settings import ExportSettings
 from serving.signatures.base import TextEncoder
+
+ReportStep = Callable[[int, int, int, dict[str, float]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +61,48 @@ def run(
     plan: Plan,
     dev: Source,
     output: str,
-    report_step: Callable[[int, int, int, dict[str, float]], None],
+    report_step: ReportStep,
     told: Callable[[str], None],
 ) -> dict:
-    """Trains, or goes on, and writes what stands at the top of this file. `report_step` is called with (seed, step,
-    steps, figures), `told` with lines for people. Returns what metrics.json holds."""
+    """Trains, or goes on, and writes what stands at the top of this file. `report_step` is called with (runs done,
+    step, steps, figures), `told` with lines for people. Returns what metrics.json holds."""
     folder = pathlib.Path(output)
-    vocab = _written_vocabulary(plan, folder)
-    judged = []
-    for seed in range(plan.options.seed, plan.options.seed + plan.options.seeds):
-        place = folder / "runs" / str(seed)
+    runs = _Runs(dev, folder, _written_vocabulary(plan, folder), report_step)
+    first = plan.options.seed
+    judged: list[Judged] = []
+    tried: dict[str, dict] = {}
+    if plan.options.search:
+        plan, best, tried = _searched(plan, runs, told)
+        judged.append(best)
+    for seed in range(first + len(judged), first + plan.options.seeds):
+        judged.append(runs.judged(plan, seed))
+        if plan.options.seeds > 1:
+            told(f"seed {seed}: {_told(judged[-1])}")
+    best = _best(plan, judged)
+    for name, found in (("model", best.model), ("last", best.model.parent / "model")):
+        _keep(plan, found, best.calibration.settings, folder / name)
+    metrics = _metrics(plan, judged, best)
+    metrics["search"] = tried
+    for path in best.folder.iterdir():
+        shutil.copy(path, folder)
+    shutil.copy(best.model.parent / "curves.png", folder)
+    storage.write_whole(report.report(plan, metrics), folder / "report.md")
+    storage.write_whole(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", folder / "metrics.json")
+    for note in best.judge.notes():
+        told(note)
+    return metrics
+
+
+class _Runs:
+    """Trains and judges, each rate and seed in a folder of its own."""
+
+    def __init__(self, dev: Source, folder: pathlib.Path, vocab: str | None, report_step: ReportStep):
+        self._dev, self._folder, self._vocab, self._report = dev, folder, vocab, report_step
+        self._done = 0
+
+    def judged(self, plan: Plan, seed: int) -> Judged:
+        rate = f"{plan.training.learning_rate:g}" if plan.options.search else ""
+        place = self._folder / "runs" / rate / str(seed)
         training.train(
             plan.start.encoder,
             dataclasses.replace(plan.training, seed=seed),
@@ -76,27 +110,31 @@ def run(
             train_files=[plan.prepared.train.file],
             eval_files=[plan.prepared.dev.file],
             output=str(place),
-            vocab_path=vocab,
+            vocab_path=self._vocab,
             lower_case=plan.start.tokenizer.lower_case,
             init=plan.start.path,
             fresh=plan.fresh,
-            report=functools.partial(report_step, seed),
+            report=functools.partial(self._report, self._done),
         )
-        judged.append(_judged(plan, dev, seed, place))
-        if plan.options.seeds > 1:
-            told(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in judged[-1].figures.items()))
-    best = _best(plan, judged)
-    for name, found in (("model", best.model), ("last", best.model.parent / "model")):
-        _keep(plan, found, best.calibration.settings, folder / name)
-    metrics = _metrics(plan, judged, best)
-    for path in best.folder.iterdir():
-        shutil.copy(path, folder)
-    shutil.copy(folder / "runs" / str(best.seed) / "curves.png", folder)
-    storage.write_whole(report.report(plan, metrics), folder / "report.md")
-    storage.write_whole(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", folder / "metrics.json")
-    for note in best.judge.notes():
-        told(note)
-    return metrics
+        self._done += 1
+        return _judged(plan, self._dev, seed, place)
+
+
+def _searched(plan: Plan, runs: _Runs, told: Callable[[str], None]) -> tuple[Plan, Judged, dict[str, dict]]:
+    """(the plan with the learning rate that is best with the first seed, that run, the figures of each rate)"""
+    found = []
+    for factor in SEARCHED:
+        rate = factor * plan.training.learning_rate
+        tried = dataclasses.replace(plan, training=dataclasses.replace(plan.training, learning_rate=rate))
+        found.append((tried, runs.judged(tried, plan.options.seed)))
+        told(f"learning rate {rate:g}: {_told(found[-1][1])}")
+    best = _best(plan, [one for _, one in found])
+    (chosen,) = (tried for tried, one in found if one is best)
+    return chosen, best, {f"{tried.training.learning_rate:g}": one.figures for tried, one in found}
+
+
+def _told(judged: Judged) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in judged.figures.items())
 
 
 def _judged(plan: Plan, dev: Source, seed: int, place: pathlib.Path) -> Judged:

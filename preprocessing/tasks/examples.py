@@ -20,13 +20,13 @@ from preprocessing.examples import encoding
 from preprocessing.features import Long
 from preprocessing.storage import write_whole
 from preprocessing.tasks.labelling import Labelling, Score
-from preprocessing.tasks.packing import pack
+from preprocessing.tasks.packing import pack, pack_windows
 from preprocessing.tasks.tables import Row, Table
 from preprocessing.tokenizer import BertTokenizer
 
 MOST_ROWS = 1024  # encoded at once
 SHOWN = 3  # places that are told of each kind of fault
-VERSION = 1  # of what is written of the same tables
+VERSION = 2  # of what is written of the same tables
 
 
 @dataclasses.dataclass
@@ -36,7 +36,9 @@ class Split:
     Attributes:
         file: of tf.Examples, in the table's order.
         told: how the table was read.
-        counts: rows by label.
+        rows: how many examples.
+        texts: how many rows of the table they are of; fewer, where a text has several windows.
+        counts: texts by label.
         unlabelled, unknown: rows of dev without a label, and with one that train does not have.
         cut: rows with more tokens than the model is given.
         tokens: that it is given.
@@ -47,6 +49,7 @@ class Split:
     file: str
     told: str
     rows: int = 0
+    texts: int = 0
     counts: list[int] = dataclasses.field(default_factory=list)
     unlabelled: int = 0
     unknown: int = 0
@@ -145,7 +148,7 @@ def prepare(
     if prepared.leaked:
         leaked = (row.place for row in dev.rows(_ignored) if _key(row) in shared)
         prepared.leaked_places = list(itertools.islice(leaked, SHOWN))
-    encode = _Encoder(tokenizer, labelling, max_seq_length, long == "head-tail")
+    encode = _Encoder(tokenizer, labelling, max_seq_length, long)
     scratch = folder / f"{name}-set_aside.tsv"
     with scratch.open("w") as aside:
         for split, table in ((train_split, train), (dev_split, dev)):
@@ -194,9 +197,8 @@ def fingerprint(train, dev, tokenizer: BertTokenizer, *settings) -> str:
 class _Encoder:
     """Writes the rows of tables as examples."""
 
-    def __init__(self, tokenizer: BertTokenizer, labelling: Labelling, length: int, head_tail: bool):
-        self._labelling = labelling
-        self._pack = lambda first, second: pack(tokenizer, first, second, length, head_tail)
+    def __init__(self, tokenizer: BertTokenizer, labelling: Labelling, length: int, long: Long):
+        self._tokenizer, self._labelling, self._length, self._long = tokenizer, labelling, length, long
 
     def write(self, split: Split, table: Table, training: bool, aside, progress) -> None:
         """Writes the split's file and fills in what is in it."""
@@ -212,8 +214,8 @@ class _Encoder:
         with open(scratch, "wb") as file:
             while chunk := list(itertools.islice(rows, MOST_ROWS)):
                 file.write(tfrecord.frame(self._encoded(split, chunk)))
-                split.rows += len(chunk)
-                progress(split.rows)
+                split.texts += len(chunk)
+                progress(split.texts)
         os.replace(scratch, split.file)
 
     def _targets(self, split, table, training, set_aside) -> Iterator[tuple[Row, Sequence[float]]]:
@@ -237,9 +239,15 @@ class _Encoder:
     def _encoded(self, split: Split, chunk: list[tuple[Row, Sequence[float]]]) -> list[bytes]:
         rows = [row for row, _ in chunk]
         pairs = rows[0].second is not None
-        arrays, cut = self._pack([row.text for row in rows], [row.second or "" for row in rows] if pairs else None)
+        texts, row = [row.text for row in rows], np.arange(len(rows))
+        if self._long == "windows" and not pairs:
+            arrays, row, cut = pack_windows(self._tokenizer, texts, self._length)
+        else:
+            second = [row.second or "" for row in rows] if pairs else None
+            arrays, cut = pack(self._tokenizer, texts, second, self._length, self._long == "head-tail")
+        split.rows += len(row)
         split.cut += int(cut.sum())
         split.tokens += int(arrays[features.INPUT_MASK].sum())
         kind = np.int64 if self._labelling.feature == features.LABEL_IDS else np.float32
         targets = np.array([target for _, target in chunk], kind)
-        return encoding.serialize(arrays | {self._labelling.feature: targets})
+        return encoding.serialize(arrays | {self._labelling.feature: targets[row]})

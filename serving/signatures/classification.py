@@ -28,6 +28,7 @@ from serving.signatures.base import (
 )
 
 _NONE = "the checkpoint has no classifier"
+AT_ONCE = 64  # windows
 
 
 def _one_label(task: ClassificationSettings, logits) -> Outputs:
@@ -65,7 +66,34 @@ def _for_each(labels, logits):
 
 def _of_text(outputs: Callable[[ClassificationSettings, tf.Tensor], Outputs], encoder: TextEncoder, text) -> Outputs:
     """What `outputs` says, and `truncated` bool [B]."""
+    if _task(encoder).long == "windows":
+        return _of_windows(outputs, encoder, text)
     return _answers(outputs, encoder, encoder.pack(text, **_how(encoder)))
+
+
+def _of_windows(outputs, encoder: TextEncoder, text) -> Outputs:
+    """Of a text that is too long each window is judged, and their logits' mean counts."""
+    how = _how(encoder)
+    whole = packing.rows(encoder.tokenizer.tokenize(text))
+    capacity = how["lengths"][-1] - 2
+    parts, row = packing.windows(whole, capacity)
+    count = tf.size(row)
+
+    def add(first, logits):
+        some = packing.Rows(parts.values, *(x[first : first + AT_ONCE] for x in (parts.starts, parts.lengths)))
+        return first + AT_ONCE, tf.concat([logits, _logits(encoder, encoder.pack_rows(some, **how))], 0)
+
+    labels = len(_task(encoder).labels)
+    # Memory is that of so many windows, however long the texts are.
+    _, logits = tf.while_loop(
+        lambda first, logits: first < count,
+        add,
+        (tf.constant(0), tf.zeros([0, labels])),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, labels])),
+        parallel_iterations=1,
+    )
+    logits = tf.math.segment_mean(logits, row)
+    return outputs(_task(encoder), logits) | {"truncated": whole.lengths > capacity * packing.MOST_WINDOWS}
 
 
 def _of_pair(outputs, encoder: TextEncoder, first, second) -> Outputs:
@@ -74,8 +102,12 @@ def _of_pair(outputs, encoder: TextEncoder, first, second) -> Outputs:
 
 
 def _answers(outputs, encoder: TextEncoder, packed: packing.Packed) -> Outputs:
-    logits = encoder.model.classifier(encoder.pooled(packed))
-    return outputs(_task(encoder), logits) | {"truncated": packed.truncated}
+    return outputs(_task(encoder), _logits(encoder, packed)) | {"truncated": packed.truncated}
+
+
+def _logits(encoder: TextEncoder, packed: packing.Packed):
+    mean = _task(encoder).pooling == "mean"
+    return encoder.model.classifier(encoder.mean(packed) if mean else encoder.pooled(packed))
 
 
 def _task(encoder: TextEncoder) -> ClassificationSettings:

@@ -13,13 +13,11 @@ def _embedding(encoder: TextEncoder, text) -> Outputs:
         embedding = encoder.pooled(packed)
     elif pooling == "cls":
         embedding = encoder.first(packed)
+    elif pooling == "mean":
+        embedding = encoder.mean(packed)
     else:
         tokens = tf.cast(encoder.encode(packed)["sequence_output"], tf.float32)
-        mask = tf.cast(packed.input_mask, tf.float32)
-        if pooling == "max":
-            embedding = tf.reduce_max(tf.where(mask[:, :, None] > 0, tokens, tokens.dtype.min), 1)
-        else:
-            embedding = tf.einsum("bl,blh->bh", mask, tokens) / tf.reduce_sum(mask, 1, keepdims=True)
+        embedding = tf.reduce_max(tf.where(packed.input_mask[:, :, None] > 0, tokens, tokens.dtype.min), 1)
     embedding = tf.cast(embedding, tf.float32)
     if encoder.settings.unit_length:
         embedding = tf.math.l2_normalize(embedding, -1)

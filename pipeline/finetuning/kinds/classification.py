@@ -34,7 +34,9 @@ class Classification:
         }
     )
     watched = ("accuracy", "macro_f1", "matthews", "cross_entropy")
-    defaults = types.MappingProxyType({"max_seq_length": 128, "long": "cut", "labels": None, "class_weights": None})
+    defaults = types.MappingProxyType(
+        {"max_seq_length": 128, "long": "cut", "pooling": None, "labels": None, "class_weights": None}
+    )
     chosen = "The temperature"
     signatures = ("classify", "classify_pair")
 
@@ -59,7 +61,7 @@ class Classification:
             weights = classification.balanced(prepared.train.counts)
         elif options.class_weights is not None:
             weights = label_files.weights(options.class_weights, prepared.labels)
-        return classification.Classification(len(prepared.labels), weights, options.watch)
+        return classification.Classification(len(prepared.labels), weights, options.watch, options.pooling)
 
     def settings(self, prepared, train, options):
         return ClassificationSettings(tuple(prepared.labels), **texts.settings(train, options))
@@ -69,7 +71,7 @@ class Classification:
         dev, labels = prepared.dev, prepared.labels
         yield f"{len(labels)} classes: {texts.classes(prepared)}"
         most = max(range(len(labels)), key=dev.counts.__getitem__)
-        yield f"always saying {labels[most]!r} is right in {dev.counts[most] / dev.rows:.4f} of dev"
+        yield f"always saying {labels[most]!r} is right in {dev.counts[most] / dev.texts:.4f} of dev"
 
     def signature(self, source):
         return "classify_pair" if source.pair else "classify"

@@ -32,7 +32,7 @@ class MultiLabel:
         }
     )
     watched = ("macro_f1", "micro_f1", "exact", "cross_entropy")
-    defaults = types.MappingProxyType({"max_seq_length": 128, "long": "cut", "labels": None})
+    defaults = types.MappingProxyType({"max_seq_length": 128, "long": "cut", "pooling": None, "labels": None})
     chosen = "The temperature and the labels' thresholds"
     signatures = ("classify_labels", "classify_labels_pair")
     inputs = staticmethod(texts.inputs)
@@ -55,14 +55,14 @@ class MultiLabel:
     def task(self, prepared, options):
         from model.tasks import multi_label
 
-        return multi_label.MultiLabel(len(prepared.labels), options.watch)
+        return multi_label.MultiLabel(len(prepared.labels), options.watch, options.pooling)
 
     def settings(self, prepared, train, options):
         return ClassificationSettings(tuple(prepared.labels), self.name, **texts.settings(train, options))
 
     def told(self, prepared, options):
         yield from texts.told(prepared, options)
-        several = sum(prepared.train.counts) / prepared.train.rows
+        several = sum(prepared.train.counts) / prepared.train.texts
         yield f"{len(prepared.labels)} labels, {several:.2f} a row of train: {texts.classes(prepared)}"
 
     def signature(self, source):

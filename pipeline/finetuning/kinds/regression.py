@@ -29,7 +29,7 @@ class Regression:
         }
     )
     watched = ("pearson", "rmse")
-    defaults = types.MappingProxyType({"max_seq_length": 128, "long": "cut"})
+    defaults = types.MappingProxyType({"max_seq_length": 128, "long": "cut", "pooling": None})
     chosen = "Nothing"
     signatures = ("score", "score_pair")
     source = staticmethod(texts.source)
@@ -44,7 +44,7 @@ class Regression:
     def task(self, prepared, options):
         from model.tasks import regression
 
-        return regression.Regression(prepared.mean, prepared.scale, options.watch)
+        return regression.Regression(prepared.mean, prepared.scale, options.watch, options.pooling)
 
     def settings(self, prepared, train, options):
         of_scores = {"mean": prepared.mean, "scale": prepared.scale}

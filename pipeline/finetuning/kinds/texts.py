@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from preprocessing.errors import require
+from preprocessing.errors import InputError, require
 
 
 def source(path, columns):
@@ -16,6 +16,8 @@ def source(path, columns):
 def prepare(train, dev, tokenizer, folder, options, progress, labelling):
     from preprocessing.tasks import examples
 
+    if train.pair and options.long == "windows":
+        raise InputError("--long windows is for single texts, not for pairs: choose cut or head-tail")
     return examples.prepare(
         train,
         dev,
@@ -30,12 +32,17 @@ def prepare(train, dev, tokenizer, folder, options, progress, labelling):
 
 def settings(train, options) -> dict:
     """How its texts are made, as ClassificationSettings has it."""
-    return {"pair": train.pair, "max_seq_length": options.max_seq_length, "long": options.long}
+    how = {"max_seq_length": options.max_seq_length, "long": options.long, "pooling": options.pooling}
+    return {"pair": train.pair, **how}
 
 
 def told(prepared, options) -> Iterator[str]:
     for split, name in ((prepared.train, "train"), (prepared.dev, "dev")):
-        yield f"{name}: {split.rows:,} rows, {split.cut / split.rows:.1%} cut at {options.max_seq_length} tokens"
+        share, windows = split.cut / split.texts, options.long == "windows"
+        seen = f"longer than {options.max_seq_length} tokens: {split.rows:,} windows" if windows else (
+            f"cut at {options.max_seq_length} tokens"
+        )  # fmt: skip
+        yield f"{name}: {split.texts:,} rows, {share:.1%} {seen}"
 
 
 def classes(prepared) -> str:

@@ -75,7 +75,8 @@ CLASSIFICATION = Case("classification", Classification(3, (1.0, 2.0, 0.5)), clas
 MULTI_LABEL = Case("multi-label", MultiLabel(3), several)
 REGRESSION = Case("regression", Regression(20.0, 8.0), scored)
 MASKED = Case("masked tokens alone", Pretraining(next_sentence=False), small_examples.examples)
-CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION, MULTI_LABEL, REGRESSION)
+MEAN = Case("classification by the mean", Classification(3, pooling="mean"), classified)
+CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION, MEAN, MULTI_LABEL, REGRESSION)
 # For those of which a run takes seconds; a task of the same head would only be trained once more.
 TRAINED = (PRETRAINING, UPPER, CLASSIFICATION)
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

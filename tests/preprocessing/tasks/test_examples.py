@@ -1,3 +1,4 @@
+import itertools
 import json
 import pathlib
 
@@ -9,7 +10,7 @@ from preprocessing import batches, features
 from preprocessing.errors import InputError
 from preprocessing.tasks import examples, labelling
 from preprocessing.tasks.labelling import OneLabel, Score, SeveralLabels
-from preprocessing.tasks.packing import pack
+from preprocessing.tasks.packing import MOST_WINDOWS, pack, pack_windows, windows
 from preprocessing.tasks.tables import Columns, Table
 from preprocessing.tokenizer import BertTokenizer
 
@@ -96,6 +97,41 @@ def test_the_same_ids_as_a_served_model_has(head_tail, pair):
     for name, value in expected.features.items():
         np.testing.assert_array_equal(found[name], value)
     np.testing.assert_array_equal(cut, expected.truncated)
+
+
+def test_windows_are_those_of_a_served_model():
+    from serving.signatures import packing
+
+    texts = [" ".join(["a", "b", "c"] * 200)[: 2 * length] for length in (*range(40), 100, 599)]
+    found, row, cut = pack_windows(TOKENIZER, texts, 8)
+    whole = packing.rows(TOKENIZER.tokenize(texts))
+    parts, of = packing.windows(whole, 6)
+    np.testing.assert_array_equal(row, of)
+    expected = packing.pack_single(parts, lengths=(8,), cls_id=2, sep_id=3, pad_id=0)
+    for name, value in expected.features.items():
+        np.testing.assert_array_equal(found[name], value)
+    np.testing.assert_array_equal(cut, whole.lengths > 6)
+
+
+@pytest.mark.parametrize("capacity", [1, 5, 6])
+def test_every_token_is_in_a_window(capacity):
+    lengths = np.arange(capacity * MOST_WINDOWS + 1)
+    row, start, kept = windows(lengths, capacity)
+    for length in lengths:
+        spans = [(a, a + b) for a, b in zip(start[row == length], kept[row == length], strict=True)]
+        assert len(spans) == max(1, -(-length // capacity))
+        assert (spans[0][0], spans[-1][1]) == (0, length)
+        assert all(after[0] <= before[1] for before, after in itertools.pairwise(spans))
+    assert len(windows(np.array([10**6]), capacity)[0]) == MOST_WINDOWS
+
+
+def test_a_long_text_is_several_examples(tmp_path):
+    train = table(tmp_path, "train", ("a b c d e f good bad", "x"), ("b", "y"))
+    prepared = prepare(tmp_path, train, train, long="windows")
+    assert (prepared.train.rows, prepared.train.texts, prepared.train.cut, prepared.train.counts) == (3, 2, 1, [1, 1])
+    found = arrays(prepared.train, 2)
+    assert found[features.LABEL_IDS].tolist() == [[0], [0], [1]]
+    assert [VOCAB[i] for i in found[features.INPUT_IDS][1]] == ["[CLS]", *"cdef", "good", "bad", "[SEP]"]
 
 
 def test_what_the_same_tables_gave_is_used_again(tmp_path):
