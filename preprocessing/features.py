@@ -42,6 +42,7 @@ MASKED_LM_WEIGHTS = "masked_lm_weights"
 NEXT_SENTENCE_LABELS = "next_sentence_labels"
 LABEL_IDS = "label_ids"  # of a text or pair; google-research/bert's name in `run_classifier.py`
 SCORES = "scores"  # of a text or pair
+TAG_IDS = "tag_ids"  # of the words, each at its first piece
 
 # In the order in which they are written.
 SEQUENCE_FEATURES = (INPUT_IDS, INPUT_MASK, SEGMENT_IDS)
@@ -152,6 +153,13 @@ def several_labels(labels: int) -> Spec:
 # Texts or pairs with a number.
 _score = Feature(1, "a score must be a finite number", least=None, stored="float32")
 SCORED = Spec(SEQUENCE | {SCORES: _score}, "`bert finetune`")
+
+
+def tagged(tags: int) -> Spec:
+    """Windows of words of so many tags: at the first piece of each word that the window answers its tag's number, from
+    1, or the number after the last for a tag that is none of them; 0 at all other tokens."""
+    tag = Feature(LENGTH, "a tag must be the number of one, from 1, or 0 where there is none", below=tags + 2)
+    return Spec(SEQUENCE | {TAG_IDS: tag}, "`bert finetune`")
 
 
 def lengths(max_seq_length: int, max_predictions: int) -> dict[str, int]:

@@ -9,7 +9,8 @@ from typing import Any
 from model.checkpoints.configs import read_json, write_json
 from model.checkpoints.huggingface import CONFIG
 from model.checkpoints.ours import FORMAT
-from model.settings import TASK_SETTINGS, ClassificationSettings, TaskSettings
+from model.encoder.heads import TAGGER
+from model.settings import TASK_SETTINGS, ClassificationSettings, TaggingSettings, TaskSettings
 from preprocessing.errors import InputError
 
 TASK = "task.json"
@@ -42,8 +43,11 @@ def read_task(path: str | os.PathLike) -> TaskSettings | None:
     said = config.get("problem_type") or PROBLEMS["classification"]
     kind = next((kind for kind, problem in PROBLEMS.items() if problem == said), said)
     kind = "regression" if kind == "classification" and len(names) == 1 else kind
+    labels = tuple(names[str(number)] for number in range(len(names)))
     try:
-        return ClassificationSettings(tuple(names[str(number)] for number in range(len(names))), kind)
+        if TAGGER.architecture in (config.get("architectures") or ()):
+            return TaggingSettings(labels)
+        return ClassificationSettings(labels, kind)
     except InputError as error:
         raise InputError(f"{folder / CONFIG}: id2label: {error}") from error
 

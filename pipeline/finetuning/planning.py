@@ -11,7 +11,15 @@ import tensorflow as tf
 from model import checkpoints
 from model.checkpoints.names import ENCODER, POOLER, part_of
 from model.encoder.heads import chosen
-from model.settings import EncoderSettings, Pooling, Precision, TaskSettings, TrainingSettings, Tune
+from model.settings import (
+    ClassificationSettings,
+    EncoderSettings,
+    Pooling,
+    Precision,
+    TaskSettings,
+    TrainingSettings,
+    Tune,
+)
 from model.tasks.task import Task
 from pipeline.finetuning.kinds.kind import Kind, Prepared, Source
 from preprocessing.batches.stream import MEMORY_LIMIT
@@ -94,9 +102,9 @@ class Start:
         known = checkpoints.read_task(path)
         parts = list(dict.fromkeys(part for name in found.arrays if (part := part_of(name)) != ENCODER))
         sentences = checkpoints.sentences(path)
-        mean = known.pooling == "mean" if known else sentences is not None and sentences.pooling == "mean"
+        said = known.pooling if isinstance(known, ClassificationSettings) else sentences and sentences.pooling
         tokenizer = text_rules.tokenizer_of(path, vocab, lower_case, report)
-        return cls(path, found.settings, parts, known, tokenizer, "mean" if mean else "cls")
+        return cls(path, found.settings, parts, known, tokenizer, "mean" if said == "mean" else "cls")
 
     @property
     def said_tokenizer(self) -> checkpoints.CheckpointTokenizer:

@@ -150,7 +150,7 @@ def _judged(plan: Plan, dev: Source, seed: int, place: pathlib.Path) -> Judged:
     judge, rows = judging.judged(kind, answered(calibration.settings), folder, parts)
     calibration.draw(folder)
     figures = {**judge.figures(), **calibration.figures}
-    ordered = {name: figures[name] for name in kind.figures}
+    ordered = {name: figures[name] for name in kind.figures if name in figures}
     return Judged(seed, place / "best", folder, calibration, judge, rows, ordered, parts.found())
 
 

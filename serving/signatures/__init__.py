@@ -9,5 +9,17 @@ from serving.signatures.fill_mask import FILL_MASK
 from serving.signatures.hidden_states import ATTENTION, FEATURES, TOKENIZE
 from serving.signatures.pretraining import EVALUATE, NEXT_SENTENCE
 from serving.signatures.sentences import EMBEDDING
+from serving.signatures.tagging import TAG, TAG_WORDS
 
-ALL = (EMBEDDING, FILL_MASK, NEXT_SENTENCE, *FEATURES, ATTENTION, TOKENIZE, EVALUATE, *CLASSIFIERS)
+ALL = (
+    EMBEDDING,
+    FILL_MASK,
+    NEXT_SENTENCE,
+    *FEATURES,
+    ATTENTION,
+    TOKENIZE,
+    EVALUATE,
+    *CLASSIFIERS,
+    TAG,
+    TAG_WORDS,
+)

@@ -18,6 +18,7 @@ from model.tasks.classification import Classification
 from model.tasks.multi_label import MultiLabel
 from model.tasks.pretraining import Pretraining
 from model.tasks.regression import Regression
+from model.tasks.tagging import Tagging
 from model.tasks.task import Task
 from model.training.evaluation import Evaluation
 from preprocessing import batches, features
@@ -67,6 +68,15 @@ def scored(count: int, seed: int) -> dict[str, np.ndarray]:
     return arrays | {features.SCORES: arrays[features.INPUT_IDS].max(axis=1, keepdims=True).astype(np.float32)}
 
 
+def tagged(count: int, seed: int) -> dict[str, np.ndarray]:
+    """By its token: every word is of an entity of its third of the vocabulary, which one in five begins."""
+    arrays = upper.examples(count, seed)
+    arrays = {name: arrays[name] for name in features.SEQUENCE_FEATURES}
+    token = arrays[features.INPUT_IDS]
+    tag = np.where(token < 18, 5, 1 + 2 * (token > 28) + (token % 5 > 0))
+    return arrays | {features.TAG_IDS: np.where(token > 4, tag, 0)}
+
+
 PRETRAINING, UPPER = (
     Case("pretraining", Pretraining(), small_examples.examples),
     Case("upper", upper.Upper(), upper.examples),
@@ -74,11 +84,12 @@ PRETRAINING, UPPER = (
 CLASSIFICATION = Case("classification", Classification(3, (1.0, 2.0, 0.5)), classified)
 MULTI_LABEL = Case("multi-label", MultiLabel(3), several)
 REGRESSION = Case("regression", Regression(20.0, 8.0), scored)
+TAGGING = Case("tagging", Tagging(("B-A", "I-A", "B-B", "I-B", "O"), "entity_f1"), tagged)
 MASKED = Case("masked tokens alone", Pretraining(next_sentence=False), small_examples.examples)
 MEAN = Case("classification by the mean", Classification(3, pooling="mean"), classified)
-CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION, MEAN, MULTI_LABEL, REGRESSION)
-# For those of which a run takes seconds; a task of the same head would only be trained once more.
-TRAINED = (PRETRAINING, UPPER, CLASSIFICATION)
+CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION, MEAN, MULTI_LABEL, REGRESSION, TAGGING)
+# For those of which a run takes seconds; a task of a head that another has would only be trained once more.
+TRAINED = (PRETRAINING, UPPER, CLASSIFICATION, TAGGING)
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 trained = pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
 ENCODER = small_examples.encoder_settings(num_layers=1)

@@ -296,7 +296,7 @@ class TestTFRecord:
 class TestGzip:
     DATA = "\n\n".join(TEXTS).encode()
 
-    @pytest.mark.parametrize("behind", [b"", b"\0", b"\0" * 700_000, gzip.compress(b"", 9)])
+    @pytest.mark.parametrize("behind", [b"", b"\0", b"\0" * 700_000, gzip.compress(b"", 9)], ids=range(4))
     def test_padding(self, tmp_path, behind):
         (tmp_path / "a.gz").write_bytes(gzip.compress(self.DATA) + behind)
         assert documents(tmp_path / "a.gz")[::3] == (TEXTS, [])

@@ -14,18 +14,20 @@ from preprocessing.features import MASK
 from preprocessing.tokenizer import BertTokenizer
 from serving.engine.loaded_model import WARMUP_REQUESTS, LoadedModel
 from serving.export import golden
-from serving.signatures import ALL
+from serving.signatures import ALL, TAG, TAG_WORDS
 from serving.signatures.base import TextEncoder
 from tests.serving import small_model
+
+TAGGING = (TAG, TAG_WORDS)  # of a model of their own
 
 
 @functools.cache
 def encoders():
-    """The small model, and what its classifier's numbers may mean beside."""
+    """The small models, and what the classifier's numbers may mean beside."""
     labels = ClassificationSettings(("a", "b", "c"), "multi-label", temperature=0.5, thresholds=(0.2, 0.5, 0.7))
     number = ClassificationSettings(("number",), "regression", mean=2.0, scale=0.5)
-    one = small_model.encoder((CLASSIFIER.with_labels(1),))
-    models = ((small_model.encoder(), None), (small_model.encoder(), labels), (one, number))
+    small, one = small_model.encoder(), small_model.encoder((CLASSIFIER.with_labels(1),))
+    models = ((small, None), (small, labels), (one, number), (small_model.tagger(), small_model.TAGGING))
     return [TextEncoder(of, BertTokenizer(small_model.VOCAB), small_model.EXPORT, task) for of, task in models]
 
 
@@ -37,14 +39,22 @@ CASES = [pytest.param(signature, id=signature.name) for signature in ALL]
 EXPORTED = [pytest.param(signature, id=signature.name) for signature in ALL if signature.name not in OF_OTHER_TASKS]
 
 
+opened = functools.cache(lambda folder: LoadedModel("bert", 1, folder))
+
+
 @pytest.fixture
 def texts(signature):
     return next(encoder for encoder in encoders() if not signature.missing(encoder))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def exported(signature, exported, exported_tagger):
+    return exported_tagger if signature in TAGGING else exported
+
+
+@pytest.fixture
 def model(exported):
-    return LoadedModel("bert", 1, exported[0])
+    return opened(exported[0])
 
 
 def columns(signature, encoder):
@@ -138,7 +148,7 @@ def test_answers_that_a_server_may_share_are_cut_back_to_what_they_were(signatur
 
 @pytest.mark.parametrize("signature", EXPORTED)
 def test_an_empty_batch_is_answered(signature, model):
-    outputs = served(model, signature, {spec.name: [] for spec in signature.inputs})
+    outputs = served(model, signature, {spec.name: np.zeros([0] * spec.shape.rank) for spec in signature.inputs})
     assert all(value.shape[0] == 0 for value in outputs.values())
 
 
@@ -198,8 +208,10 @@ def test_no_two_have_one_name():
     assert len(set(names)) == len(names)
 
 
-def test_which_signatures_share_batches(model):
-    """Those whose answer does not depend on how long their neighbours are."""
-    alone = {name for name, signature in model.signatures.items() if not signature.sharable}
-    assert alone == {name for name in model.signatures if name.startswith(("features", "attention", "tokenize"))}
-    assert alone == {name for name, signature in model.signatures.items() if not signature.fixed_size}
+@pytest.mark.parametrize("signature", CASES)
+def test_which_signatures_share_batches(signature, model):
+    """Those whose answer does not depend on how long their neighbours are, and whose inputs are of one size."""
+    found = model.signature(signature.name)
+    padded = signature.name.startswith(("features", "attention", "tokenize"))
+    assert found.fixed_size == (not padded)
+    assert found.sharable == (not padded and signature is not TAG_WORDS)
