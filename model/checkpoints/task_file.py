@@ -42,7 +42,9 @@ def read_task(path: str | os.PathLike) -> TaskSettings | None:
         raise InputError(f"{folder / CONFIG}: id2label must number the labels from 0 on. Received: {', '.join(names)}")
     said = config.get("problem_type") or PROBLEMS["classification"]
     kind = next((kind for kind, problem in PROBLEMS.items() if problem == said), said)
-    kind = "regression" if kind == "classification" and len(names) == 1 else kind
+    if kind in ("classification", "regression"):  # several numbers of a text are not known here
+        several = kind if kind == "classification" else "regression of several numbers"
+        kind = several if len(names) > 1 else "regression"
     labels = tuple(names[str(number)] for number in range(len(names)))
     try:
         if TAGGER.architecture in (config.get("architectures") or ()):

@@ -55,7 +55,8 @@ def test_the_tags_of_hugging_faces_token_classifiers(tmp_path):
     [
         ({"problem_type": "multi_label_classification"}, "multi-label"),
         ({"problem_type": "ordinal"}, "ordinal"),
-        ({"problem_type": "regression"}, "regression"),
+        ({"problem_type": "regression", "id2label": {"0": "score"}}, "regression"),
+        ({"problem_type": "regression"}, "regression of several numbers"),
         ({"problem_type": "single_label_classification"}, "classification"),
         ({"id2label": {"0": "LABEL_0"}}, "regression"),
     ],
