@@ -46,6 +46,7 @@ class PipelineSettings:
         # Of no use here, but without it TFX packs itself anew for each step and leaves 40 MB in the temporary folder.
         "--sdk_container_image=unused",
     )
+    step_beam_args: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # more of them, by step
 
     def __post_init__(self):
         rule = "name must be of A-Z a-z 0-9 . _ - and at most 63 characters"

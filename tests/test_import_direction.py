@@ -23,13 +23,13 @@ FLOORS = {
     "model": ({"settings"}, {"encoder"}, {"checkpoints", "tasks"}, {"training"}),
     "serving": ({"settings", "protocol"}, {"engine", "signatures"}, {"export", "server"}, {"client"}),
     "pipeline": (
-        {"values", "terminal"},
-        {"settings", "finetuning"},
+        {"values", "terminal", "airflow_dag"},
+        {"settings", "finetuning", "features"},
         {"commands", "components", "evaluation"},
         {"cli", "trainer"},
         {"graphs"},
-        {"runs"},
-        {"local_runner"},
+        {"runs", "kubeflow"},
+        {"local_runner", "kubeflow_runner", "kubeflow_node"},
         {"main_job"},
     ),
 }

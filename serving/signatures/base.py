@@ -130,12 +130,6 @@ class TextEncoder:
         """The pooler's output, [B, H]."""
         return self.model.pooler(self.first(packed))
 
-    def mean(self, packed: packing.Packed):
-        """The last layer's mean over each row's tokens, float32 [B, H]."""
-        tokens = tf.cast(self.encode(packed)["sequence_output"], tf.float32)
-        mask = tf.cast(packed.input_mask, tf.float32)
-        return tf.einsum("bl,blh->bh", mask, tokens) / tf.reduce_sum(mask, 1, keepdims=True)
-
     def text_of(self, count: int) -> str:
         """A text of `count` tokens."""
         letters = set(string.ascii_lowercase)

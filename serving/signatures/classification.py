@@ -26,6 +26,7 @@ from serving.signatures.base import (
     Signature,
     TextEncoder,
 )
+from serving.signatures.sentences import pooled
 
 _NONE = "the checkpoint has no classifier"
 AT_ONCE = 64  # windows
@@ -106,8 +107,9 @@ def _answers(outputs, encoder: TextEncoder, packed: packing.Packed) -> Outputs:
 
 
 def _logits(encoder: TextEncoder, packed: packing.Packed):
-    mean = _task(encoder).pooling == "mean"
-    return encoder.model.classifier(encoder.mean(packed) if mean else encoder.pooled(packed))
+    if _task(encoder).pooling == "cls":
+        return encoder.model.classifier(encoder.pooled(packed))
+    return encoder.model.classifier(pooled(encoder.encode(packed)["sequence_output"], packed.input_mask, "mean"))
 
 
 def _task(encoder: TextEncoder) -> ClassificationSettings:

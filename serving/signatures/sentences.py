@@ -1,7 +1,11 @@
-"""One vector per text."""
+"""One vector per text.
+
+Shapes: B batch, L length of the padded batch, H hidden.
+"""
 
 import tensorflow as tf
 
+from serving.settings import Pooling
 from serving.signatures.base import GOLDEN_TEXTS, TEXT, VECTORS, Inputs, Outputs, Signature, TextEncoder
 
 
@@ -13,15 +17,23 @@ def _embedding(encoder: TextEncoder, text) -> Outputs:
         embedding = encoder.pooled(packed)
     elif pooling == "cls":
         embedding = encoder.first(packed)
-    elif pooling == "mean":
-        embedding = encoder.mean(packed)
     else:
-        tokens = tf.cast(encoder.encode(packed)["sequence_output"], tf.float32)
-        embedding = tf.reduce_max(tf.where(packed.input_mask[:, :, None] > 0, tokens, tokens.dtype.min), 1)
+        embedding = pooled(encoder.encode(packed)["sequence_output"], packed.input_mask, pooling)
     embedding = tf.cast(embedding, tf.float32)
     if encoder.settings.unit_length:
         embedding = tf.math.l2_normalize(embedding, -1)
     return {"embedding": embedding, "truncated": packed.truncated}
+
+
+def pooled(tokens_BLH: tf.Tensor, mask_BL: tf.Tensor, pooling: Pooling) -> tf.Tensor:
+    """One vector of each row's real tokens, float32 [B, H]: "mean", "max" or, the first of them, "cls"."""
+    tokens_BLH = tf.cast(tokens_BLH, tf.float32)
+    if pooling == "cls":
+        return tokens_BLH[:, 0]
+    mask_BL = tf.cast(mask_BL, tf.float32)
+    if pooling == "max":
+        return tf.reduce_max(tf.where(mask_BL[:, :, None] > 0, tokens_BLH, tokens_BLH.dtype.min), 1)
+    return tf.einsum("bl,blh->bh", mask_BL, tokens_BLH) / tf.reduce_sum(mask_BL, 1, keepdims=True)
 
 
 def _alone_and_together(encoder: TextEncoder) -> list[Inputs]:
