@@ -10,7 +10,13 @@ from model.checkpoints.configs import read_json, write_json
 from model.checkpoints.huggingface import CONFIG
 from model.checkpoints.ours import FORMAT
 from model.encoder.heads import TAGGER
-from model.settings import TASK_SETTINGS, ClassificationSettings, TaggingSettings, TaskSettings
+from model.settings import (
+    TASK_SETTINGS,
+    ClassificationSettings,
+    QuestionAnsweringSettings,
+    TaggingSettings,
+    TaskSettings,
+)
 from preprocessing.errors import InputError
 
 TASK = "task.json"
@@ -59,7 +65,7 @@ def write_task(folder: str | os.PathLike, task: TaskSettings) -> None:
     folder = pathlib.Path(folder)
     write_json(folder / TASK, dataclasses.asdict(task))
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    if "id2label" in config:
+    if "id2label" in config and not isinstance(task, QuestionAnsweringSettings):
         said: dict[str, Any] = {"id2label": {str(number): label for number, label in enumerate(task.labels)}}
         said["label2id"] = {name: number for number, name in enumerate(task.labels)}
         if task.kind in PROBLEMS:

@@ -15,6 +15,7 @@ from preprocessing.errors import InputError, require
 
 SECOND = "second"  # may be empty where there is a text beside it; see serving.signatures.base
 LOCAL = "127.0.0.1:8500"
+CONTEXT = "context"  # comes behind its question
 
 
 @click.command()
@@ -36,7 +37,8 @@ LOCAL = "127.0.0.1:8500"
 def command(texts, signature, server, rest, folder, data, output, model_name, version, timeout, as_json, columns, task):
     """Ask a server, or an exported model, from the command line.
 
-    A signature of two texts, as next_sentence, takes its TEXTS in pairs. The model says which those are.
+    A signature of two texts, as next_sentence or answer (question, context), takes its TEXTS in pairs. The model says
+    which those are.
 
         bert predict --signature fill_mask 'Paris is the [MASK] of France.'
 
@@ -115,7 +117,7 @@ def _written(path):
 
 def _inputs(signature, names, texts):
     """The texts for each of the signature's inputs, in turn."""
-    needed = [name for name in names if name != SECOND or "text" not in names]
+    needed = sorted((name for name in names if name != SECOND or "text" not in names), key=CONTEXT.__eq__)
     if not needed:
         raise InputError(f"{signature} takes no texts")
     if len(texts) % len(needed):
@@ -143,6 +145,8 @@ def _table(inputs, outputs):
         yield from _filled(inputs["text"], outputs)
     elif {"label", "labels", "probabilities"} <= outputs.keys():
         yield from _classified(inputs, outputs)
+    elif {"answers", "scores", "no_answer"} <= outputs.keys():
+        yield from _answered(inputs, outputs)
     elif "is_next" in outputs:
         for first, second, share in zip(inputs["first"], inputs["second"], outputs["is_next"], strict=True):
             yield f"{share:7.2%}  {first}  ->  {second}"
@@ -170,6 +174,15 @@ def _classified(inputs, outputs, most=5):
         shares = outputs["probabilities"][row]
         order = (-shares).argsort()[:most]
         yield from _bars([outputs["labels"][row, place].decode() for place in order], shares[order])
+
+
+def _answered(inputs, outputs, most=5):
+    """The best spans of each context; the answer is none of them where there is none."""
+    for row, question in enumerate(inputs["question"]):
+        yield f"{question}  {_text(outputs['answer'][row]) or '(no answer)'}"
+        texts = [_text(text) for text in outputs["answers"][row][:most] if text]
+        if texts:
+            yield from _bars(texts, outputs["scores"][row][: len(texts)])
 
 
 def _bars(names, shares):

@@ -59,6 +59,9 @@ class Options:
     pooling: Pooling | None = None  # None: what the checkpoint was trained for
     labels: str | None = None
     class_weights: str | None = None
+    stride: int | None = None
+    max_question: int | None = None
+    max_answer: int | None = None
 
     def __post_init__(self):
         require(self.epochs is None or 0 < self.epochs < math.inf, "epochs must be positive", self.epochs)
@@ -79,7 +82,7 @@ class Options:
         return cls(**{**kind.defaults, **given})
 
 
-OWN = ("long", "pooling", "labels", "class_weights")
+OWN = ("long", "pooling", "labels", "class_weights", "stride", "max_question", "max_answer")
 
 
 @dataclasses.dataclass(frozen=True)

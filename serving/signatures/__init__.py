@@ -8,6 +8,7 @@ from serving.signatures.classification import CLASSIFIERS
 from serving.signatures.fill_mask import FILL_MASK
 from serving.signatures.hidden_states import ATTENTION, FEATURES, TOKENIZE
 from serving.signatures.pretraining import EVALUATE, NEXT_SENTENCE
+from serving.signatures.question_answering import ANSWER
 from serving.signatures.sentences import EMBEDDING
 from serving.signatures.tagging import TAG, TAG_WORDS
 
@@ -22,4 +23,5 @@ ALL = (
     *CLASSIFIERS,
     TAG,
     TAG_WORDS,
+    ANSWER,
 )

@@ -17,6 +17,7 @@ from model.settings import TrainingSettings
 from model.tasks.classification import Classification
 from model.tasks.multi_label import MultiLabel
 from model.tasks.pretraining import Pretraining
+from model.tasks.question_answering import QuestionAnswering
 from model.tasks.regression import Regression
 from model.tasks.tagging import Tagging
 from model.tasks.task import Task
@@ -68,6 +69,19 @@ def scored(count: int, seed: int) -> dict[str, np.ndarray]:
     return arrays | {features.SCORES: arrays[features.INPUT_IDS].max(axis=1, keepdims=True).astype(np.float32)}
 
 
+def answered(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Where in the second half the one or two tokens are that the first half begins with, if they are."""
+    arrays = upper.examples(count, seed)
+    arrays = {name: arrays[name] for name in features.SEQUENCE_FEATURES}
+    random, places = np.random.default_rng(seed), np.zeros((2, count, 1), int)
+    for row, ids in enumerate(arrays[features.INPUT_IDS]):
+        if row % 3:
+            start, size = random.integers(9, 11), random.integers(1, 3)
+            ids[start : start + size] = ids[1]
+            places[:, row, 0] = start, start + size - 1
+    return arrays | dict(zip((features.START_POSITIONS, features.END_POSITIONS), places, strict=True))
+
+
 def tagged(count: int, seed: int) -> dict[str, np.ndarray]:
     """By its token: every word is of an entity of its third of the vocabulary, which one in five begins."""
     arrays = upper.examples(count, seed)
@@ -85,9 +99,10 @@ CLASSIFICATION = Case("classification", Classification(3, (1.0, 2.0, 0.5)), clas
 MULTI_LABEL = Case("multi-label", MultiLabel(3), several)
 REGRESSION = Case("regression", Regression(20.0, 8.0), scored)
 TAGGING = Case("tagging", Tagging(("B-A", "I-A", "B-B", "I-B", "O"), "entity_f1"), tagged)
+ANSWERING = Case("question answering", QuestionAnswering(), answered)
 MASKED = Case("masked tokens alone", Pretraining(next_sentence=False), small_examples.examples)
 MEAN = Case("classification by the mean", Classification(3, pooling="mean"), classified)
-CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION, MEAN, MULTI_LABEL, REGRESSION, TAGGING)
+CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION, MEAN, MULTI_LABEL, REGRESSION, TAGGING, ANSWERING)
 # For those of which a run takes seconds; a task of a head that another has would only be trained once more.
 TRAINED = (PRETRAINING, UPPER, CLASSIFICATION, TAGGING)
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

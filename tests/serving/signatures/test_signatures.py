@@ -346,11 +346,12 @@ OF_OTHERS = {"tag", "tag_words"} | {signature.name for signature in CLASSIFIERS}
     ("heads", "missing"),
     [
         (small_model.EVERY_HEAD, set()),
-        (PRETRAINING, ONE_LABEL),
-        (("masked_lm",), {"next_sentence", *ONE_LABEL}),
-        (("next_sentence",), {"fill_mask", *ONE_LABEL}),
-        (small_model.EVERY_HEAD[-1:], {"fill_mask", "next_sentence", "evaluate"}),
-        ((), {"fill_mask", "next_sentence", "evaluate", *ONE_LABEL}),
+        (PRETRAINING, {"answer", *ONE_LABEL}),
+        (("masked_lm",), {"next_sentence", "answer", *ONE_LABEL}),
+        (("next_sentence",), {"fill_mask", "answer", *ONE_LABEL}),
+        (small_model.EVERY_HEAD[2:3], {"fill_mask", "next_sentence", "evaluate", "answer"}),
+        (small_model.EVERY_HEAD[3:], {"fill_mask", "next_sentence", "evaluate", *ONE_LABEL}),
+        ((), {"fill_mask", "next_sentence", "evaluate", "answer", *ONE_LABEL}),
     ],
 )
 def test_missing_heads_leave_out_their_signatures(tokenizer, heads, missing):
