@@ -32,8 +32,8 @@ class QuestionAnswering:
 
     def source(self, path, columns):
         for name in ("text", "second", "label", "header", "separator", "id", "more"):
-            given = getattr(columns, name) or None
-            require(given is None, f"{path}: questions have no columns to choose; leave --{name} out", given)
+            given = getattr(columns, name)
+            require(given in (None, ()), f"{path}: questions have no columns to choose; leave --{name} out", given)
         return Questions(path, columns.labelled)
 
     def prepare(self, train, dev, tokenizer, folder, options, progress):
