@@ -99,11 +99,16 @@ def test_the_corpus_and_the_settings_come_from_the_environment(tmp_path):
         {"BERT_SETTINGS": "smoke", "BERT_CORPUS": "a.txt 'b c.txt'", "BERT_HOME": str(tmp_path)}
     )
     assert (run.corpus.input, home) == (("a.txt", "b c.txt"), tmp_path)
-    for corpus, span in (("a-{SPAN}.txt", 7), ("a.txt", None)):
-        run, _ = runs.from_environment({"BERT_CORPUS": corpus, "BERT_SPAN": "7"})
-        assert run.corpus.newest_span == span
     run, home = runs.from_environment({})
     assert (run, home) == (settings.demo(), pathlib.Path(".bert").absolute())
+
+
+def test_the_span_is_of_corpora_in_spans():
+    span = {"BERT_SPAN": "20261126", "BERT_CORPUS": "/data/{SPAN}/*.txt"}
+    assert runs.from_environment(span)[0].corpus.newest_span == 20261126
+    assert runs.from_environment(span | {"BERT_CORPUS": "/data/*.txt"})[0].corpus.newest_span is None
+    with pytest.raises(InputError, match="BERT_SPAN must be a number"):
+        runs.from_environment({"BERT_SPAN": "today"})
 
 
 def test_an_error_of_ours_is_found_behind_those_of_beam_and_tfx():
@@ -124,8 +129,6 @@ def test_one_run_at_a_time(tmp_path):
 def test_an_environment_that_cannot_be_read():
     with pytest.raises(InputError, match=r"CORPUS is read as a shell .*Received: /data/o'reilly/\*\.txt"):
         runs.from_environment({"BERT_CORPUS": "/data/o'reilly/*.txt"})
-    with pytest.raises(InputError, match=r"BERT_SPAN must be a number\. Received: 'today'"):
-        runs.from_environment({"BERT_SPAN": "today"})
     with pytest.raises(InputError, match="BERT_HOME must be a local folder"):
         runs.from_environment({"BERT_HOME": "gs://bucket/home"})
 
