@@ -146,10 +146,10 @@ def _table(inputs, outputs):
         yield from _filled(inputs["text"], outputs)
     elif {"label", "labels", "probabilities"} <= outputs.keys():
         yield from _classified(inputs, outputs)
-    elif {"words", "tags", "word_count", "entity_count"} <= outputs.keys():
-        yield from _tagged(inputs["text"], outputs)
     elif {"answers", "scores", "no_answer"} <= outputs.keys():
         yield from _answered(inputs, outputs)
+    elif {"words", "tags", "word_count", "entity_count"} <= outputs.keys():
+        yield from _tagged(inputs["text"], outputs)
     elif "is_next" in outputs:
         for first, second, share in zip(inputs["first"], inputs["second"], outputs["is_next"], strict=True):
             yield f"{share:7.2%}  {first}  ->  {second}"
