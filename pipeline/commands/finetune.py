@@ -45,8 +45,9 @@ def task(**options):
 def _default(name: str) -> str:
     """Of an option, where the kinds differ by kind."""
     found = {kind.name: kind.defaults[name] for kind in kinds.ALL if name in kind.defaults}
-    alike = len(set(found.values())) == 1
-    return f"  [default: {', '.join(map(str, found.values() if alike else (f'{k} {v}' for k, v in found.items())))}]"
+    commonest = max(found.values(), key=list(found.values()).count)
+    others = "".join(f"; {kind} {value}" for kind, value in found.items() if value != commonest)
+    return f"  [default: {commonest}{others}]"
 
 
 @click.command("finetune")

@@ -165,7 +165,8 @@ class Plan:
         other = known is not None and known.meaning != settings.meaning
         fresh = [settings.head] if other and settings.head in start.parts else []
         if options.reinit:
-            fresh += [POOLER, *(f"layer_{layer}" for layer in range(layers - options.reinit, layers))]
+            pooler = [POOLER] * (options.pooling != "mean")
+            fresh += pooler + [f"layer_{layer}" for layer in range(layers - options.reinit, layers)]
         return cls(kind, start, prepared, options, task, settings, training, tuple(fresh))
 
     def told(self) -> Iterator[str]:
