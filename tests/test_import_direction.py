@@ -24,7 +24,8 @@ FLOORS = {
     "serving": ({"settings", "protocol"}, {"engine", "signatures"}, {"export", "server"}, {"client"}),
     "pipeline": (
         {"values", "terminal", "airflow_dag"},
-        {"settings", "finetuning", "features"},
+        {"settings", "finetuning", "features", "distillation"},
+        {"history"},
         {"commands", "components", "evaluation"},
         {"cli", "trainer"},
         {"graphs"},

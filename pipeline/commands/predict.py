@@ -8,6 +8,7 @@ import shutil
 import click
 
 from preprocessing.errors import InputError
+from preprocessing.tags import OUTSIDE
 
 SECOND = "second"  # may be empty where there is a text beside it; see serving.signatures.base
 CONTEXT = "context"  # comes behind its question
@@ -90,6 +91,8 @@ def _table(inputs, outputs):
         yield from _classified(inputs, outputs)
     elif {"answers", "scores", "no_answer"} <= outputs.keys():
         yield from _answered(inputs, outputs)
+    elif {"words", "tags", "word_count", "entity_count"} <= outputs.keys():
+        yield from _tagged(inputs["text"], outputs)
     elif "is_next" in outputs:
         for first, second, share in zip(inputs["first"], inputs["second"], outputs["is_next"], strict=True):
             yield f"{share:7.2%}  {first}  ->  {second}"
@@ -108,6 +111,20 @@ def _table(inputs, outputs):
             longest = max(map(len, outputs))
             for name, array in outputs.items():
                 yield f"  {name.ljust(longest)}  {_summary(array[row])}"
+
+
+def _tagged(texts, outputs):
+    """The words of each row with their tags, but for O; and the entities."""
+    for row, text in enumerate(texts):
+        yield text
+        count, entities = outputs["word_count"][row], outputs["entity_count"][row]
+        words = zip(*(_text(outputs[name][row, :count].tolist()) for name in ("words", "tags")), strict=True)
+        yield "  " + " ".join(word if tag == OUTSIDE else f"{word}/{tag}" for word, tag in words)
+        names = ("entity_types", "entities", "entity_scores")
+        found = list(zip(*(_text(outputs[name][row, :entities].tolist()) for name in names), strict=True))
+        width = max((len(kind) for kind, _, _ in found), default=0)
+        for kind, entity, score in found:
+            yield f"  {kind.ljust(width)}  {score:6.2%}  {entity}"
 
 
 def _classified(inputs, outputs, most=5):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,6 +16,7 @@ from model import checkpoints, training
 from model.encoder import BertEncoder
 from model.settings import TrainingSettings
 from model.tasks.classification import Classification
+from model.tasks.distillation import Distillation
 from model.tasks.pretraining import Pretraining
 from model.tasks.question_answering import QuestionAnswering
 from model.tasks.tagging import Tagging
@@ -83,8 +85,13 @@ CLASSIFICATION = Case("classification", Classification(3, (1.0, 2.0, 0.5)), clas
 TAGGING = Case("tagging", Tagging(("B-A", "I-A", "B-B", "I-B", "O"), "entity_f1"), tagged)
 ANSWERING = Case("question answering", QuestionAnswering(), answered)
 MASKED = Case("masked tokens alone", Pretraining(next_sentence=False), small_examples.examples)
-CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION, TAGGING, ANSWERING)
-TRAINED = (PRETRAINING, UPPER, CLASSIFICATION, TAGGING)  # for those of which a run takes seconds
+keras.utils.set_random_seed(3)  # the teachers must be the same in each process
+DISTILLATION, SEEN = (
+    Case(name, Distillation(small_examples.encoder(heads)), small_examples.examples)
+    for name, heads in (("distillation", ("masked_lm",)), ("distillation of hidden states alone", ()))
+)
+CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION, TAGGING, ANSWERING, DISTILLATION, SEEN)
+TRAINED = (PRETRAINING, UPPER, CLASSIFICATION, TAGGING, DISTILLATION)  # for those of which a run takes seconds
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 trained = pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
 ENCODER = small_examples.encoder_settings(num_layers=1)
