@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test test-long test-runners test-fuzz test-other-stack test-stacks test-image lint format image prism kfp clean
+.PHONY: help setup run serve airflow test test-long test-runners test-airflow test-fuzz test-other-stack test-stacks \
+  test-image lint format image prism kfp clean
 
 # Everything that the pipeline keeps: artifacts, metadata, pushed models, reports.
 export BERT_HOME ?= $(CURDIR)/.bert
@@ -17,17 +18,27 @@ setup: ## install what is missing: uv, a Python from 3.10 to 3.13, the locked pa
 run: setup ## the main job: text -> trained, evaluated, pushed model, which then answers (CORPUS='files or globs' for your own text)
 	@$(BIN)/python -m pipeline.main_job
 
-serve: setup ## serve the pushed models until Ctrl-C (NAME=... if the settings name the pipeline)
-	@$(BIN)/bert serve --model-base-path "$(BERT_HOME)/serving/$(or $(NAME),bert)" --model-name "$(or $(NAME),bert)"
+serve: setup ## serve the pushed models until Ctrl-C, by their labels where `bert promote` gave some (NAME=... if the settings name the pipeline)
+	@if [ -f "$(BERT_HOME)/serving/models.config" ]; then \
+	  $(BIN)/bert serve --model-config-file "$(BERT_HOME)/serving/models.config" --model-config-file-poll-wait-seconds 1; else \
+	  $(BIN)/bert serve --model-base-path "$(BERT_HOME)/serving/$(or $(NAME),bert)" --model-name "$(or $(NAME),bert)"; fi
+
+airflow: setup ## Airflow with the pipeline as its DAG, on loopback, until Ctrl-C (PORT=8080; POSTGRES=postgresql://... for its database)
+	@pipeline/deploy/airflow/start
 
 test: setup ## the tests, under ten minutes
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not runners and not fuzz and not stacks"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	  -m "not long and not runners and not fuzz and not stacks and not airflow"
 
 test-long: setup ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long
 
 test-runners: setup prism kfp ## the same examples from a portable Beam runner; Kubeflow's loader on the compiled pipeline
 	@$(BIN)/python -m pytest -m runners
+
+test-airflow: setup ## the pipeline as a DAG of Airflow 3 and 2, until a model is pushed
+	@for version in 3 2; do pipeline/deploy/airflow/environment $$version >/dev/null || exit 1; done
+	@$(BIN)/python -m pytest -m airflow
 
 test-fuzz: setup ## random text, files, requests and flags, for ten minutes (FUZZ_SECONDS=...)
 	@$(BIN)/python -m pytest -m fuzz

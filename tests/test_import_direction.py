@@ -11,7 +11,7 @@ FOLDERS = ("preprocessing", "model", "serving", "pipeline")
 # From the ground up. A room (a file or a folder) imports from rooms below its own floor, and from itself.
 FLOORS = {
     "preprocessing": (
-        {"errors", "features", "tfrecord", "unicode_table"},
+        {"errors", "features", "tags", "tfrecord", "unicode_table"},
         {"characters"},
         {"settings", "storage"},
         {"beam", "batches", "vocab_file"},
@@ -23,8 +23,9 @@ FLOORS = {
     "model": ({"settings"}, {"encoder"}, {"checkpoints", "tasks"}, {"training"}),
     "serving": ({"settings", "protocol"}, {"engine", "signatures"}, {"export", "server"}, {"client"}),
     "pipeline": (
-        {"values", "terminal"},
-        {"settings", "finetuning"},
+        {"values", "terminal", "airflow_dag"},
+        {"settings", "finetuning", "features", "distillation"},
+        {"history"},
         {"commands", "components", "evaluation"},
         {"cli", "trainer"},
         {"graphs"},
@@ -38,7 +39,8 @@ FLOORS = {
 MAY_IMPORT = {
     "preprocessing": set(),
     "model": {
-        f"preprocessing.{room}" for room in ("errors", "features", "batches", "characters", "storage", "vocab_file")
+        f"preprocessing.{room}"
+        for room in ("errors", "features", "tags", "batches", "characters", "storage", "vocab_file")
     },
     "serving": {"model", "preprocessing"},
     "pipeline": {"serving", "model", "preprocessing"},

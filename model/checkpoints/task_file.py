@@ -8,7 +8,8 @@ import pathlib
 from model.checkpoints.configs import read_json, write_json
 from model.checkpoints.huggingface import CONFIG
 from model.checkpoints.ours import FORMAT
-from model.settings import TASK_SETTINGS, ClassificationSettings, TaskSettings
+from model.encoder.heads import TAGGER
+from model.settings import TASK_SETTINGS, ClassificationSettings, TaggingSettings, TaskSettings
 from preprocessing.errors import InputError
 
 TASK = "task.json"
@@ -35,8 +36,11 @@ def read_task(path: str | os.PathLike) -> TaskSettings | None:
         raise InputError(f"{folder / CONFIG}: id2label must number the labels from 0 on. Received: {', '.join(names)}")
     kind = config.get("problem_type")
     kind = "classification" if kind in _SINGLE and len(names) > 1 else kind or "regression"
+    labels = tuple(names[str(number)] for number in range(len(names)))
     try:
-        return ClassificationSettings(tuple(names[str(number)] for number in range(len(names))), kind)
+        if TAGGER.architecture in (config.get("architectures") or ()):
+            return TaggingSettings(labels)
+        return ClassificationSettings(labels, kind)
     except InputError as error:
         raise InputError(f"{folder / CONFIG}: id2label: {error}") from error
 
@@ -46,6 +50,6 @@ def write_task(folder: str | os.PathLike, task: TaskSettings) -> None:
     folder = pathlib.Path(folder)
     write_json(folder / TASK, dataclasses.asdict(task))
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    if "id2label" in config:
+    if "id2label" in config and isinstance(task, ClassificationSettings):
         labels = {"id2label": {str(number): label for number, label in enumerate(task.labels)}}
         write_json(folder / CONFIG, config | labels | {"label2id": {name: i for i, name in enumerate(task.labels)}})

@@ -87,6 +87,24 @@ class NextSentenceHead(ClassifierHead):
         super().add_weights()
 
 
+class TaggerHead(ClassifierHead):
+    """A logit for each of C tags from the states of tokens [..., H], float32 [..., C]."""
+
+    def call(self, states, positions=None):
+        """`positions`: int32 [B, P], those of the states [B, L, H] that are wanted."""
+        states = states if positions is None else tf.gather(states, positions, batch_dims=1)
+        rows_RH = tf.reshape(states, [-1, self.settings.hidden_size])
+        return tf.reshape(super().call(rows_RH), tf.concat([tf.shape(states)[:-1], [self.labels]], 0))
+
+
+class SpanHead(TaggerHead):
+    """Of two: that an answer begins at a token, and that it ends there."""
+
+    def add_weights(self):
+        self.labels = 2
+        super().add_weights()
+
+
 @dataclasses.dataclass(frozen=True)
 class Array:
     """One of a head's arrays: the layer's attribute, google's name, and the sizes of its axes: numbers, names of
@@ -177,8 +195,29 @@ CLASSIFIER = Head(
         Array("bias", "output_bias", (LABELS,), "classifier.bias"),
     ),
 )
+# Google has none; named as its others are.
+TAGGER = Head(
+    "tagger",
+    "tokens",
+    TaggerHead,
+    "BertForTokenClassification",
+    (
+        Array("kernel", "cls/tags/output_weights", (LABELS, "hidden_size"), "classifier.weight"),
+        Array("bias", "cls/tags/output_bias", (LABELS,), "classifier.bias"),
+    ),
+)
+SPAN = Head(
+    "span",
+    "tokens",
+    SpanHead,
+    "BertForQuestionAnswering",
+    (
+        Array("kernel", "cls/squad/output_weights", (2, "hidden_size"), "qa_outputs.weight"),
+        Array("bias", "cls/squad/output_bias", (2,), "qa_outputs.bias"),
+    ),
+)
 PRETRAINING = (MASKED_LM, NEXT_SENTENCE)
-ALL_HEADS: tuple[Head, ...] = (*PRETRAINING, CLASSIFIER)
+ALL_HEADS: tuple[Head, ...] = (*PRETRAINING, CLASSIFIER, TAGGER, SPAN)
 
 
 def chosen(heads: Sequence["str | Head"], among: Sequence[Head] = ()) -> tuple[Head, ...]:

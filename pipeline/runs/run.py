@@ -1,6 +1,7 @@
 """One run on this machine: the home folder, the lock, the record, and what is told to a person."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import logging
@@ -10,21 +11,28 @@ import re
 import shlex
 import shutil
 import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
+from pipeline.runs import lean, locks
+from pipeline.runs.process import Refused
 from preprocessing import storage
 from preprocessing.errors import InputError, require
+
+if TYPE_CHECKING:
+    from tfx.orchestration.pipeline import Pipeline
+
+    from pipeline.runs.record import Record
 
 _KEPT_SECONDS = 7 * 24 * 3600
 
 
 def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.PipelineSettings, pathlib.Path]:
-    """Settings and home folder that BERT_SETTINGS, BERT_CORPUS and BERT_HOME ask for (see local_runner)."""
+    """Settings and home folder that BERT_SETTINGS, BERT_CORPUS, BERT_SPAN and BERT_HOME ask for (see local_runner)."""
     settings = pipeline_settings.load(environment.get("BERT_SETTINGS") or "demo")
     try:
         patterns = tuple(shlex.split(environment.get("BERT_CORPUS") or ""))
@@ -33,6 +41,9 @@ def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.
         raise InputError(f"CORPUS is read as a shell reads words ({error}). Received: {received}") from None
     if patterns:
         settings = settings.replace(corpus=pipeline_settings.dataclasses.replace(settings.corpus, input=patterns))
+    if span := environment.get("BERT_SPAN"):
+        require(span.isdecimal(), "BERT_SPAN must be a number", span)
+        settings = settings.replace(corpus=dataclasses.replace(settings.corpus, newest_span=int(span)))
     home = environment.get("BERT_HOME") or ".bert"
     require("://" not in home, "BERT_HOME must be a local folder", home)
     return settings, pathlib.Path(home).absolute()
@@ -40,26 +51,29 @@ def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.
 
 def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> None:
     """Runs the pipeline once. `home` keeps `artifacts/`, `metadata.sqlite`, `training/` (checkpoints of a run that has
-    not finished), `serving/<name>/<version>/`, `reports/` and `logs/`. Raises InputError for bad input; what else goes
-    wrong is in the log."""
+    not finished), `serving/<name>/<version>/`, `reports/` and `logs/`. Raises InputError for bad input, Refused where
+    no model was pushed; what else goes wrong is in the log. The settings' webhook is told of all of these."""
+    from pipeline.history import code
+    from pipeline.runs import notice
     from pipeline.runs.record import Record
 
-    with contextlib.ExitStack() as stack:
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(storage.hold(str(home / ".lock"))[0])
-            (home / "settings.json").write_text(settings.to_json())
-        except BlockingIOError:
-            raise InputError(f"{home}: another run is at work there. Wait for its end, or set BERT_HOME") from None
-        except OSError as error:
-            raise InputError(f"{home}: cannot be written: {error.strerror}. Set BERT_HOME to another folder") from error
+    webhook = notice.address(settings.webhook)
+    with locks.held(home):
+        storage.write_whole(settings.to_json(), home / "settings.json")
         record = Record(home / "reports", settings.name)
+        record.note(settings=dataclasses.asdict(settings), code=code.state())
         try:
-            _run(settings, home, record)
+            report = _run(settings, home, record)
         except BaseException as error:
             with contextlib.suppress(OSError):
-                record.fail(input_error(error) or f"{type(error).__name__}: {error}".splitlines()[0])
+                record.fail(cause(error))
+            if isinstance(error, Exception):  # and not Ctrl-C
+                notice.send(webhook, notice.failed(record, home, cause(error), input_error(error) is not None))
             raise
+        if report and not report["pushed_to"]:
+            notice.send(webhook, notice.refused(record, home, report))
+            why = "was rolled back" if report["rolled_back"] else "did not pass the gate"
+            raise Refused(f"nothing was pushed, since the model {why}: see {home / 'reports' / 'report.json'}")
 
 
 def without_signs(home: pathlib.Path) -> pathlib.Path:
@@ -76,26 +90,37 @@ def without_signs(home: pathlib.Path) -> pathlib.Path:
     return link
 
 
-def _run(settings, home, record):
+def create_pipeline(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> "Pipeline":
+    """The pipeline with its places in a home. Raises InputError for a corpus that is not there."""
     if settings.corpus.input:
         from preprocessing.corpus import inputs
 
         inputs.check_input(settings.corpus)
+    lean.without_all_components()
     from tfx.orchestration import metadata
 
     from pipeline.graphs import pretraining
-    from pipeline.runs import steps, summary
-    from pipeline.runs.runner import Runner
 
     plain = without_signs(home)
-    serving, work = home / "serving" / settings.name, plain / "training"
-    pipeline = pretraining.create_pipeline(
+    return pretraining.create_pipeline(
         settings,
         root=str(plain / "artifacts"),
         metadata=metadata.sqlite_metadata_connection_config(str(plain / "metadata.sqlite")),
-        serving=str(serving),
-        work=str(work),
+        serving=str(serving_folder(home, settings.name)),
+        work=str(plain / "training"),
     )
+
+
+def serving_folder(home: pathlib.Path, name: str) -> pathlib.Path:
+    """Of the models that a pipeline pushes."""
+    return home / "serving" / name
+
+
+def _run(settings, home, record):
+    pipeline = create_pipeline(settings, home)
+    from pipeline.runs import steps
+    from pipeline.runs.runner import Runner
+
     log = home / "logs" / "pipeline.log"
     with steps.log_to(log), terminal.native_log(log.with_name("native.log")):
         try:
@@ -103,36 +128,57 @@ def _run(settings, home, record):
         except Exception as error:
             name = record.nodes[-1]["node"] if record.nodes else "the pipeline"
             logging.getLogger(__name__).exception("%s failed", name)
-            cause = input_error(error)
-            if cause is None:
+            said = input_error(error)
+            if said is None:
                 click.echo(f"bert: {name} failed; the whole log is {log}", err=True)
                 raise
-            raise InputError(f"{name}: {cause}") from error
+            raise InputError(f"{name}: {said}") from error
         if record.nodes:  # `tfx pipeline create` only looks at the pipeline
-            report = summary.collect(record, str(serving))
-            summary.copy_files(report, home / "reports")
-            record.finish(report)
-            summary.show(report)
-            remove_superseded(work)
+            return finish(record, home, settings.name)
+        return None
+
+
+def finish(record: "Record", home: pathlib.Path, name: str) -> dict[str, Any]:
+    """The last step of a run whose nodes have all ended: pushes its model again where that is called for, writes the
+    report, shows and gives it, and removes what no run needs any more."""
+    from pipeline.runs import page, summary
+
+    report = summary.collect(record, str(serving_folder(home, name)))
+    summary.copy_files(report, home / "reports")
+    record.finish(report)
+    page.of_run(home, record, report)
+    summary.show(report)
+    remove_superseded(home / "training")
+    return report
 
 
 def remove_superseded(work: pathlib.Path) -> None:
-    """After a run that came to its end: trainings that nothing was written to for seven days. A training that ends
-    removes its own folder, so each of them was broken off; the same settings would resume it, which no one did."""
-    for folder in work.iterdir() if work.is_dir() else ():
-        written = [path.lstat().st_mtime for path in (folder, *folder.rglob("*"))]
-        if max(written) < time.time() - _KEPT_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+    """After a run that came to its end: trainings that nothing was written to for seven days."""
+    from pipeline.history import retention
+
+    for folder in retention.broken_off(work, _KEPT_SECONDS):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cause(error: BaseException) -> str:
+    """One line on what went wrong."""
+    return input_error(error) or f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def input_error(error: BaseException | None) -> str | None:
     """The message for a person in an exception or its causes; Beam and TFX wrap what a step raises."""
-    while error is not None:
-        if isinstance(error, InputError):
-            return str(error)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return f"{error.filename or 'the output'}: no space left on the device; make room, or set BERT_HOME"
-        if isinstance(error, OSError) and error.filename:
-            return f"{error.filename}: {error.strerror}"
-        error = error.__cause__ or error.__context__
+    for found in causes(error):
+        if isinstance(found, InputError):
+            return str(found)
+        if isinstance(found, OSError) and found.errno == errno.ENOSPC:
+            return f"{found.filename or 'the output'}: no space left on the device; make room, or set BERT_HOME"
+        if isinstance(found, OSError) and found.filename:
+            return f"{found.filename}: {found.strerror}"
     return None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
