@@ -5,11 +5,14 @@ import glob
 import json
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 from model import settings as encoders
 from model.settings import EncoderSettings, TrainingSettings
 from pipeline import values
+from pipeline.finetuning import settings as finetuning
+from pipeline.finetuning.settings import FinetuningSettings
 from preprocessing.errors import InputError, require
 from preprocessing.features import MASK
 from preprocessing.settings import CorpusSettings, ExampleSettings, VocabularySettings
@@ -40,12 +43,7 @@ class PipelineSettings:
     gate: GateSettings = GateSettings()
     eval_share: float = 0.1  # of the documents, chosen by hash of their content, held out
     init: str | None = None  # checkpoint to start from
-    beam_args: tuple[str, ...] = (
-        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-        "--direct_running_mode=in_memory",
-        # Of no use here, but without it TFX packs itself anew for each step and leaves 40 MB in the temporary folder.
-        "--sdk_container_image=unused",
-    )
+    beam_args: tuple[str, ...] = values.BEAM_ARGS
 
     def __post_init__(self):
         rule = "name must be of A-Z a-z 0-9 . _ - and at most 63 characters"
@@ -119,13 +117,15 @@ class PipelineSettings:
         return dataclasses.replace(self, **changes)
 
 
-def from_json(text: str, origin: str = "settings") -> PipelineSettings:
-    """Reads what `to_json` wrote; parts that are left out have their defaults. Raises InputError for unknown names."""
+def from_json(text: str, origin: str = "settings") -> PipelineSettings | FinetuningSettings:
+    """Reads what `to_json` wrote; parts that are left out have their defaults, and a `task` tells fine-tuning from
+    pretraining. Raises InputError for unknown names."""
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{origin}:{error.lineno}: not JSON: {error.msg}") from error
-    return values.build(PipelineSettings, found, origin)
+    of_task = isinstance(found, dict) and "task" in found
+    return values.build(FinetuningSettings if of_task else PipelineSettings, found, origin)
 
 
 def demo() -> PipelineSettings:
@@ -167,10 +167,11 @@ def base() -> PipelineSettings:
     )
 
 
-PRESETS = {"demo": demo, "smoke": smoke, "base": base}
+Settings = PipelineSettings | FinetuningSettings
+PRESETS: dict[str, Callable[[], Settings]] = {"demo": demo, "smoke": smoke, "base": base, **finetuning.PRESETS}
 
 
-def load(name_or_file: str) -> PipelineSettings:
+def load(name_or_file: str) -> Settings:
     """A preset by name, or a JSON file. Raises InputError where it is neither."""
     if name_or_file in PRESETS:
         return PRESETS[name_or_file]()

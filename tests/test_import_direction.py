@@ -24,9 +24,10 @@ FLOORS = {
     "serving": ({"settings", "protocol"}, {"engine", "signatures"}, {"export", "server"}, {"client"}),
     "pipeline": (
         {"values", "terminal"},
-        {"settings", "finetuning"},
+        {"finetuning"},
+        {"settings"},
         {"commands", "components", "evaluation"},
-        {"cli", "trainer"},
+        {"cli", "trainer", "task_trainer"},
         {"graphs"},
         {"runs"},
         {"local_runner"},

@@ -13,6 +13,7 @@ from tfx.utils import io_utils, path_utils
 
 from pipeline.components import pushed
 from pipeline.components.vocabulary import FILE
+from pipeline.finetuning import description
 
 NONE = "none"
 
@@ -20,7 +21,7 @@ NONE = "none"
 def find(serving: str, candidate: str) -> str | None:
     """Folder of the model pushed last that the candidate can be compared with: another one (so that a run that repeats
     another finds the same baseline and its cached result), of the same vocabulary (losses a token say nothing across
-    vocabularies), and for texts no shorter."""
+    vocabularies), and for texts no shorter; of fine-tuned models one of the same labels, judged on the same rows."""
     name = pushed.own_identity(candidate)
     for _, folder in sorted(pushed.versions(serving).items(), reverse=True):
         if pushed.identity(folder) != name and _is_comparable(folder, candidate):
@@ -37,9 +38,17 @@ def _is_comparable(baseline: str, candidate: str) -> bool:
         return json.loads(read(folder, "assets.extra", "export.json"))["settings"]["max_seq_length"]
 
     try:
+        if description.exists(candidate):
+            return description.read(baseline).is_comparable(description.read(candidate))
         same = read(baseline, "assets", FILE) == read(candidate, "assets", FILE)
         return same and length(baseline) >= length(candidate)
-    except (fileio.NotFoundError, OSError, ValueError, KeyError):  # another program's model, or removed since
+    except (
+        fileio.NotFoundError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # another program's model, or removed since
         return False
 
 

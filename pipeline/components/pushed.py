@@ -49,6 +49,18 @@ def own_identity(model: str) -> str:
     return name
 
 
+def newest_checkpoint(serving: str) -> str | None:
+    """The checkpoint of the newest model that stands there, by the record of where it came from: of the folders that
+    the Trainer's execution wrote, `model/N/Format-Serving` and `model_run/N/model`."""
+    there = versions(serving)
+    source = _read(serving)["versions"].get(str(max(there, default=0)), {}).get("from")
+    if source is None:
+        return None
+    execution = os.path.dirname(source)
+    found = os.path.join(execution, "..", "..", "model_run", os.path.basename(execution), "model")
+    return os.path.normpath(found) if fileio.exists(found) else None
+
+
 def push(model: str, serving: str) -> str | None:
     """Makes a model the newest version, if it is not; gives its folder. None where it was rolled back.
 

@@ -17,13 +17,14 @@ import click
 
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
+from pipeline.finetuning.settings import FinetuningSettings
 from preprocessing import storage
 from preprocessing.errors import InputError, require
 
 _KEPT_SECONDS = 7 * 24 * 3600
 
 
-def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.PipelineSettings, pathlib.Path]:
+def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.Settings, pathlib.Path]:
     """Settings and home folder that BERT_SETTINGS, BERT_CORPUS and BERT_HOME ask for (see local_runner)."""
     settings = pipeline_settings.load(environment.get("BERT_SETTINGS") or "demo")
     try:
@@ -32,13 +33,17 @@ def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.
         received = environment["BERT_CORPUS"]
         raise InputError(f"CORPUS is read as a shell reads words ({error}). Received: {received}") from None
     if patterns:
+        if isinstance(settings, FinetuningSettings):
+            raise InputError(
+                f"CORPUS is to pretrain on; fine-tuning takes rows, `train` and `eval`. Received: {patterns}"
+            )
         settings = settings.replace(corpus=pipeline_settings.dataclasses.replace(settings.corpus, input=patterns))
     home = environment.get("BERT_HOME") or ".bert"
     require("://" not in home, "BERT_HOME must be a local folder", home)
     return settings, pathlib.Path(home).absolute()
 
 
-def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> None:
+def run(settings: pipeline_settings.Settings, home: pathlib.Path) -> None:
     """Runs the pipeline once. `home` keeps `artifacts/`, `metadata.sqlite`, `training/` (checkpoints of a run that has
     not finished), `serving/<name>/<version>/`, `reports/` and `logs/`. Raises InputError for bad input; what else goes
     wrong is in the log."""
@@ -77,19 +82,20 @@ def without_signs(home: pathlib.Path) -> pathlib.Path:
 
 
 def _run(settings, home, record):
-    if settings.corpus.input:
+    of_task = isinstance(settings, FinetuningSettings)
+    if not of_task and settings.corpus.input:
         from preprocessing.corpus import inputs
 
         inputs.check_input(settings.corpus)
     from tfx.orchestration import metadata
 
-    from pipeline.graphs import pretraining
+    from pipeline.graphs import finetuning, pretraining
     from pipeline.runs import steps, summary
     from pipeline.runs.runner import Runner
 
     plain = without_signs(home)
     serving, work = home / "serving" / settings.name, plain / "training"
-    pipeline = pretraining.create_pipeline(
+    pipeline = (finetuning if of_task else pretraining).create_pipeline(
         settings,
         root=str(plain / "artifacts"),
         metadata=metadata.sqlite_metadata_connection_config(str(plain / "metadata.sqlite")),

@@ -37,6 +37,11 @@ class Classification:
     chosen = "The temperature"
     signatures = ("classify", "classify_pair")
 
+    def row(self):
+        from preprocessing.tasks.tables import Row
+
+        return Row
+
     def source(self, path, columns):
         from preprocessing.tasks.tables import Table
 
@@ -95,6 +100,9 @@ class Classification:
 
     def size(self, row):
         return len(row.text) + len(row.second or "")
+
+    def labels(self, row):
+        return () if row.label is None else (row.label,)
 
     def said(self, row, answer):
         shares = zip(answer["labels"].tolist(), answer["probabilities"].tolist(), strict=True)

@@ -162,6 +162,10 @@ class Kind(Protocol):
     def signatures(self) -> Sequence[str]:
         """Names of those that answer it."""
 
+    def row(self) -> type:
+        """The dataclass of its rows, whose fields are strings, numbers, None, tuples, mappings of these, and more such
+        dataclasses."""
+
     def source(self, path: str, columns: "Columns") -> Source:
         """Opens a file. `columns.labelled`: whether rows must have labels. Imports no TensorFlow. Raises InputError."""
 
@@ -194,6 +198,9 @@ class Kind(Protocol):
 
     def size(self, row: Any) -> int:
         """About how long it is; rows of like size are asked together."""
+
+    def labels(self, row: Any) -> Sequence[str]:
+        """What it is, to tell the figures of each apart."""
 
     def said(self, row: Any, answer: Answer) -> dict[str, Any]:
         """An answer as the JSON object that `bert predict` writes."""
