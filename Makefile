@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test test-long test-runners test-fuzz test-other-stack test-stacks lint format prism clean
+.PHONY: help setup run serve airflow test test-long test-runners test-airflow test-fuzz test-other-stack test-stacks lint format prism \
+  kfp clean
 
 # Everything that the pipeline keeps: artifacts, metadata, pushed models, reports.
 export BERT_HOME ?= $(CURDIR)/.bert
@@ -20,14 +21,22 @@ run: setup ## the main job: text -> trained, evaluated, pushed model, which then
 serve: setup ## serve the pushed models until Ctrl-C (NAME=... if the settings name the pipeline)
 	@$(BIN)/bert serve --model-base-path "$(BERT_HOME)/serving/$(or $(NAME),bert)" --model-name "$(or $(NAME),bert)"
 
+airflow: setup ## Airflow with the pipeline as its DAG, on loopback, until Ctrl-C (PORT=8080; POSTGRES=postgresql://... for its database)
+	@pipeline/deploy/airflow/start
+
 test: setup ## the tests, under ten minutes
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not runners and not fuzz and not stacks"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	  -m "not long and not runners and not fuzz and not stacks and not airflow"
 
 test-long: setup ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long
 
-test-runners: setup prism ## the same examples from a portable Beam runner with workers of its own
+test-runners: setup prism kfp ## the same examples from a portable Beam runner; Kubeflow's loader on the compiled pipeline
 	@$(BIN)/python -m pytest -m runners
+
+test-airflow: setup ## the pipeline as a DAG of Airflow 3 and 2, until a model is pushed
+	@for version in 3 2; do pipeline/deploy/airflow/environment $$version >/dev/null || exit 1; done
+	@$(BIN)/python -m pytest -m airflow
 
 test-fuzz: setup ## random text, files, requests and flags, for ten minutes (FUZZ_SECONDS=...)
 	@$(BIN)/python -m pytest -m fuzz
@@ -49,6 +58,10 @@ prism: setup ## build Beam's portable runner (needs Go)
 	@if command -v go >/dev/null; then [ -x .uv/prism ] || { mkdir -p .uv && \
 	  GOBIN=$(CURDIR)/.uv go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM_VERSION); }; \
 	  else echo "prism: no Go here; the tests that need it will say that they are skipped"; fi
+
+kfp: setup ## install Kubeflow's SDK, in an environment of its own: its protobuf is another one
+	@[ -x .uv/kfp/bin/kfp ] || { export PATH="$$PATH:$(CURDIR)/.uv/bin"; uv venv --quiet --python $(BIN)/python .uv/kfp && \
+	  uv pip install --quiet --python .uv/kfp/bin/python kfp==2.17.3 kfp-kubernetes==2.17.3; }
 
 clean: ## remove what was installed and what the pipeline keeps
 	rm -rf .venv .uv .bert .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -134,10 +134,43 @@ class ClassificationSettings:
         return self.kind, self.labels
 
 
+@dataclasses.dataclass(frozen=True)
+class TaggingSettings:
+    """What a tagger's numbers mean, and how its texts are made. Stored with the model. `labels` are the tags by number;
+    where they are `O` and tags like `B-PER`, they mark entities (`preprocessing.tags`)."""
+
+    labels: tuple[str, ...]
+    kind: str = "tagging"
+    max_seq_length: int | None = None  # tokens of a window; None: as many as the model has positions
+    temperature: float = 1.0  # by which the logits are divided before they become probabilities
+
+    def __post_init__(self):
+        object.__setattr__(self, "labels", tuple(self.labels))
+        require(len(self.labels) > 1, "there must be two tags at least", self.labels)
+        require(all(isinstance(label, str) and label for label in self.labels), "tags must be text", self.labels)
+        require(len(set(self.labels)) == len(self.labels), "tags must differ", self.labels)
+        require(self.max_seq_length is None or self.max_seq_length >= 8, "max_seq_length must be at least 8",
+                self.max_seq_length)  # fmt: skip
+        require(self.temperature > 0, "temperature must be positive", self.temperature)
+
+    head = "tagger"
+
+    @property
+    def size(self) -> int | None:
+        return len(self.labels)
+
+    @property
+    def meaning(self) -> tuple:
+        return self.kind, self.labels
+
+
 # What is stored with a fine-tuned model, by the kind that stands in it. A kind that is not known here is a classifier's
 # of Hugging Face.
-TaskSettings = ClassificationSettings
-TASK_SETTINGS: dict[str, type[TaskSettings]] = {"classification": ClassificationSettings}
+TaskSettings = ClassificationSettings | TaggingSettings
+TASK_SETTINGS: dict[str, type[TaskSettings]] = {
+    "classification": ClassificationSettings,
+    "tagging": TaggingSettings,
+}
 
 
 OptimizerName = Literal["adamw", "lamb", "sgd"]

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "Pretrain a BERT encoder on masked examples.",
     "finetune": "Train a checkpoint on a table of texts and labels.",
     "evaluate": "Ask a model about a table of texts and compare its answers with the labels.",
+    "features": "Make vectors of texts, and find out what they are worth.",
     "convert": "Convert a checkpoint between google, Hugging Face, keras-hub and our format.",
     "export": "Export a checkpoint as a SavedModel that takes raw text.",
     "serve": "Serve exported models over gRPC and REST.",

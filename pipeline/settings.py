@@ -44,6 +44,7 @@ class PipelineSettings:
     eval_share: float = 0.1  # of the documents, chosen by hash of their content, held out
     init: str | None = None  # checkpoint to start from
     beam_args: tuple[str, ...] = values.BEAM_ARGS
+    step_beam_args: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # more of them, by step
 
     def __post_init__(self):
         rule = "name must be of A-Z a-z 0-9 . _ - and at most 63 characters"

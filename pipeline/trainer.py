@@ -1,6 +1,7 @@
 """What TFX's Trainer calls: train, export, and leave the run's records beside the model."""
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 import shutil
@@ -71,5 +72,7 @@ def _examples_folder(patterns: list[str]) -> str:
 
 
 def _fingerprint(fn_args: FnArgs) -> str:
-    """Settings, code and data in a folder name; the examples' URI ends in the execution that wrote them."""
-    return f"{fn_args.custom_config['fingerprint']}-{os.path.basename(_examples_folder(fn_args.train_files))}"
+    """Settings, code and data in a folder name: each execution that writes examples has a folder of its own for them,
+    which is a number at the end of its path in one orchestrator and stands before it in another."""
+    examples = hashlib.sha256(_examples_folder(fn_args.train_files).encode()).hexdigest()[:16]
+    return f"{fn_args.custom_config['fingerprint']}-{examples}"

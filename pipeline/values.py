@@ -39,11 +39,16 @@ def build(cls: type, values: Any, where: str) -> Any:
 def _value(value: Any, hint: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, where)
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is dict and isinstance(value, dict):
+        return {name: _value(item, options[1], f"{where}.{name}") for name, item in value.items()}
     if isinstance(value, list):
         value = tuple(value)
+        if origin is tuple and dataclasses.is_dataclass(options[0]):
+            return tuple(_value(item, options[0], f"{where}[{number}]") for number, item in enumerate(value))
     elif hint is int and isinstance(value, float) and value.is_integer():
         value = int(value)  # 2e4
-    wanted = str(hint) if typing.get_args(hint) else hint.__name__
+    wanted = str(hint) if options else hint.__name__
     require(_fits(value, hint), f"{where} must be of type {wanted}", value)
     return value
 
@@ -56,6 +61,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if typing.get_origin(hint) is typing.Literal:
         return value in options
+    if typing.get_origin(hint) is dict:
+        return isinstance(value, dict)
     if typing.get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(_fits(item, options[0]) for item in value)
     if options:

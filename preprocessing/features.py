@@ -41,6 +41,7 @@ MASKED_LM_IDS = "masked_lm_ids"
 MASKED_LM_WEIGHTS = "masked_lm_weights"
 NEXT_SENTENCE_LABELS = "next_sentence_labels"
 LABEL_IDS = "label_ids"  # of a text or pair; google-research/bert's name in `run_classifier.py`
+TAG_IDS = "tag_ids"  # of the words, each at its first piece
 
 # In the order in which they are written.
 SEQUENCE_FEATURES = (INPUT_IDS, INPUT_MASK, SEGMENT_IDS)
@@ -140,6 +141,13 @@ def classified(classes: int) -> Spec:
     """Texts or pairs of so many classes; the number after the last stands for a label that is none of them."""
     label = Feature(1, "a label must be the number of a class, or their count where it is none", below=classes + 1)
     return Spec(SEQUENCE | {LABEL_IDS: label}, "`bert finetune`")
+
+
+def tagged(tags: int) -> Spec:
+    """Windows of words of so many tags: at the first piece of each word that the window answers its tag's number, from
+    1, or the number after the last for a tag that is none of them; 0 at all other tokens."""
+    tag = Feature(LENGTH, "a tag must be the number of one, from 1, or 0 where there is none", below=tags + 2)
+    return Spec(SEQUENCE | {TAG_IDS: tag}, "`bert finetune`")
 
 
 def lengths(max_seq_length: int, max_predictions: int) -> dict[str, int]:

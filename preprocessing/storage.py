@@ -83,13 +83,13 @@ def alone(lock: str, output: str, leftovers: str = "") -> Iterator[None]:
             pathlib.Path(lock).unlink(missing_ok=True)
 
 
-def hold(lock: str) -> tuple[BinaryIO, bool]:
-    """The open lock file, and whether it is locked: some filesystems have no locks. Raises BlockingIOError where
-    another process has locked it."""
+def hold(lock: str, shared: bool = False) -> tuple[BinaryIO, bool]:
+    """The open lock file, and whether it is locked, for this process alone or for all that share it: some filesystems
+    have no locks. Raises BlockingIOError where another process has locked it."""
     while True:
         file = open(lock, "ab")  # noqa: SIM115
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             raise

@@ -51,6 +51,37 @@ class Candidate:
     sequence: str  # the text with it
 
 
+@dataclasses.dataclass(frozen=True)
+class Word:
+    """A word with its tag. `text[start:end]` of what was asked is the word; of words that were given `start` is its
+    number, from 0."""
+
+    text: str
+    tag: str
+    score: float  # the tag's probability
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Entity:
+    """Some words on end that tags mark, with places as `Word` has them."""
+
+    text: str
+    type: str
+    score: float  # the mean of its words'
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Tagged:
+    """What is found in a text."""
+
+    words: list[Word]
+    entities: list[Entity]
+
+
 class Client:
     """Asks one model. Safe to share between threads.
 
@@ -133,6 +164,45 @@ class Client:
             [token.decode() for token in tokens[:length]]
             for tokens, length in zip(outputs["tokens"], outputs["length"], strict=True)
         ]
+
+    def tag(self, texts: Texts) -> list[Tagged]:
+        """The words of each text with their tags, and its entities. Places are in characters, as Python counts them."""
+        outputs = self.predict("tag", text=texts)
+
+        def found(kind, row, count, *names):
+            columns = (outputs[name][row, : outputs[count][row]].tolist() for name in names)
+            return [kind(text.decode(), tag.decode(), *numbers) for text, tag, *numbers in zip(*columns, strict=True)]
+
+        words = ("words", "tags", "scores", "char_starts", "char_ends")
+        entities = ("entities", "entity_types", "entity_scores", "entity_char_starts", "entity_char_ends")
+        return [
+            Tagged(found(Word, row, "word_count", *words), found(Entity, row, "entity_count", *entities))
+            for row in range(len(texts))
+        ]
+
+    def tag_words(self, texts: Sequence[Sequence[str]]) -> list[Tagged]:
+        """The same of texts whose words are given: exactly one tag for each. Places are in words."""
+        given = np.full((len(texts), max(map(len, texts), default=0)), b"", object)
+        for row, words in enumerate(texts):  # an empty word among them is one of which nothing is left
+            given[row, : len(words)] = [word.encode() or b" " for word in words]
+        outputs = self.predict("tag_words", words=given)
+
+        def found(row, words):
+            tags, scores = (outputs[name][row, : len(words)].tolist() for name in ("tags", "scores"))
+            names = ("entity_types", "entity_scores", "entity_starts", "entity_ends")
+            entities = (outputs[name][row, : outputs["entity_count"][row]].tolist() for name in names)
+            return Tagged(
+                [
+                    Word(word, tag.decode(), score, place, place + 1)
+                    for place, (word, tag, score) in enumerate(zip(words, tags, scores, strict=True))
+                ],
+                [
+                    Entity(" ".join(words[start:end]), kind.decode(), score, start, end)
+                    for kind, score, start, end in zip(*entities, strict=True)
+                ],
+            )
+
+        return [found(row, words) for row, words in enumerate(texts)]
 
     def signatures(self) -> dict[str, tuple[list[str], list[str]]]:
         """Names of the inputs and of the outputs, in the order of the alphabet, by signature."""

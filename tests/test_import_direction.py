@@ -11,7 +11,7 @@ FOLDERS = ("preprocessing", "model", "serving", "pipeline")
 # From the ground up. A room (a file or a folder) imports from rooms below its own floor, and from itself.
 FLOORS = {
     "preprocessing": (
-        {"errors", "features", "tfrecord", "unicode_table"},
+        {"errors", "features", "tags", "tfrecord", "unicode_table"},
         {"characters"},
         {"settings", "storage"},
         {"beam", "batches", "vocab_file"},
@@ -23,14 +23,14 @@ FLOORS = {
     "model": ({"settings"}, {"encoder"}, {"checkpoints", "tasks"}, {"training"}),
     "serving": ({"settings", "protocol"}, {"engine", "signatures"}, {"export", "server"}, {"client"}),
     "pipeline": (
-        {"values", "terminal"},
+        {"values", "terminal", "airflow_dag"},
         {"finetuning"},
-        {"settings"},
+        {"settings", "features"},
         {"commands", "components", "evaluation"},
         {"cli", "trainer", "task_trainer"},
         {"graphs"},
-        {"runs"},
-        {"local_runner"},
+        {"runs", "kubeflow"},
+        {"local_runner", "kubeflow_runner", "kubeflow_node"},
         {"main_job"},
     ),
 }
@@ -39,7 +39,8 @@ FLOORS = {
 MAY_IMPORT = {
     "preprocessing": set(),
     "model": {
-        f"preprocessing.{room}" for room in ("errors", "features", "batches", "characters", "storage", "vocab_file")
+        f"preprocessing.{room}"
+        for room in ("errors", "features", "tags", "batches", "characters", "storage", "vocab_file")
     },
     "serving": {"model", "preprocessing"},
     "pipeline": {"serving", "model", "preprocessing"},

@@ -3,7 +3,7 @@
 
 Read: old names (`gamma`, `beta`), a missing `bert.` prefix, `position_ids`, aliases of tied tensors.
 Written: what `BertForPreTraining` and its relatives load without a missing or unexpected key. (The one exception: a
-model with the masked-token head alone keeps its pooler, which `BertForMaskedLM` reports as unexpected and drops.)
+model with a head over tokens alone keeps its pooler, which `BertForMaskedLM` and others report as unexpected and drop.)
 """
 
 import json
@@ -88,10 +88,11 @@ def read(folder: pathlib.Path, ignore: Sequence[str] = ()) -> Checkpoint:
 
 
 def _google_names(settings: EncoderSettings, architectures: object) -> dict[str, str]:
-    """Hugging Face's name -> google's. Heads may be spelled alike there; then the config's own one counts."""
+    """Hugging Face's name -> google's. Heads may be spelled alike there; then the config's own one counts, or the first
+    where it names none."""
     names = {huggingface_name(name): name for name in shapes(settings, ())}
     stated = architectures if isinstance(architectures, list) else []
-    for head in heads.ALL_HEADS:
+    for head in reversed(heads.ALL_HEADS):
         shared = any(array.huggingface for array in head.arrays)  # names that another head may have
         if head.architecture in stated or not (shared and stated):
             names |= {theirs: google for google, theirs in _head_names(head).items()}

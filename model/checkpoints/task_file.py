@@ -8,7 +8,8 @@ import pathlib
 from model.checkpoints.configs import read_json, write_json
 from model.checkpoints.huggingface import CONFIG
 from model.checkpoints.ours import FORMAT
-from model.settings import TASK_SETTINGS, ClassificationSettings, TaskSettings
+from model.encoder.heads import TAGGER
+from model.settings import TASK_SETTINGS, ClassificationSettings, TaggingSettings, TaskSettings
 from preprocessing.errors import InputError
 
 TASK = "task.json"
@@ -35,8 +36,11 @@ def read_task(path: str | os.PathLike) -> TaskSettings | None:
         raise InputError(f"{folder / CONFIG}: id2label must number the labels from 0 on. Received: {', '.join(names)}")
     kind = config.get("problem_type")
     kind = "classification" if kind in _SINGLE and len(names) > 1 else kind or "regression"
+    labels = tuple(names[str(number)] for number in range(len(names)))
     try:
-        return ClassificationSettings(tuple(names[str(number)] for number in range(len(names))), kind)
+        if TAGGER.architecture in (config.get("architectures") or ()):
+            return TaggingSettings(labels)
+        return ClassificationSettings(labels, kind)
     except InputError as error:
         raise InputError(f"{folder / CONFIG}: id2label: {error}") from error
 

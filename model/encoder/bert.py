@@ -12,7 +12,16 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from model.encoder.heads import ALL_HEADS, PRETRAINING, ClassifierHead, Head, MaskedLMHead, NextSentenceHead, chosen
+from model.encoder.heads import (
+    ALL_HEADS,
+    PRETRAINING,
+    ClassifierHead,
+    Head,
+    MaskedLMHead,
+    NextSentenceHead,
+    TaggerHead,
+    chosen,
+)
 from model.encoder.layers import SEEDS_PER_LAYER, Embeddings, Pooler, TransformerLayer
 from model.settings import EncoderSettings
 from preprocessing.errors import require
@@ -33,6 +42,7 @@ class BertEncoder(keras.Model):
         masked_lm: `(sequence_output, positions [B, P]) -> float32 [B, P, V]`, or None.
         next_sentence: `(pooled_output) -> float32 [B, 2]`, or None.
         classifier: `(pooled_output) -> float32 [B, labels]`, or None.
+        tagger: `(sequence_output) -> float32 [B, L, labels]`, or None.
         embeddings, transformer_layers, pooler: the parts, as layers.
         described_heads: what heads there are; the layer of each is the attribute of its name.
     """
@@ -40,6 +50,7 @@ class BertEncoder(keras.Model):
     masked_lm: MaskedLMHead | None
     next_sentence: NextSentenceHead | None
     classifier: ClassifierHead | None
+    tagger: TaggerHead | None
 
     def __init__(self, settings: EncoderSettings, heads: Sequence[str | Head] = PRETRAINING, dtype=None, name="bert"):
         super().__init__(dtype=dtype, name=name, autocast=False)

@@ -87,6 +87,16 @@ class NextSentenceHead(ClassifierHead):
         super().add_weights()
 
 
+class TaggerHead(ClassifierHead):
+    """A logit for each of C tags from the states of tokens [..., H], float32 [..., C]."""
+
+    def call(self, states, positions=None):
+        """`positions`: int32 [B, P], those of the states [B, L, H] that are wanted."""
+        states = states if positions is None else tf.gather(states, positions, batch_dims=1)
+        rows_RH = tf.reshape(states, [-1, self.settings.hidden_size])
+        return tf.reshape(super().call(rows_RH), tf.concat([tf.shape(states)[:-1], [self.labels]], 0))
+
+
 @dataclasses.dataclass(frozen=True)
 class Array:
     """One of a head's arrays: the layer's attribute, google's name, and the sizes of its axes: numbers, names of
@@ -177,8 +187,19 @@ CLASSIFIER = Head(
         Array("bias", "output_bias", (LABELS,), "classifier.bias"),
     ),
 )
+# Google has none; named as its others are.
+TAGGER = Head(
+    "tagger",
+    "tokens",
+    TaggerHead,
+    "BertForTokenClassification",
+    (
+        Array("kernel", "cls/tags/output_weights", (LABELS, "hidden_size"), "classifier.weight"),
+        Array("bias", "cls/tags/output_bias", (LABELS,), "classifier.bias"),
+    ),
+)
 PRETRAINING = (MASKED_LM, NEXT_SENTENCE)
-ALL_HEADS: tuple[Head, ...] = (*PRETRAINING, CLASSIFIER)
+ALL_HEADS: tuple[Head, ...] = (*PRETRAINING, CLASSIFIER, TAGGER)
 
 
 def chosen(heads: Sequence["str | Head"], among: Sequence[Head] = ()) -> tuple[Head, ...]:

@@ -53,7 +53,7 @@ def command(source, output, to, ignore):
             raise InputError(f"--output must be writable: {error}") from error
         try:
             checkpoints.save_as(to, encoder, partial, tokenizer)
-            if encoder.classifier is not None and (task := checkpoints.read_task(source)):
+            if (task := checkpoints.read_task(source)) and task.head in encoder.heads:
                 checkpoints.write_task(partial, task)
             difference = checkpoints.largest_difference(encoder, checkpoints.load(partial, report=lambda line: None))
             if difference > TOLERANCE:

@@ -108,7 +108,7 @@ def command(task, train, dev, model, output, text, second, label, header, vocab,
     several = chosen.seeds > 1
     if several:
         click.echo(f"the best of {chosen.seeds} seeds is {metrics['best_seed']}")
-    for name, title in kind.figures.items():
+    for name, title in ((name, title) for name, title in kind.figures.items() if name in metrics):
         spread = f"  on average {metrics['mean'][name]:.4f}, spread {metrics['spread'][name]:.4f}" if several else ""
         click.echo(f"  {title}: {metrics[name]:.4f}{spread}")
     click.echo(f"Model: {pathlib.Path(output, 'model')}   report: {pathlib.Path(output, 'report.md')}")

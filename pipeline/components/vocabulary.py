@@ -28,7 +28,7 @@ FILE = "vocab.txt"
 class Vocabulary(artifact.Artifact):
     """A WordPiece vocabulary: `vocab.txt`, one token a line, and the report of how it was learned."""
 
-    TYPE_NAME = "Vocabulary"
+    TYPE_NAME = "bert.Vocabulary"  # Kubeflow takes `word.Class` only
 
 
 @component(use_beam=True)

@@ -13,7 +13,7 @@ def report(plan: Plan, metrics: dict) -> str:
         "| figure | best seed | mean | spread |" if spread else "| figure | value |",
         "|---" * (2 + 2 * spread) + "|",
     ]
-    for name, title in plan.kind.figures.items():
+    for name, title in ((name, title) for name, title in plan.kind.figures.items() if name in metrics):
         more = f" {metrics['mean'][name]:.4f} | {metrics['spread'][name]:.4f} |" if spread else ""
         lines.append(f"| {title} | {metrics[name]:.4f} |{more}")
     chosen_by = f"by {metrics['watched']}"

@@ -104,7 +104,7 @@ def _judged(plan: Plan, dev: Source, seed: int, place: pathlib.Path) -> Judged:
     calibration = kind.calibrated(plan.settings, answered(plan.settings))
     judge, rows = judging.judged(kind, answered(calibration.settings), folder)
     figures = {**judge.figures(), **calibration.figures}
-    ordered = {name: figures[name] for name in kind.figures}
+    ordered = {name: figures[name] for name in kind.figures if name in figures}
     return Judged(seed, place / "best", folder, calibration, judge, rows, ordered)
 
 

@@ -74,6 +74,11 @@ def _imported(node: ast.AST) -> Iterator[str]:
             yield from _imported(child)
 
 
+def of_input(code: str, patterns: tuple[str, ...]) -> str:
+    """Of the module that reads the corpus, and of the corpus: files, or for none the embedded one."""
+    return f"{of_code(code)}-{of_files(patterns) if patterns else of_packages()}"
+
+
 def of_files(patterns: tuple[str, ...]) -> str:
     """Hash of the names, sizes and times of the files that patterns stand for, on any filesystem Beam reads; empty for
     none."""

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import types
+from collections.abc import Mapping, Sequence
 
 from tfx.components.example_validator.component import ExampleValidator
+from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.types import BaseChannel
 
@@ -13,6 +15,7 @@ from pipeline.components.gates import AnomalyGate
 from pipeline.finetuning.settings import FinetuningSettings
 from pipeline.graphs import fingerprint
 from pipeline.settings import PipelineSettings
+from preprocessing.errors import require
 
 
 def code_of(*modules: types.ModuleType) -> str:
@@ -33,3 +36,11 @@ def validation(prefix: str, statistics: BaseNode, schema: BaseChannel) -> tuple[
     )
     gate = AnomalyGate(anomalies=validator.outputs["anomalies"], code=code_of(gates)).with_id(f"{prefix}Gate")
     return validator, gate
+
+
+def add_beam_args(nodes: Sequence[BaseNode], args: Mapping[str, Sequence[str]]) -> None:
+    """Gives steps Beam options of their own, which count before the pipeline's."""
+    beam = {node.id: node for node in nodes if isinstance(node, BaseBeamComponent)}
+    for name, own in args.items():
+        require(name in beam, f"step_beam_args are for {', '.join(beam)}", name)
+        beam[name].with_beam_pipeline_args(list(own))

@@ -40,6 +40,7 @@ def create_pipeline(
     metadata: metadata_store_pb2.ConnectionConfig | None,
     serving: str,
     work: str,
+    input_fingerprint: str | None = None,
 ) -> Pipeline:
     """Text in, pushed model out.
 
@@ -49,25 +50,28 @@ def create_pipeline(
       metadata: the store that knows them; None: the orchestrator has its own.
       serving: folder of pushed models, `<serving>/<version>/`.
       work: folder on a filesystem with locks: checkpoints of a training that has not ended.
+      input_fingerprint: what the corpus is known by; None: by its files as they are now.
     """
     settings.check()
-    data_nodes, examples = data_steps(settings)
+    if input_fingerprint is None:
+        input_fingerprint = fingerprint.of_input(documents.__name__, settings.corpus.input)
+    data_nodes, examples = data_steps(settings, input_fingerprint)
+    nodes = [*data_nodes, *model_steps(settings, serving, work, examples.outputs, data_nodes[-1])]
+    parts.add_beam_args(nodes, settings.step_beam_args)
     return Pipeline(
         pipeline_name=settings.name,
         pipeline_root=root,
-        components=[*data_nodes, *model_steps(settings, serving, work, examples.outputs, data_nodes[-1])],
+        components=nodes,
         enable_cache=True,
         metadata_connection_config=metadata,
         beam_pipeline_args=list(settings.beam_args),
     )
 
 
-def data_steps(settings: PipelineSettings) -> tuple[list[BaseNode], BaseNode]:
+def data_steps(settings: PipelineSettings, input_fingerprint: str) -> tuple[list[BaseNode], BaseNode]:
     """Corpus to validated examples: the nodes, the gate last, and the one that makes the examples."""
-    text = fingerprint.of_files(settings.corpus.input) if settings.corpus.input else fingerprint.of_packages()
     corpus = CorpusGen(
-        settings=parts.part(settings, "corpus", "embedded_bytes", "eval_share"),
-        input_fingerprint=f"{parts.code_of(documents)}-{text}",
+        settings=parts.part(settings, "corpus", "embedded_bytes", "eval_share"), input_fingerprint=input_fingerprint
     )
     # The text itself is left out of the statistics: counting the distinct values of it would be a copy of the corpus.
     sizes = tfdv.StatsOptions(feature_allowlist=["num_sentences", "num_bytes", "num_words"])

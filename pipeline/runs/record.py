@@ -7,6 +7,8 @@ import pathlib
 import uuid
 from typing import Any
 
+Artifacts = dict[str, list[dict[str, Any]]]  # of a node, by output key
+
 
 class Record:
     """One run in the folder of reports.
@@ -17,24 +19,36 @@ class Record:
     run that has come to its end the figures. A run that was killed says `running` for good.
     """
 
-    def __init__(self, folder: pathlib.Path, pipeline: str):
+    def __init__(self, folder: pathlib.Path, pipeline: str, run_id: str | None = None):
+        """With the id of a run that has begun in another process, this one goes on with its record."""
         self.folder = folder
         # Ids stand in order of time; two that begin at once, on two machines, are two.
-        self.run_id = f"{datetime.datetime.now().isoformat()}-{uuid.uuid4().hex[:8]}"
+        self.run_id = run_id or f"{datetime.datetime.now().isoformat()}-{uuid.uuid4().hex[:8]}"
         self._header: dict[str, Any] = {"run": self.run_id, "pipeline": pipeline, "state": "running"}
         self.nodes: list[dict[str, Any]] = []
         self._started = datetime.datetime.now(datetime.timezone.utc).isoformat()
+        if self.is_newest():
+            self._started = self._written()["started"]
 
     def start(self) -> None:
         """From here on, the reports are this run's."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write({})
 
+    def is_newest(self) -> bool:
+        """Whether the reports are this run's, and not of one that began after it."""
+        return self._written().get("run") == self.run_id
+
+    def show(self, nodes: list[dict[str, Any]]) -> None:
+        """Of a run whose nodes are processes: what they did so far."""
+        self.nodes = nodes
+        self.start()
+
     def begin(self, node: str) -> None:
         self.nodes.append({"node": node, "state": "running"})
         self._write_nodes()
 
-    def end(self, state: str, seconds: float, artifacts: dict[str, list[dict[str, Any]]]) -> None:
+    def end(self, state: str, seconds: float, artifacts: Artifacts) -> None:
         """Of the node that began last."""
         self.nodes[-1] |= {"state": state, "seconds": round(seconds, 3), "artifacts": artifacts}
         self._write_nodes()
@@ -56,6 +70,10 @@ class Record:
         (found,) = (entry for entry in self.nodes if entry["node"] == node)
         (only,) = found["artifacts"][key]
         return only
+
+    def _written(self) -> dict[str, Any]:
+        path = self.folder / "run.json"
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def _write(self, report: dict[str, Any]) -> None:
         self._write_nodes()

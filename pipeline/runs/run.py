@@ -11,15 +11,22 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
 from pipeline.finetuning.settings import FinetuningSettings
+from pipeline.runs import lean, locks
 from preprocessing import storage
 from preprocessing.errors import InputError, require
+
+if TYPE_CHECKING:
+    from tfx.orchestration.pipeline import Pipeline
+
+    from pipeline.runs.record import Record
 
 _KEPT_SECONDS = 7 * 24 * 3600
 
@@ -49,21 +56,14 @@ def run(settings: pipeline_settings.Settings, home: pathlib.Path) -> None:
     wrong is in the log."""
     from pipeline.runs.record import Record
 
-    with contextlib.ExitStack() as stack:
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(storage.hold(str(home / ".lock"))[0])
-            (home / "settings.json").write_text(settings.to_json())
-        except BlockingIOError:
-            raise InputError(f"{home}: another run is at work there. Wait for its end, or set BERT_HOME") from None
-        except OSError as error:
-            raise InputError(f"{home}: cannot be written: {error.strerror}. Set BERT_HOME to another folder") from error
+    with locks.held(home):
+        storage.write_whole(settings.to_json(), home / "settings.json")
         record = Record(home / "reports", settings.name)
         try:
             _run(settings, home, record)
         except BaseException as error:
             with contextlib.suppress(OSError):
-                record.fail(input_error(error) or f"{type(error).__name__}: {error}".splitlines()[0])
+                record.fail(cause(error))
             raise
 
 
@@ -81,27 +81,38 @@ def without_signs(home: pathlib.Path) -> pathlib.Path:
     return link
 
 
-def _run(settings, home, record):
-    of_task = isinstance(settings, FinetuningSettings)
-    if not of_task and settings.corpus.input:
+def create_pipeline(settings: pipeline_settings.Settings, home: pathlib.Path) -> "Pipeline":
+    """The pipeline with its places in a home. Raises InputError for a corpus that is not there."""
+    if not isinstance(settings, FinetuningSettings) and settings.corpus.input:
         from preprocessing.corpus import inputs
 
         inputs.check_input(settings.corpus)
+    lean.without_all_components()
     from tfx.orchestration import metadata
 
     from pipeline.graphs import finetuning, pretraining
-    from pipeline.runs import steps, summary
-    from pipeline.runs.runner import Runner
 
     plain = without_signs(home)
-    serving, work = home / "serving" / settings.name, plain / "training"
-    pipeline = (finetuning if of_task else pretraining).create_pipeline(
+    graph: Any = finetuning if isinstance(settings, FinetuningSettings) else pretraining
+    return graph.create_pipeline(
         settings,
         root=str(plain / "artifacts"),
         metadata=metadata.sqlite_metadata_connection_config(str(plain / "metadata.sqlite")),
-        serving=str(serving),
-        work=str(work),
+        serving=str(serving_folder(home, settings.name)),
+        work=str(plain / "training"),
     )
+
+
+def serving_folder(home: pathlib.Path, name: str) -> pathlib.Path:
+    """Of the models that a pipeline pushes."""
+    return home / "serving" / name
+
+
+def _run(settings, home, record):
+    pipeline = create_pipeline(settings, home)
+    from pipeline.runs import steps
+    from pipeline.runs.runner import Runner
+
     log = home / "logs" / "pipeline.log"
     with steps.log_to(log), terminal.native_log(log.with_name("native.log")):
         try:
@@ -109,17 +120,26 @@ def _run(settings, home, record):
         except Exception as error:
             name = record.nodes[-1]["node"] if record.nodes else "the pipeline"
             logging.getLogger(__name__).exception("%s failed", name)
-            cause = input_error(error)
-            if cause is None:
+            said = input_error(error)
+            if said is None:
                 click.echo(f"bert: {name} failed; the whole log is {log}", err=True)
                 raise
-            raise InputError(f"{name}: {cause}") from error
+            raise InputError(f"{name}: {said}") from error
         if record.nodes:  # `tfx pipeline create` only looks at the pipeline
-            report = summary.collect(record, str(serving))
-            summary.copy_files(report, home / "reports")
-            record.finish(report)
-            summary.show(report)
-            remove_superseded(work)
+            finish(record, home, settings.name)
+
+
+def finish(record: "Record", home: pathlib.Path, name: str) -> dict[str, Any]:
+    """The last step of a run whose nodes have all ended: pushes its model again where that is called for, writes the
+    report, shows and gives it, and removes what no run needs any more."""
+    from pipeline.runs import summary
+
+    report = summary.collect(record, str(serving_folder(home, name)))
+    summary.copy_files(report, home / "reports")
+    record.finish(report)
+    summary.show(report)
+    remove_superseded(home / "training")
+    return report
 
 
 def remove_superseded(work: pathlib.Path) -> None:
@@ -131,14 +151,25 @@ def remove_superseded(work: pathlib.Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def cause(error: BaseException) -> str:
+    """One line on what went wrong."""
+    return input_error(error) or f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def input_error(error: BaseException | None) -> str | None:
     """The message for a person in an exception or its causes; Beam and TFX wrap what a step raises."""
-    while error is not None:
-        if isinstance(error, InputError):
-            return str(error)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return f"{error.filename or 'the output'}: no space left on the device; make room, or set BERT_HOME"
-        if isinstance(error, OSError) and error.filename:
-            return f"{error.filename}: {error.strerror}"
-        error = error.__cause__ or error.__context__
+    for found in causes(error):
+        if isinstance(found, InputError):
+            return str(found)
+        if isinstance(found, OSError) and found.errno == errno.ENOSPC:
+            return f"{found.filename or 'the output'}: no space left on the device; make room, or set BERT_HOME"
+        if isinstance(found, OSError) and found.filename:
+            return f"{found.filename}: {found.strerror}"
     return None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

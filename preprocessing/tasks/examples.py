@@ -118,7 +118,7 @@ def prepare(
     require(max_seq_length >= 8, "max_seq_length must be at least 8", max_seq_length)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    name = _fingerprint(train, dev, tokenizer, max_seq_length, long, labels)
+    name = fingerprint(train, dev, tokenizer, max_seq_length, long, labels)
     report = folder / f"{name}.json"
     if report.is_file():
         found = json.loads(report.read_text())
@@ -201,7 +201,8 @@ def _more(count: int) -> str:
     return f" and {count} more" if count > 0 else ""
 
 
-def _fingerprint(train, dev, tokenizer, *settings) -> str:
+def fingerprint(train, dev, tokenizer, *settings) -> str:
+    """Of what examples are made from: two files, with what was found of them, a tokenizer, settings."""
     rules = (tokenizer.lower_case, tokenizer.longest_word, sorted(tokenizer.added.items()))
     digest = hashlib.sha256(repr((VERSION, rules, settings, train.told, dev.told)).encode())
     digest.update("\n".join(tokenizer.vocab).encode())

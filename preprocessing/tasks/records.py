@@ -10,9 +10,6 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet
-
 from preprocessing.errors import InputError
 
 MAX_ROW = 16 << 20  # bytes of a line, and of a CSV cell: a quote that is never closed must not read the whole file
@@ -74,12 +71,16 @@ def objects(path: str) -> Iterator[tuple[int, Any, str]]:
 
 
 def parquet_names(path: str) -> list[str]:
+    import pyarrow.parquet
+
     with _reading(path):
         return list(pyarrow.parquet.read_schema(path).names)
 
 
 def parquet(path: str, names: Sequence[str]) -> Iterator[tuple[int, dict[str, Any], str]]:
     """Rows of Parquet as mappings of these columns."""
+    import pyarrow.parquet
+
     line = 0
     with _reading(path):
         for batch in pyarrow.parquet.ParquetFile(path).iter_batches(AT_ONCE, columns=list(names)):
@@ -91,7 +92,9 @@ def parquet(path: str, names: Sequence[str]) -> Iterator[tuple[int, dict[str, An
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[None]:
     """Arrow's errors as InputError."""
+    import pyarrow
+
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error

@@ -210,7 +210,7 @@ def _mark_special(texts):
 
 def _bytes_to_characters(texts, offsets: tf.RaggedTensor) -> tf.RaggedTensor:
     """Byte offsets at character boundaries -> number of characters before them."""
-    is_ascii = tf.reduce_all(tf.strings.length(texts) == tf.strings.length(texts, unit="UTF8_CHAR"))
+    is_ascii = tf.reduce_all(tf.strings.regex_full_match(texts, r"[\x00-\x7f]*"))
 
     def count():
         _, starts = tf.strings.unicode_decode_with_offsets(texts, "UTF-8", errors="ignore")

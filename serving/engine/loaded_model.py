@@ -20,8 +20,9 @@ WARMUP_REQUESTS = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 MAX_WARMUP_REQUESTS = 1000  # TensorFlow Serving's
 
 # What the export says of each signature: above all its `row_count`, the int32 [batch] output that says how many entries
-# of axis 1 of the padded outputs are a row's own. Such answers can be cut back to what they would be alone, so their
-# requests may share a batch. Folders that say nothing have one of this name, if any.
+# of axis 1 of the padded outputs are a row's own; `other_counts`: those that are counted by another one. Such answers
+# can be cut back to what they would be alone, so their requests may share a batch. Folders that say nothing have a
+# `row_count` of this name, if any.
 DESCRIPTION = pathlib.Path("assets.extra", "export.json")
 ROW_COUNT = "mask_count"
 
@@ -86,6 +87,7 @@ class LoadedSignature:
         self.padded = [
             key for key, spec in self.outputs.items() if spec.shape and len(spec.shape) > 1 and spec.shape[1] is None
         ]
+        self._counts = dict.fromkeys(self.padded, self.count_output) | described.get("other_counts", {})
         counted = self.count_output is not None and not any(
             spec.shape is None or None in spec.shape[2:] for spec in self.outputs.values()
         )
@@ -108,8 +110,8 @@ class LoadedSignature:
         """The outputs of some rows of a batch, as they would be without the others."""
         own = {key: array[rows] for key, array in outputs.items()}
         if self.count_output is not None:
-            most = int(own[self.count_output].max(initial=0))
-            own |= {key: own[key][:, :most] for key in self.padded}
+            most = {count: int(own[count].max(initial=0)) for count in set(self._counts.values())}
+            own |= {key: own[key][:, : most[self._counts[key]]] for key in self.padded}
         return own
 
     def joined(self, answers: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -231,14 +231,14 @@ def _write(encoder, tokenizer, folder, settings, report, signatures, task) -> di
 
 
 def _described(signature: Signature, function) -> dict:
-    """`{"inputs": {"text": ["string", [None]]}, "outputs": ..., "row_count": ...}`"""
+    """`{"inputs": {"text": ["string", [None]]}, "outputs": ..., "row_count": ..., "other_counts": ...}`"""
     inputs = {spec.name: spec for spec in function.structured_input_signature[0]}
     sides = {"inputs": inputs, "outputs": function.structured_outputs}
     described = {
         side: {name: [spec.dtype.name, spec.shape.as_list()] for name, spec in specs.items()}
         for side, specs in sides.items()
     }
-    return described | {"row_count": signature.row_count}
+    return described | {"row_count": signature.row_count, "other_counts": dict(signature.other_counts)}
 
 
 def _golden(signature: Signature, encoder: TextEncoder, request: dict[str, list]) -> dict:

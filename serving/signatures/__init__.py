@@ -9,5 +9,18 @@ from serving.signatures.fill_mask import FILL_MASK
 from serving.signatures.hidden_states import ATTENTION, FEATURES, TOKENIZE
 from serving.signatures.pretraining import EVALUATE, NEXT_SENTENCE
 from serving.signatures.sentences import EMBEDDING
+from serving.signatures.tagging import TAG, TAG_WORDS
 
-ALL = (EMBEDDING, FILL_MASK, NEXT_SENTENCE, *FEATURES, ATTENTION, TOKENIZE, EVALUATE, CLASSIFY, CLASSIFY_PAIR)
+ALL = (
+    EMBEDDING,
+    FILL_MASK,
+    NEXT_SENTENCE,
+    *FEATURES,
+    ATTENTION,
+    TOKENIZE,
+    EVALUATE,
+    CLASSIFY,
+    CLASSIFY_PAIR,
+    TAG,
+    TAG_WORDS,
+)

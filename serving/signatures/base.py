@@ -179,6 +179,8 @@ class Signature:
     # The int32 [B] output that says how many entries of axis 1 of the padded outputs are a row's own. Such answers can
     # be cut back to what they would be alone, so that a server may answer requests for them together.
     row_count: str | None = None
+    # The same of those outputs, by name, whose entries another output counts.
+    other_counts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def function(self, encoder: TextEncoder) -> tf.types.experimental.PolymorphicFunction:
         """It in a graph."""

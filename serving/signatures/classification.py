@@ -51,7 +51,7 @@ def _answers(encoder: TextEncoder, packed: packing.Packed) -> Outputs:
 
 
 def _task(encoder: TextEncoder) -> ClassificationSettings:
-    if encoder.task is None:
+    if not isinstance(encoder.task, ClassificationSettings):
         raise InputError(_NONE)
     return encoder.task
 
@@ -66,7 +66,7 @@ def _how(encoder: TextEncoder) -> dict:
 
 def _missing(pair: bool, encoder: TextEncoder) -> str | None:
     task = encoder.task
-    if task is None:
+    if not isinstance(task, ClassificationSettings):
         return _NONE
     if task.kind != "classification":
         return f"the checkpoint's head is for {task.kind}"

@@ -1,7 +1,11 @@
-"""One vector per text."""
+"""One vector per text.
+
+Shapes: B batch, L length of the padded batch, H hidden.
+"""
 
 import tensorflow as tf
 
+from serving.settings import Pooling
 from serving.signatures.base import GOLDEN_TEXTS, TEXT, VECTORS, Inputs, Outputs, Signature, TextEncoder
 
 
@@ -14,16 +18,22 @@ def _embedding(encoder: TextEncoder, text) -> Outputs:
     elif pooling == "cls":
         embedding = encoder.first(packed)
     else:
-        tokens = tf.cast(encoder.encode(packed)["sequence_output"], tf.float32)
-        mask = tf.cast(packed.input_mask, tf.float32)
-        if pooling == "max":
-            embedding = tf.reduce_max(tf.where(mask[:, :, None] > 0, tokens, tokens.dtype.min), 1)
-        else:
-            embedding = tf.einsum("bl,blh->bh", mask, tokens) / tf.reduce_sum(mask, 1, keepdims=True)
+        embedding = pooled(encoder.encode(packed)["sequence_output"], packed.input_mask, pooling)
     embedding = tf.cast(embedding, tf.float32)
     if encoder.settings.unit_length:
         embedding = tf.math.l2_normalize(embedding, -1)
     return {"embedding": embedding, "truncated": packed.truncated}
+
+
+def pooled(tokens_BLH: tf.Tensor, mask_BL: tf.Tensor, pooling: Pooling) -> tf.Tensor:
+    """One vector of each row's real tokens, float32 [B, H]: "mean", "max" or, the first of them, "cls"."""
+    tokens_BLH = tf.cast(tokens_BLH, tf.float32)
+    if pooling == "cls":
+        return tokens_BLH[:, 0]
+    mask_BL = tf.cast(mask_BL, tf.float32)
+    if pooling == "max":
+        return tf.reduce_max(tf.where(mask_BL[:, :, None] > 0, tokens_BLH, tokens_BLH.dtype.min), 1)
+    return tf.einsum("bl,blh->bh", mask_BL, tokens_BLH) / tf.reduce_sum(mask_BL, 1, keepdims=True)
 
 
 def _alone_and_together(encoder: TextEncoder) -> list[Inputs]:

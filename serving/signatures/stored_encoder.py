@@ -59,19 +59,23 @@ class StoredEncoder:
 
     @property
     def next_sentence(self):
-        return self._of_pooled(self._encoder.next_sentence)
+        return self._of_states(self._encoder.next_sentence)
 
     @property
     def classifier(self):
-        return self._of_pooled(self._encoder.classifier)
+        return self._of_states(self._encoder.classifier)
 
-    def _of_pooled(self, head):
+    @property
+    def tagger(self):
+        return self._of_states(self._encoder.tagger)
+
+    def _of_states(self, head):
         if head is None:
             return None
 
-        def logits(pooled_output):
+        def logits(states):
             with self._scope():
-                return head(pooled_output)
+                return head(states)
 
         return logits
 

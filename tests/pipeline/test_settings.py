@@ -21,6 +21,12 @@ def test_training_phases_survive_json():
     assert settings.from_json(value.to_json()) == value
 
 
+def test_beam_options_of_steps_survive_json():
+    value = settings.from_json('{"step_beam_args": {"CorpusGen": ["--runner=FlinkRunner", "--flink_master=h:8081"]}}')
+    assert value.step_beam_args == {"CorpusGen": ("--runner=FlinkRunner", "--flink_master=h:8081")}
+    assert settings.from_json(value.to_json()) == value
+
+
 def test_parts_left_out_have_their_defaults():
     assert settings.from_json('{"examples": {"dupe_factor": 3}}').examples == dataclasses.replace(
         settings.PipelineSettings().examples, dupe_factor=3
@@ -39,6 +45,9 @@ def test_parts_left_out_have_their_defaults():
         ('{"training": {"bias_correction": "false"}}', "must be of type bool. Received: 'false'"),
         ('{"corpus": {"input": "a.txt"}}', "settings.corpus.input must be of type tuple[str, ...]. Received: 'a.txt'"),
         ('{"gate": {"max_loss_increase": NaN}}', "must be of type float. Received: nan"),
+        ('{"step_beam_args": {"CorpusGen": "--a"}}', "step_beam_args.CorpusGen must be of type tuple[str, ...]"),
+        ('{"step_beam_args": ["--a"]}', "settings.step_beam_args must be of type dict[str, tuple[str, ...]]"),
+        ('{"training": {"phases": [{"step": 1}]}}', "settings.training.phases[0] has no setting 'step'"),
         ('{"name": null}', "settings.name must be of type str. Received: None"),
         ('{"init": "/none/such"}', "init must be a checkpoint. Received: '/none/such'"),
         ('{"eval_share": 1.0}', "eval_share must be between 0 and 1. Received: 1.0"),

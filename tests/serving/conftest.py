@@ -31,6 +31,22 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def exported_tagger(tmp_path_factory):
+    """The same of a small tagger, checked in this process."""
+    from serving.export import exporting, golden
+    from serving.signatures import TAG, TAG_WORDS
+    from tests.serving import small_model
+
+    folder = tmp_path_factory.mktemp("tagger")
+    vocab = small_model.write_vocab(folder)
+    options = {"signatures": (TAG, TAG_WORDS), "task": small_model.TAGGING}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
+        report = exporting.export(small_model.tagger(), vocab, folder / "1", small_model.EXPORT, **options)
+    return folder / "1", report
+
+
+@pytest.fixture(scope="session")
 def toy_server(toy_folder):
     """Serves both versions of `toy`, version 1 with the label `stable`."""
     from serving.engine.settings import Limits

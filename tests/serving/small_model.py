@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from model.encoder import BertEncoder
-from model.encoder.heads import CLASSIFIER, PRETRAINING
-from model.settings import EncoderSettings
+from model.encoder.heads import CLASSIFIER, PRETRAINING, TAGGER
+from model.settings import EncoderSettings, TaggingSettings
 from preprocessing import vocab_file
 from serving.settings import ExportSettings
 
@@ -17,6 +17,7 @@ VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
 EXPORT = ExportSettings(lengths=(8, 16, 48), top_k=3, warmup_lengths=(8, 48), warmup_batches=(1, 2))
 
 EVERY_HEAD = (*PRETRAINING, CLASSIFIER.with_labels(3))
+TAGGING = TaggingSettings(("B-LOC", "B-PER", "I-LOC", "I-PER", "O"))
 
 
 @functools.cache
@@ -29,6 +30,10 @@ def encoder(heads=EVERY_HEAD, layers=4) -> BertEncoder:
         if len(variable.shape) == 1:
             variable.assign(variable + np.random.default_rng(3).normal(0, 0.2, variable.shape))
     return small
+
+
+def tagger() -> BertEncoder:
+    return encoder((TAGGER.with_labels(len(TAGGING.labels)),), 2)
 
 
 # Whatever a text may be: ordinary, empty, blank, like special tokens, too long, not UTF-8, of signs that vanish.

@@ -96,6 +96,23 @@ def test_typed_answers(monkeypatch):
     assert client.tokenize(["a"]) == [["[CLS]", "a"]]
 
 
+def test_tagged(exported_tagger):
+    """From a real export: what stands where it says, and one tag for each word that is given."""
+    text = "Zoë is in Paris, 東京!"
+    with Client(exported_tagger[0]) as client:
+        one, none = client.tag([text, ""])
+        assert (none.words, none.entities) == ([], [])
+        assert [word.text for word in one.words] == ["Zoë", "is", "in", "Paris", ",", "東", "京", "!"]
+        assert all(text[found.start : found.end] == found.text for found in (*one.words, *one.entities))
+        assert one.entities
+        words = [["Paris", "", "is", "\u200b"], ["runs"], []]
+        given = client.tag_words(words)
+        assert [[word.text for word in row.words] for row in given] == words
+        assert given[0].words[1].tag
+        assert all(row.words[one.start].tag.endswith(one.type) for row in given for one in row.entities)
+        assert client.tag([]) == client.tag_words([]) == []
+
+
 @pytest.mark.parametrize("kind", ["grpc", "rest"])
 def test_deadline(kind, toy_server):
     with Client(getattr(toy_server, kind), model="toy", timeout=0.2) as client:

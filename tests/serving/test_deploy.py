@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 import serving
 from pipeline.commands import serve
+from pipeline.settings import PipelineSettings
 from serving.engine import settings
 from serving.protocol import protos
 from serving.server import config_files
@@ -172,6 +174,58 @@ def test_kubectl_builds_the_whole():
     assert {resource["kind"] for resource in resources} >= {"ConfigMap", "Deployment", "Service"}
     for resource in resources:
         kubernetes_validate.validate(resource, KUBERNETES[-1], strict=True)
+
+
+def strictly(**properties):
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+
+# What the file uses of InferenceService, serving.kserve.io/v1beta1, as the resource definition of KServe 0.20 has it
+# (config/crd/full/serving.kserve.io_inferenceservices.yaml, against which the file was checked whole).
+TEXT, COUNT = {"type": "string"}, {"type": "integer", "minimum": 1}
+AMOUNTS = {"type": "object", "additionalProperties": {"type": "string", "pattern": r"^\d+(\.\d+)?(m|[kMGT]i?)?$"}}
+INFERENCE_SERVICE = strictly(
+    apiVersion={"const": "serving.kserve.io/v1beta1"},
+    kind={"const": "InferenceService"},
+    metadata={"type": "object"},
+    spec=strictly(
+        predictor=strictly(
+            minReplicas=COUNT,
+            maxReplicas=COUNT,
+            automountServiceAccountToken={"type": "boolean"},
+            model=strictly(
+                modelFormat=strictly(name=TEXT, version=TEXT),
+                runtime=TEXT,
+                runtimeVersion=TEXT,
+                protocolVersion={"enum": ["v1", "grpc-v1"]},  # of this runtime
+                storageUri=TEXT,
+                args={"type": "array", "items": TEXT},
+                readinessProbe=strictly(
+                    httpGet=strictly(path=TEXT, port=COUNT),
+                    periodSeconds=COUNT,
+                    timeoutSeconds=COUNT,
+                    failureThreshold=COUNT,
+                ),
+                resources=strictly(requests=AMOUNTS, limits=AMOUNTS),
+            ),
+        )
+    ),
+)
+
+
+def test_kserve_serves_what_the_pipeline_pushes(container):
+    resource = yaml.safe_load((DEPLOY / "kserve/inference-service.yaml").read_text())
+    jsonschema.validate(resource, INFERENCE_SERVICE)
+    predictor, name = resource["spec"]["predictor"], resource["metadata"]["name"]
+    assert predictor["minReplicas"] <= predictor["maxReplicas"]
+    model = predictor["model"]
+    assert model["modelFormat"] == {"name": "tensorflow", "version": "2"}
+    assert container["image"] == f"tensorflow/serving:{model['runtimeVersion']}"  # one whose operations are known
+    assert model["storageUri"].endswith(f"/serving/{PipelineSettings().name}")
+    assert model["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{name}/metadata"
+    # The runtime itself names these; a second value would be a second model's.
+    theirs = {"model_name", "model_base_path", "port", "rest_api_port", "rest_api_timeout_in_ms"}
+    assert set(flags(model["args"])) <= FLAGS - theirs
 
 
 def test_compose_mounts_what_the_flags_name(service):

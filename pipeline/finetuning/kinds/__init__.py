@@ -2,5 +2,6 @@
 
 from pipeline.finetuning.kinds.classification import CLASSIFICATION
 from pipeline.finetuning.kinds.kind import Kind
+from pipeline.finetuning.kinds.tagging import TAGGING
 
-ALL: tuple[Kind, ...] = (CLASSIFICATION,)
+ALL: tuple[Kind, ...] = (CLASSIFICATION, TAGGING)

@@ -143,8 +143,8 @@ class Kind(Protocol):
 
     @property
     def figures(self) -> Mapping[str, str]:
-        """Titles of the figures on dev, the judge's and the calibration's. By the first, or that of `--watch` if it is
-        among them, the best of several seeds is chosen."""
+        """Titles of the figures on dev, the judge's and the calibration's; there may be fewer. By the first, or that of
+        `--watch` if it is among them, the best of several seeds is chosen."""
 
     @property
     def watched(self) -> Sequence[str]:
@@ -205,7 +205,7 @@ class Kind(Protocol):
     def said(self, row: Any, answer: Answer) -> dict[str, Any]:
         """An answer as the JSON object that `bert predict` writes."""
 
-    def calibrated(self, settings: TaskSettings, answered: Iterable[tuple[Row, Answer]]) -> Calibration:
+    def calibrated(self, settings: Any, answered: Iterable[tuple[Row, Answer]]) -> Calibration:
         """Chooses on the answers to dev that a model with `settings` gives. A kind that chooses nothing leaves them
         unread: then nothing is asked."""
 

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from model import checkpoints
-from model.encoder.heads import CLASSIFIER
-from model.settings import ClassificationSettings
+from model.encoder.heads import CLASSIFIER, TAGGER
+from model.settings import ClassificationSettings, TaggingSettings
 from preprocessing.errors import InputError
 from tests.serving import small_model
 
@@ -36,6 +36,19 @@ def test_hugging_faces_labels(folder):
     assert checkpoints.read_task(folder) == ClassificationSettings(TASK.labels)
 
 
+def test_the_tags_of_hugging_faces_token_classifiers(tmp_path):
+    checkpoints.save_huggingface(small_model.encoder((TAGGER.with_labels(3),), 1), tmp_path)
+    assert checkpoints.read_task(tmp_path) == TaggingSettings(("LABEL_0", "LABEL_1", "LABEL_2"))
+    tags = TaggingSettings(("B-X", "I-X", "O"), max_seq_length=64, temperature=2.0)
+    checkpoints.write_task(tmp_path, tags)
+    assert checkpoints.read_task(tmp_path) == tags
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == ["BertForTokenClassification"]
+    assert config["id2label"] == {"0": "B-X", "1": "I-X", "2": "O"}
+    (tmp_path / "task.json").unlink()
+    assert checkpoints.read_task(tmp_path) == TaggingSettings(tags.labels)
+
+
 @pytest.mark.parametrize(
     ("changed", "kind"),
     [
@@ -59,6 +72,8 @@ def test_what_is_no_classification_is_known(folder, changed, kind):
         ("task.json", {"labels": []}, "task.json: there must be labels"),
         ("task.json", {"labels": ["a", 1]}, "task.json: labels must be text"),
         ("task.json", {"labels": ["a"], "temperature": 0}, "task.json: temperature must be positive"),
+        ("task.json", {"kind": "tagging", "labels": ["a"]}, "task.json: there must be two tags at least"),
+        ("task.json", {"kind": "tagging", "labels": ["a", ""]}, "task.json: tags must be text"),
         ("task.json", {"labels": ["a"], "colour": 0}, "task.json: got an unexpected keyword argument 'colour'"),
     ],
 )

@@ -78,28 +78,18 @@ def test_unknown_numbers_of_rows_and_predictions(encoder):
         assert logits(sequence, positions).shape == (batch, predictions, 30)
 
 
-class Classifier(heads.HeadLayer):
-    def add_weights(self):
-        self.kernel = self.matrix("kernel", self.labels, self.settings.hidden_size)
-        self.bias = self.vector("bias", self.labels)
-
-    def call(self, states, positions=None):
-        states = states if positions is None else tf.gather(states, positions, batch_dims=1)
-        return tf.cast(states @ tf.transpose(tf.cast(self.kernel.value, states.dtype)), tf.float32) + self.bias.value
-
-
-# Hugging Face spells it as the classifier of whole texts, and tells them apart by the architecture.
+# No more than an object. It is spelled as the classifier of whole texts, and told apart by the architecture.
 WORDS = heads.Head(
     "words",
     "tokens",
-    Classifier,
-    "BertForTokenClassification",
+    heads.TaggerHead,
+    "BertForWords",
     (
         heads.Array("kernel", "words/output_weights", (heads.LABELS, "hidden_size"), "classifier.weight"),
         heads.Array("bias", "words/output_bias", (heads.LABELS,), "classifier.bias"),
     ),
 )
-EVERY_HEAD = [*heads.PRETRAINING, heads.CLASSIFIER.with_labels(3), WORDS.with_labels(5)]
+EVERY_HEAD = [*heads.PRETRAINING, heads.CLASSIFIER.with_labels(3), heads.TAGGER.with_labels(4), WORDS.with_labels(5)]
 
 
 @pytest.mark.parametrize("head", EVERY_HEAD, ids=lambda head: head.name)
@@ -197,14 +187,26 @@ def test_a_classifier_is_a_product_with_the_pooled_output():
     np.testing.assert_allclose(head(pooled), pooled @ head.kernel.numpy().T + head.bias.numpy(), rtol=1e-5, atol=1e-5)
 
 
+def test_a_tagger_is_that_product_of_each_token():
+    keras.utils.set_random_seed(0)
+    head = BertEncoder(SETTINGS, [heads.TAGGER.with_labels(3)]).tagger
+    head.bias.assign([1.0, 2.0, 3.0])
+    states = np.random.default_rng(2).normal(size=(2, 5, 8)).astype(np.float32)
+    expected = states @ head.kernel.numpy().T + head.bias.numpy()
+    np.testing.assert_allclose(head(states), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(head(states, np.array([[4, 0], [1, 1]]))[0], expected[0, [4, 0]], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(head(states[0]), expected[0], rtol=1e-5, atol=1e-5)
+
+
 def test_another_head_that_hugging_face_spells_alike_is_not_taken_for_it(tmp_path):
     checkpoints.save_huggingface(BertEncoder(SETTINGS, [heads.CLASSIFIER.with_labels(3)]), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BertForTokenClassification"]}))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMultipleChoice"]}))
     with pytest.raises(InputError, match=r"2 unexpected arrays: classifier\.bias, classifier\.weight"):
         checkpoints.load(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": None}))
-    assert checkpoints.load(tmp_path).heads == ("classifier",)
+    for stated, name in ((None, "classifier"), (["BertForTokenClassification"], "tagger")):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": stated}))
+        assert checkpoints.load(tmp_path).heads == (name,)
 
 
 def test_hugging_face_knows_no_model_with_any_two_heads(tmp_path):

@@ -21,6 +21,7 @@ from pipeline import cli
 from pipeline.finetuning import kinds, planning
 from pipeline.finetuning.kinds.classification import CLASSIFICATION
 from pipeline.finetuning.kinds.kind import Kind
+from pipeline.finetuning.kinds.tagging import TAGGING
 from preprocessing.errors import InputError
 from preprocessing.tasks.tables import Columns
 from serving.export import exporting, golden
@@ -67,7 +68,23 @@ def wet_or_dry(folder):
     return folder / "train.tsv", folder / "dev.tsv"
 
 
-CASES = (Case(CLASSIFICATION, wet_or_dry),)
+def places_and_teams(folder):
+    """ "paris" is a place and "runner of X" a team, whatever X; dev has a type more, and a ragged sentence."""
+
+    def rows(count, seed):
+        random = np.random.default_rng(seed)
+        for _ in range(count):
+            lines = [f"{word} O" for word in random.choice(["it", "lies", "here", "no", "."], random.integers(2, 24))]
+            for entity in ("paris B-LOC", "runner B-ORG\nof I-ORG\nriver I-ORG"):
+                lines.insert(random.integers(len(lines) + 1), entity)
+            yield "\n".join(lines) + "\n\n"
+
+    (folder / "train.conll").write_text("".join(rows(120, 0)))
+    (folder / "dev.conll").write_text("".join([*rows(40, 1), "it\n\n", "river B-SEA\n"]))
+    return folder / "train.conll", folder / "dev.conll"
+
+
+CASES = (Case(CLASSIFICATION, wet_or_dry), Case(TAGGING, places_and_teams))
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 

@@ -9,7 +9,7 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel, standard_artifacts
 
-from pipeline.runs import record, runner
+from pipeline.runs import launching, record, runner
 from preprocessing.errors import InputError
 
 
@@ -80,7 +80,7 @@ def test_a_run_that_fails_leaves_no_older_report(tmp_path, run):
 
 
 def test_a_node_whose_inputs_cannot_be_found_has_failed(tmp_path, run):
-    with pytest.raises(runner.NodeError, match="Second did not run"):
+    with pytest.raises(launching.NodeError, match="Second did not run"):
         run(given=Channel(type=standard_artifacts.Schema, producer_component_id="none", output_key="out"))
     assert written(tmp_path, "run.json")["nodes"][-1]["state"] == "failed"
 

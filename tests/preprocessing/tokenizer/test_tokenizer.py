@@ -201,6 +201,14 @@ def test_spans_show_the_original_text(text, expected):
     assert in_bytes == in_characters
 
 
+def test_invalid_bytes_are_no_characters_to_spans_whatever_texts_are_beside():
+    tokenizer, _ = small(True)
+    for texts in ([b"a\xff\xfe b\xc3 e"], [b"a\xff\xfe b\xc3 e", "é"]):
+        spans = tokenizer.tokenize_with_offsets(texts)
+        assert spans.char_starts[0].numpy().tolist() == [0, 2, 4]
+        assert spans.byte_starts[0].numpy().tolist() == [0, 4, 7]
+
+
 @functools.cache
 def with_special_tokens():
     return pair(True, special_tokens_in_text=True)

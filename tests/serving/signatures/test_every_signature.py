@@ -1,5 +1,6 @@
 """What holds for each signature, whatever it answers. A new one is tested by standing in CASES."""
 
+import functools
 import json
 
 import numpy as np
@@ -11,23 +12,38 @@ from preprocessing.features import MASK
 from preprocessing.tokenizer import BertTokenizer
 from serving.engine.loaded_model import WARMUP_REQUESTS, LoadedModel
 from serving.export import golden
-from serving.signatures import ALL
+from serving.signatures import ALL, TAG, TAG_WORDS
 from serving.signatures.base import TextEncoder
 from tests.serving import small_model
 
+TAGGING = (TAG, TAG_WORDS)  # of a model of their own
 CASES = [pytest.param(signature, id=signature.name) for signature in ALL]
 TEXTS = [*small_model.TEXTS, f"the {MASK} of {MASK}", MASK * 30]
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
-@pytest.fixture(scope="module")
-def texts():
-    return TextEncoder(small_model.encoder(), BertTokenizer(small_model.VOCAB), small_model.EXPORT)
+@functools.cache
+def encoder_of(tagger):
+    encoder, task = (small_model.tagger(), small_model.TAGGING) if tagger else (small_model.encoder(), None)
+    return TextEncoder(encoder, BertTokenizer(small_model.VOCAB), small_model.EXPORT, task)
 
 
-@pytest.fixture(scope="module")
+opened = functools.cache(lambda folder: LoadedModel("bert", 1, folder))
+
+
+@pytest.fixture
+def texts(signature):
+    return encoder_of(signature in TAGGING)
+
+
+@pytest.fixture
+def exported(signature, exported, exported_tagger):
+    return exported_tagger if signature in TAGGING else exported
+
+
+@pytest.fixture
 def model(exported):
-    return LoadedModel("bert", 1, exported[0])
+    return opened(exported[0])
 
 
 def columns(signature, encoder):
@@ -121,7 +137,7 @@ def test_answers_that_a_server_may_share_are_cut_back_to_what_they_were(signatur
 
 @pytest.mark.parametrize("signature", CASES)
 def test_an_empty_batch_is_answered(signature, model):
-    outputs = served(model, signature, {spec.name: [] for spec in signature.inputs})
+    outputs = served(model, signature, {spec.name: np.zeros([0] * spec.shape.rank) for spec in signature.inputs})
     assert all(value.shape[0] == 0 for value in outputs.values())
 
 
@@ -181,8 +197,10 @@ def test_no_two_have_one_name():
     assert len(set(names)) == len(names)
 
 
-def test_which_signatures_share_batches(model):
-    """Those whose answer does not depend on how long their neighbours are."""
-    alone = {name for name, signature in model.signatures.items() if not signature.sharable}
-    assert alone == {name for name in model.signatures if name.startswith(("features", "attention", "tokenize"))}
-    assert alone == {name for name, signature in model.signatures.items() if not signature.fixed_size}
+@pytest.mark.parametrize("signature", CASES)
+def test_which_signatures_share_batches(signature, model):
+    """Those whose answer does not depend on how long their neighbours are, and whose inputs are of one size."""
+    found = model.signature(signature.name)
+    padded = signature.name.startswith(("features", "attention", "tokenize"))
+    assert found.fixed_size == (not padded)
+    assert found.sharable == (not padded and signature is not TAG_WORDS)

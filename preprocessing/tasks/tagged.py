@@ -1,0 +1,188 @@
+"""Sentences of tagged words -> files of examples of a tagging, with what is to be known of them.
+
+A file is read a few times and never held.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from preprocessing import features, tfrecord
+from preprocessing.errors import InputError, require
+from preprocessing.examples import encoding
+from preprocessing.storage import write_whole
+from preprocessing.tasks.examples import MAX_LABELS, MOST_ROWS, SHOWN, Split, fingerprint
+from preprocessing.tasks.sentences import Sentence, Sentences
+from preprocessing.tasks.word_windows import pack, pieces
+from preprocessing.tokenizer import BertTokenizer
+
+
+@dataclasses.dataclass
+class TaggedSplit(Split):
+    """What is in a file of examples, `features.tagged`, which are windows: `rows` of them; `cut` are sentences that lie
+    in several. `counts` are of words, by tag, and so is `unknown`.
+
+    Attributes:
+        removed: words of which nothing is left when they are cleaned.
+        broken: sentences whose tags broke their scheme.
+    """
+
+    sentences: int = 0
+    words: int = 0
+    removed: int = 0
+    broken: int = 0
+
+
+@dataclasses.dataclass
+class TaggedPrepared:
+    """The files of a run, and the tags in the order of their numbers. `leaked`: sentences of dev that are in train too;
+    `leaked_places`: the first of them."""
+
+    labels: list[str]
+    train: TaggedSplit
+    dev: TaggedSplit
+    leaked: int = 0
+    leaked_places: list[str] = dataclasses.field(default_factory=list)
+
+    def notes(self) -> Iterator[str]:
+        """What a person should know of the data, a line each."""
+        yield from (self.train.told, self.dev.told)
+        for split, name in ((self.train, "train"), (self.dev, "dev")):
+            for kind, count, what in (
+                ("set_aside", split.set_aside, "sentences cannot be used"),
+                (
+                    "broken",
+                    split.broken,
+                    "sentences break their tags' scheme; an I- without its B- begins an entity",
+                ),
+                ("unknown", split.unknown, "words have a tag that train does not have and count as errors"),
+            ):
+                if count:
+                    yield f"{name}: {count:,} {what}: {'; '.join(split.places[kind])}"
+            if split.removed:
+                yield f"{name}: of {split.removed:,} words nothing is left when they are cleaned: [UNK] stands for them"
+        if self.leaked:
+            yield (
+                f"{self.leaked:,} sentences of dev are in train, so that dev flatters: {'; '.join(self.leaked_places)}"
+            )
+
+
+def prepare(
+    train: Sentences,
+    dev: Sentences,
+    tokenizer: BertTokenizer,
+    folder: str | os.PathLike,
+    *,
+    max_seq_length: int,
+    labels: Sequence[str] | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> TaggedPrepared:
+    """Writes the examples of both files into `folder`, or finds those that the same files and settings gave before.
+
+    Args:
+        labels: the tags that are declared, else those of train, sorted.
+        progress: called with the number of sentences that are written.
+
+    Raises InputError where train has no two tags or one that is not declared, and where dev has none of train's.
+    Sentences that cannot be used are listed in `set_aside.tsv`.
+    """
+    require(max_seq_length >= 8, "max_seq_length must be at least 8", max_seq_length)
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = fingerprint(train, dev, tokenizer, "tagging", max_seq_length, labels)
+    report = folder / f"{name}.json"
+    if report.is_file():
+        found = json.loads(report.read_text())
+        known = TaggedPrepared(train=TaggedSplit(**found.pop("train")), dev=TaggedSplit(**found.pop("dev")), **found)
+        for split in (known.train, known.dev):  # the folder may have been moved
+            split.file = str(folder / os.path.basename(split.file))
+        if os.path.isfile(known.train.file) and os.path.isfile(known.dev.file):
+            return known
+    train_split, dev_split = (
+        TaggedSplit(str(folder / f"{name}-{part}.tfrecord"), source.told)
+        for part, source in (("train", train), ("dev", dev))
+    )
+    in_dev = collections.Counter(_key(sentence) for sentence in dev.rows(_ignored))
+    tags, shared = _tags_and_shared(train, in_dev, labels)
+    require(len(tags) > 1, f"{train.path}: training needs at least two tags", ", ".join(tags))
+    prepared = TaggedPrepared(list(labels or sorted(tags)), train_split, dev_split, sum(in_dev[key] for key in shared))
+    if shared:
+        leaked = (sentence.place for sentence in dev.rows(_ignored) if _key(sentence) in shared)
+        prepared.leaked_places = list(itertools.islice(leaked, SHOWN))
+    with (folder / f"{name}-set_aside.tsv").open("w") as aside:
+        for split, source in ((train_split, train), (dev_split, dev)):
+            _write(split, source, tokenizer, prepared.labels, max_seq_length, aside, progress)
+    if not sum(dev_split.counts):
+        raise InputError(f"{dev.path}: dev must have words with tags of train. Received: none; see --label")
+    write_whole(json.dumps(dataclasses.asdict(prepared)), report)
+    return prepared
+
+
+def _ignored(line: int, reason: str) -> None:
+    """For the passes that come before the one that tells."""
+
+
+def _key(sentence: Sentence) -> bytes:
+    return hashlib.blake2b("\0".join(sentence.words).encode(), digest_size=12).digest()
+
+
+def _tags_and_shared(train: Sentences, in_dev, declared) -> tuple[set[str], set[bytes]]:
+    """(train's tags, the sentences of dev that train has)"""
+    found: set[str] = set(declared or ())
+    shared = set()
+    for sentence in train.rows(_ignored):
+        for line, tag in zip(sentence.lines, sentence.tags or (), strict=True):
+            if tag not in found:
+                if declared is not None:
+                    rule = f"{train.path}:{line}: a tag must be one of those declared ({', '.join(declared[:5])})"
+                    raise InputError(f"{rule}. Received: {tag!r}")
+                found.add(tag)
+        if len(found) > MAX_LABELS:
+            way_out = "name the column of the tags with --label"
+            raise InputError(f"{sentence.place}: more than {MAX_LABELS:,} different tags; {way_out}")
+        if (key := _key(sentence)) in in_dev:
+            shared.add(key)
+    return found, shared
+
+
+def _write(split: TaggedSplit, source: Sentences, tokenizer, labels, length: int, aside, progress) -> None:
+    """Writes the split's file and fills in what is in it."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    counts = np.zeros(len(labels) + 1, int)
+    split.broken, split.places["broken"] = source.broken, [source.first_broken]
+
+    def set_aside(line: int, reason: str) -> None:
+        split.set_aside += 1
+        split.tell("set_aside", f"{source.path}:{line} {reason}")
+        aside.write(f"{source.path}\t{line}\t{reason}\n")
+
+    scratch = f"{split.file}.{os.getpid()}.tmp"
+    sentences = source.rows(set_aside)
+    with open(scratch, "wb") as file:
+        while chunk := list(itertools.islice(sentences, MOST_ROWS)):
+            for sentence in chunk:
+                for line, tag in zip(sentence.lines, sentence.tags or (), strict=True):
+                    if tag not in numbers:
+                        split.tell("unknown", f"{source.path}:{line} {tag!r}")
+            tags = np.array([numbers.get(tag, len(labels)) for sentence in chunk for tag in sentence.tags or ()])
+            of = pieces(tokenizer, [sentence.words for sentence in chunk])
+            windows = pack(tokenizer, of, length)
+            tag_ids = np.where(windows.words >= 0, tags[windows.words] + 1, 0)
+            file.write(tfrecord.frame(encoding.serialize(windows.features | {features.TAG_IDS: tag_ids})))
+            counts += np.bincount(tags, minlength=len(counts))
+            split.sentences += len(chunk)
+            split.words += len(tags)
+            split.removed += int(of.removed.sum())
+            split.rows += len(windows.sentences)
+            split.cut += int((of.lengths > length - 2).sum())
+            split.tokens += int(windows.features[features.INPUT_MASK].sum())
+            progress(split.sentences)
+    os.replace(scratch, split.file)
+    *split.counts, split.unknown = counts.tolist()

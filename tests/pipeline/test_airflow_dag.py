@@ -1,0 +1,158 @@
+"""The DAG is the graph; Airflow itself, in environments of its own, reads and runs it (marker `airflow`)."""
+
+import ast
+import http.server
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from pipeline import settings
+from pipeline.graphs import pretraining
+from tests.data import ROOT
+
+DAG = ROOT / "pipeline" / "airflow_dag.py"
+GROUPS = json.loads(DAG.with_suffix(".json").read_text())
+VERSIONS = {"3": "3.3.2", "2": "2.11.2"}
+
+
+def test_the_nodes_and_what_they_wait_for_are_the_graphs():
+    pipeline = pretraining.create_pipeline(settings.smoke(), root="/r", metadata=None, serving="/s", work="/w")
+    graph = {node.id: sorted(before.id for before in node.upstream_nodes) for node in pipeline.components}
+    members = {name: sorted(before) for group in GROUPS.values() for name, before in group.items()}
+    assert members == graph
+    places = list(members)
+    for name, before in members.items():  # as the file is read, each stands after those that it waits for
+        assert all(places.index(earlier) < places.index(name) for earlier in before)
+
+
+def test_it_imports_nothing_but_the_standard_library_and_airflow():
+    imports = [node for node in ast.walk(ast.parse(DAG.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in imports if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in names} <= {"airflow", *sys.stdlib_module_names}
+
+
+READ = """
+import importlib.util, json, sys, time
+def read():
+    began = time.perf_counter()
+    spec = importlib.util.spec_from_file_location("dag", sys.argv[1])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return time.perf_counter() - began, module.dag
+read()  # Airflow's own modules
+seconds, dag = min((read() for _ in range(3)), key=lambda found: found[0])
+import airflow
+print(json.dumps({
+    "version": airflow.__version__,
+    "seconds": seconds,
+    "before": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
+    "pools": {task.task_id: task.pool for task in dag.tasks},
+    "retries": sorted({task.retries for task in dag.tasks}),
+    "active": dag.max_active_runs,
+    "catchup": dag.catchup,
+}))
+"""
+
+
+def environment(version: str) -> pathlib.Path:
+    """Folder of the programs of an Airflow; skips the test where it is not installed."""
+    folder = pathlib.Path(os.environ.get("BERT_AIRFLOW_ENVIRONMENTS") or ROOT / ".uv") / f"airflow{version}" / "bin"
+    if not (folder / "airflow").exists():
+        pytest.skip(f"needs {folder}: `make test-airflow` installs it")
+    return folder
+
+
+def variables(home: pathlib.Path, version: str) -> dict[str, str]:
+    """Of an Airflow that keeps all in a folder, with the DAG in it, for a run on the smallest settings."""
+    dags = home / "airflow" / "dags"
+    dags.mkdir(parents=True)
+    (dags / "bert.py").symlink_to(DAG)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
+    return {
+        **inherited,
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{environment(version)}:{inherited['PATH']}",
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "AIRFLOW_VAR_BERT_HOME": str(home),
+        "AIRFLOW_VAR_BERT_PYTHON": sys.executable,
+        "AIRFLOW_VAR_BERT_SETTINGS": "smoke",
+    }
+
+
+def call(arguments, given, status=0) -> str:
+    done = subprocess.run(arguments, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+@pytest.mark.airflow
+@pytest.mark.parametrize("version", VERSIONS)
+def test_both_versions_read_it(tmp_path, version):
+    given = variables(tmp_path, version)
+    found = json.loads(call([environment(version) / "python", "-c", READ, str(DAG)], given).splitlines()[-1])
+    assert found["version"] == VERSIONS[version]
+    assert found["seconds"] < 0.05
+    place = {name: f"{group}.{name}" for group, members in GROUPS.items() for name in members}
+    members = {name: before for group in GROUPS.values() for name, before in group.items()}
+    tasks = {place[name]: sorted(place[b] for b in before) or ["compile"] for name, before in members.items()}
+    assert found["before"] == {"compile": [], "report": ["model.Pusher"], **tasks}
+    assert {name for name, pool in found["pools"].items() if pool == "gpu"} == {
+        "model.Evaluator",
+        "model.ServingCheck",
+        "model.Trainer",
+    }
+    assert (found["retries"], found["active"], found["catchup"]) == ([3], 1, False)
+
+
+@pytest.mark.airflow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_run_ends_with_a_pushed_model(tmp_path, version):
+    given = variables(tmp_path, version)
+    call(["airflow", "db", "migrate"], given)
+    call(["airflow", "dags", "reserialize"], given)
+    output = call(["airflow", "dags", "test", "bert", "2026-11-26"], given)
+    found = json.loads((tmp_path / "reports" / "report.json").read_text())
+    assert found["state"] == "done", output
+    assert pathlib.Path(found["pushed_to"], "saved_model.pb").is_file()
+    ran = json.loads((tmp_path / "reports" / "run.json").read_text())
+    assert [node["state"] for node in ran["nodes"]] == ["ran"] * 15
+
+
+@pytest.mark.airflow
+@pytest.mark.parametrize("version", VERSIONS)
+def test_bad_input_is_tried_once_and_told_once(tmp_path, version):
+    told = []
+
+    class Webhook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    given = variables(tmp_path, version)
+    with http.server.HTTPServer(("127.0.0.1", 0), Webhook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        given["AIRFLOW_VAR_BERT_WEBHOOK"] = f"http://127.0.0.1:{server.server_port}/"
+        call(["airflow", "db", "migrate"], given)
+        call(["airflow", "dags", "reserialize"], given)
+        corpus = json.dumps({"corpus": "'/none/$(touch x)/*.txt'"})
+        done = subprocess.run(
+            ["airflow", "dags", "test", "bert", "2026-11-26", "-c", corpus], env=given, capture_output=True, text=True
+        )
+        server.shutdown()
+    assert (done.stdout + done.stderr).count("no file matches") >= 1, done.stdout + done.stderr
+    (notice,) = told
+    assert (notice["step"], notice["dag"]) == ("compile", "bert")
+    assert "/none/$(touch x)/*.txt: no file matches" in notice["error"]
