@@ -92,7 +92,7 @@ def ask_task(client: Client, report: dict[str, Any]) -> None:
     """Some held-out rows, and what is said of them."""
     from pipeline.finetuning import kinds, rows  # TensorFlow, which takes seconds
 
-    kind = next(kind for kind in kinds.ALL if kind.name == report["task"])
+    kind = kinds.named(report["task"])
     asked = [rows.of_values(kind, values) for values in report["samples"]]
     outputs = client.predict(report["signature"], **kind.inputs(report["signature"], asked))
     judge = kind.judge()

@@ -33,7 +33,7 @@ def run_fn(fn_args: FnArgs) -> None:
     `fn_args.serving_model_dir`. With `untrained` a second encoder of the same size, untrained, is taught the same."""
     custom = fn_args.custom_config
     asked = values.read(custom["settings"], task=str, columns=dict, options=dict, export=ExportSettings, untrained=bool)
-    kind = next(kind for kind in kinds.ALL if kind.name == asked.task)
+    kind = kinds.named(asked.task)
     examples = os.path.dirname(os.path.dirname(fn_args.train_files[0]))
     work = pathlib.Path(custom["work_folder"], f"{custom['fingerprint']}-{os.path.basename(examples)}")
     columns = Columns(**asked.columns)
@@ -54,24 +54,25 @@ def run_fn(fn_args: FnArgs) -> None:
     untrained = finetuned(_untrained(start, work / "nothing", options.seed), "untrained") if asked.untrained else None
     metrics = finetuned(start, "pretrained")
 
-    tuned = work / "pretrained"
-    exported = exporting.export_version(tuned / "model", work / "exported", settings=asked.export)
-    floors = [metrics.get(f"majority_{next(iter(kind.figures))}", 0.0)]
-    Description(
-        kind.name,
-        kind.signature(dev),
-        list(getattr(checkpoints.read_task(tuned / "model"), "labels", ())),
-        task_examples.report(examples)["eval"]["hash"],
-        max(floors + ([untrained[next(iter(kind.figures))]] if untrained else [])),
-    ).write(str(exported))
+    exported = exporting.export_version(work / "pretrained" / "model", work / "exported", settings=asked.export)
+    first = next(iter(kind.figures))
+    # Where a kind tells it, this is what always saying the commonest answer comes to.
+    floors = [metrics.get(f"majority_{first}", 0.0)] + ([untrained[first]] if untrained else [])
+    settings = checkpoints.read_task(work / "pretrained" / "model")
+    labels, held_out = list(getattr(settings, "labels", ())), task_examples.report(examples)["eval"]["hash"]
+    Description(kind.name, kind.signature(dev), labels, held_out, max(floors)).write(str(exported))
     shutil.move(exported, fn_args.serving_model_dir)
-    kept = pathlib.Path(fn_args.model_run_dir)
-    for path in (*(tuned / name for name in _KEPT), *tuned.glob("*.png")):
-        shutil.move(path, kept / path.name)
-    shutil.move(tuned / "runs" / str(metrics["best_seed"]) / "logs", kept / "logs")
-    if untrained:
-        storage.write_whole(json.dumps(untrained, ensure_ascii=False, indent=2), kept / UNTRAINED)
+    _keep(work / "pretrained", metrics, untrained, pathlib.Path(fn_args.model_run_dir))
     shutil.rmtree(work)
+
+
+def _keep(tuned: pathlib.Path, metrics: dict, untrained: dict | None, folder: pathlib.Path) -> None:
+    """Moves what is worth it into the run's own folder."""
+    for path in (*(tuned / name for name in _KEPT), *tuned.glob("*.png")):
+        shutil.move(path, folder / path.name)
+    shutil.move(tuned / "runs" / str(metrics["best_seed"]) / "logs", folder / "logs")
+    if untrained:
+        storage.write_whole(json.dumps(untrained, ensure_ascii=False, indent=2), folder / UNTRAINED)
 
 
 def _untrained(start: planning.Start, folder: pathlib.Path, seed: int) -> planning.Start:

@@ -39,7 +39,8 @@ def _is_comparable(baseline: str, candidate: str) -> bool:
 
     try:
         if description.exists(candidate):
-            return description.read(baseline).is_comparable(description.read(candidate))
+            found = description.read(baseline) if description.exists(baseline) else None
+            return found is not None and found.is_comparable(description.read(candidate))
         same = read(baseline, "assets", FILE) == read(candidate, "assets", FILE)
         return same and length(baseline) >= length(candidate)
     except (

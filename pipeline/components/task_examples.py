@@ -34,13 +34,16 @@ def TaskExamplesGen(
     """Reads both splits, and writes a tf.Example a row (see `pipeline.finetuning.rows`). Rows that cannot be used stand
     with file and line in `set_aside.tsv`, and are counted in `report.json`."""
     run = json.loads(settings)
-    kind = next(kind for kind in kinds.ALL if kind.name == run["task"])
+    kind = kinds.named(run["task"])
     examples.split_names = artifact_utils.encode_split_names(list(split.NAMES))
     examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
     folder = pathlib.Path(examples.uri)
     (folder / FILES).mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as scratch, (folder / SET_ASIDE).open("w", encoding="utf-8") as aside:
+    with (
+        tempfile.TemporaryDirectory(prefix="embedded-") as scratch,
+        (folder / SET_ASIDE).open("w", encoding="utf-8") as aside,
+    ):
         files = run["train"], run["eval"]
         if run["train"] is None:
             files = packages.write(pathlib.Path(scratch), run["embedded_rows"])
@@ -77,7 +80,8 @@ def _write(kind: Kind, source: Source, folder: pathlib.Path, aside: TextIO) -> d
     def set_aside(line: int, reason: str) -> None:
         counts["set_aside"] += 1
         aside.write(f"{source.path}\t{line}\t{reason}\n")
-        first.append(f"{source.path}:{line} {reason}") if not first else None
+        if not first:
+            first.append(f"{source.path}:{line} {reason}")
 
     folder.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(folder / "rows.gz"), "GZIP") as writer:

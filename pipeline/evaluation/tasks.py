@@ -73,7 +73,7 @@ class TaskMetrics(metric_types.Metric):
 def _computations(
     task: str, name: str | None = None, model_names: list[str] | None = None, **_
 ) -> metric_types.MetricComputations:
-    kind = next(kind for kind in kinds.ALL if kind.name == task)
+    kind = kinds.named(task)
     return [
         metric_types.MetricComputation(
             keys=[_key(figure, model) for figure in (*kind.figures, GAIN)],

@@ -33,7 +33,7 @@ class Description:
 
     @property
     def kind(self) -> Kind:
-        return next(kind for kind in kinds.ALL if kind.name == self.task)
+        return kinds.named(self.task)
 
     def is_comparable(self, other: "Description") -> bool:
         """Whether figures of both say which is better: of the same labels, on the same rows."""

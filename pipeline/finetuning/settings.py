@@ -61,7 +61,7 @@ class FinetuningSettings:
 
     @property
     def kind(self) -> Kind:
-        return next(kind for kind in kinds.ALL if kind.name == self.task)
+        return kinds.named(self.task)
 
     def check(self) -> None:
         """Raises InputError where columns or options are none of its kind, or files are not there, before the first

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pipeline.components import task_examples
-from pipeline.finetuning import description, rows
+from pipeline.finetuning import description, kinds, rows
 from pipeline.runs.record import Record
 from pipeline.task_trainer import UNTRAINED
 
@@ -44,7 +44,7 @@ def files(report: dict[str, Any]) -> list[pathlib.Path]:
 
 def show(report: dict[str, Any]) -> None:
     """Prints how far pretraining helped, and the figures of the served answers."""
-    kind = next(kind for kind in description.kinds.ALL if kind.name == report["task"])
+    kind = kinds.named(report["task"])
     tuned, untrained, data = report["tuned"], report["untrained"], report["data"]
     aside = sum(data[name]["set_aside"] for name in ("train", "eval"))
     click.echo(

@@ -5,3 +5,8 @@ from pipeline.finetuning.kinds.kind import Kind
 from pipeline.finetuning.kinds.tagging import TAGGING
 
 ALL: tuple[Kind, ...] = (CLASSIFICATION, TAGGING)
+
+
+def named(name: str) -> Kind:
+    """The one of ALL that is called so."""
+    return next(kind for kind in ALL if kind.name == name)

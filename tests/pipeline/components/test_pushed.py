@@ -1,6 +1,8 @@
 """What is pushed, what is not again, and what a candidate is compared with."""
 
+import dataclasses
 import json
+import pathlib
 import shutil
 import time
 import types
@@ -11,6 +13,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
 from pipeline.components import baseline, evaluator, pushed, pusher
+from pipeline.finetuning.description import Description
 from preprocessing.errors import InputError
 
 
@@ -105,6 +108,28 @@ def test_a_model_without_its_fingerprint_is_one_line(serving, model, tmp_path):
         pushed.push(folder, serving)
     with pytest.raises(InputError, match=r"fingerprint\.pb"):
         baseline.find(serving, folder)
+
+
+def test_fine_tuned_models_are_compared_where_labels_and_eval_rows_are_the_same(serving, model):
+    same = Description("classification", "classify", ["dry", "wet"], "rows", 0.5)
+    for name in ("pretrained", "labels", "rows", "floor"):
+        model(name, "a\n" if name == "floor" else "a\nb\n")
+    described = {
+        "labels": dataclasses.replace(same, labels=["dry", "odd"]),
+        "rows": dataclasses.replace(same, eval_rows="others"),
+        "floor": dataclasses.replace(same, floor=0.7),
+    }
+    candidate = model("candidate")
+    same.write(candidate)
+    found = {}
+    for name in ("floor", "pretrained", "labels", "rows"):
+        folder = str(pathlib.Path(candidate).parents[1] / name / "Format-Serving")
+        if name in described:
+            described[name].write(folder)
+        found[name] = pushed.push(folder, serving)
+    assert baseline.find(serving, candidate) == found["floor"]
+    shutil.rmtree(found["floor"])
+    assert baseline.find(serving, candidate) is None
 
 
 def test_a_served_folder_of_another_program_is_left_alone(serving, model, tmp_path):
