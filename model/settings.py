@@ -4,6 +4,7 @@ Frozen and validated.
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 from preprocessing.errors import require, require_one_of
@@ -135,6 +136,38 @@ class ClassificationSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class QuestionAnsweringSettings:
+    """How a question and its context are cut into windows, and which spans are answers (run_squad's defaults). Stored
+    with the model."""
+
+    kind: str = "question-answering"
+    max_seq_length: int = 384  # tokens of a window
+    stride: int = 128  # tokens from one window's part of the context to the next one's
+    max_question: int = 64  # tokens; more are cut off
+    max_answer: int = 30  # tokens; longer spans are no answers
+    # Where no answer scores better than the best answer by more than this, in nats, there is none. None: always one.
+    no_answer_threshold: float | None = None
+
+    def __post_init__(self):
+        require(self.kind == "question-answering", "kind must be question-answering", self.kind)
+        for name in ("stride", "max_question", "max_answer"):
+            require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
+        require(self.max_seq_length >= 8, "max_seq_length must be at least 8", self.max_seq_length)
+        threshold = self.no_answer_threshold
+        require(threshold is None or math.isfinite(threshold), "no_answer_threshold must be a finite number", threshold)
+
+    head = "span"
+
+    @property
+    def size(self) -> int | None:
+        return None
+
+    @property
+    def meaning(self) -> tuple:
+        return (self.kind,)
+
+
+@dataclasses.dataclass(frozen=True)
 class TaggingSettings:
     """What a tagger's numbers mean, and how its texts are made. Stored with the model. `labels` are the tags by number;
     where they are `O` and tags like `B-PER`, they mark entities (`preprocessing.tags`)."""
@@ -166,10 +199,11 @@ class TaggingSettings:
 
 # What is stored with a fine-tuned model, by the kind that stands in it. A kind that is not known here is a classifier's
 # of Hugging Face.
-TaskSettings = ClassificationSettings | TaggingSettings
+TaskSettings = ClassificationSettings | TaggingSettings | QuestionAnsweringSettings
 TASK_SETTINGS: dict[str, type[TaskSettings]] = {
     "classification": ClassificationSettings,
     "tagging": TaggingSettings,
+    "question-answering": QuestionAnsweringSettings,
 }
 
 

@@ -11,11 +11,17 @@ COMMANDS = {
     "examples": "Turn text into masked sentence pairs for pretraining.",
     "train": "Pretrain a BERT encoder on masked examples.",
     "finetune": "Train a checkpoint on a table of texts and labels.",
+    "distil": "Train a smaller model to answer as a larger one does.",
     "evaluate": "Ask a model about a table of texts and compare its answers with the labels.",
     "features": "Make vectors of texts, and find out what they are worth.",
     "convert": "Convert a checkpoint between google, Hugging Face, keras-hub and our format.",
     "export": "Export a checkpoint as a SavedModel that takes raw text.",
     "serve": "Serve exported models over gRPC and REST.",
+    "runs": "List the runs of the pipeline in a home.",
+    "lineage": "Say what a pushed version was made of, and by which run.",
+    "promote": "Give a pushed version a label that servers answer to.",
+    "rollback": "Take a label back to the version that had it before.",
+    "clean": "Remove what no run, server or lineage needs any more.",
     "predict": "Ask a server, or an exported model, from the command line.",
 }
 

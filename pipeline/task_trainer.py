@@ -19,6 +19,7 @@ from pipeline import terminal, values
 from pipeline.components import split, task_examples
 from pipeline.finetuning import kinds, planning, run
 from pipeline.finetuning.description import Description
+from pipeline.history import parents
 from preprocessing import storage
 from preprocessing.tasks.tables import Columns
 from serving.export import exporting
@@ -32,7 +33,9 @@ def run_fn(fn_args: FnArgs) -> None:
     """Trains on the train split, chooses and calibrates on the eval split, and exports a SavedModel to
     `fn_args.serving_model_dir`. With `untrained` a second encoder of the same size, untrained, is taught the same."""
     custom = fn_args.custom_config
-    asked = values.read(custom["settings"], task=str, columns=dict, options=dict, export=ExportSettings, untrained=bool)
+    asked = values.read(
+        custom["settings"], task=str, init=str, columns=dict, options=dict, export=ExportSettings, untrained=bool
+    )
     kind = kinds.named(asked.task)
     examples = os.path.dirname(os.path.dirname(fn_args.train_files[0]))
     work = pathlib.Path(custom["work_folder"], f"{custom['fingerprint']}-{os.path.basename(examples)}")
@@ -50,7 +53,7 @@ def run_fn(fn_args: FnArgs) -> None:
 
             return run.run(plan, dev, str(work / name), report, lambda line: None)
 
-    start = planning.Start.read(custom["init"], None, None)
+    start = planning.Start.read(asked.init, None, None)
     untrained = finetuned(_untrained(start, work / "nothing", options.seed), "untrained") if asked.untrained else None
     metrics = finetuned(start, "pretrained")
 
@@ -61,6 +64,8 @@ def run_fn(fn_args: FnArgs) -> None:
     settings = checkpoints.read_task(work / "pretrained" / "model")
     labels, held_out = list(getattr(settings, "labels", ())), task_examples.report(examples)["eval"]["hash"]
     Description(kind.name, kind.signature(dev), labels, held_out, max(floors)).write(str(exported))
+    checkpoint = os.path.join(fn_args.model_run_dir, "model")
+    parents.write(str(exported), spans=[], checkpoint=checkpoint, init=asked.init)
     shutil.move(exported, fn_args.serving_model_dir)
     _keep(work / "pretrained", metrics, untrained, pathlib.Path(fn_args.model_run_dir))
     shutil.rmtree(work)

@@ -41,6 +41,8 @@ MASKED_LM_IDS = "masked_lm_ids"
 MASKED_LM_WEIGHTS = "masked_lm_weights"
 NEXT_SENTENCE_LABELS = "next_sentence_labels"
 LABEL_IDS = "label_ids"  # of a text or pair; google-research/bert's name in `run_classifier.py`
+START_POSITIONS = "start_positions"  # of an answer's first and last token; google's names in `run_squad.py`
+END_POSITIONS = "end_positions"
 TAG_IDS = "tag_ids"  # of the words, each at its first piece
 
 # In the order in which they are written.
@@ -141,6 +143,22 @@ def classified(classes: int) -> Spec:
     """Texts or pairs of so many classes; the number after the last stands for a label that is none of them."""
     label = Feature(1, "a label must be the number of a class, or their count where it is none", below=classes + 1)
     return Spec(SEQUENCE | {LABEL_IDS: label}, "`bert finetune`")
+
+
+def _answers_are_of_tokens(arrays: Mapping[str, np.ndarray]) -> tuple[int, str] | None:
+    starts, ends = (arrays[name][:, 0].astype(np.int64) for name in (START_POSITIONS, END_POSITIONS))
+    bad = (starts > ends) | (ends >= np.maximum(arrays[INPUT_MASK].sum(1), 1))
+    if not bad.any():
+        return None
+    row = int(bad.argmax())
+    return row, f"an answer must be of tokens, its start not behind its end. Received: {starts[row]} to {ends[row]}"
+
+
+_position = Feature(1, "a position must lie inside the sequence", below=LENGTH)
+# Windows of a question and a part of its context; both positions are 0, that of [CLS], where no answer is in it.
+ANSWERED = Spec(
+    SEQUENCE | {START_POSITIONS: _position, END_POSITIONS: _position}, "`bert finetune`", _answers_are_of_tokens
+)
 
 
 def tagged(tags: int) -> Spec:

@@ -52,6 +52,28 @@ class Candidate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Span:
+    """A part of a context: `context[start:end]`, and where that is in its UTF-8."""
+
+    text: str
+    start: int
+    end: int
+    byte_start: int
+    byte_end: int
+    score: float  # probability among the best ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """`text` is the answer, "" where there is none; `spans` are the best, the best first, whether there is one or not;
+    `no_answer`: by how much no answer scores better than the best span, in nats."""
+
+    text: str
+    spans: list[Span]
+    no_answer: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Word:
     """A word with its tag. `text[start:end]` of what was asked is the word; of words that were given `start` is its
     number, from 0."""
@@ -164,6 +186,21 @@ class Client:
             [token.decode() for token in tokens[:length]]
             for tokens, length in zip(outputs["tokens"], outputs["length"], strict=True)
         ]
+
+    def answer(self, questions: Texts, contexts: Texts) -> list[Answered]:
+        """What in each context, however long, answers each question."""
+        outputs = self.predict("answer", question=questions, context=contexts)
+        columns = [
+            outputs[name] for name in ("answers", "char_starts", "char_ends", "byte_starts", "byte_ends", "scores")
+        ]
+
+        def spans(row):
+            found = zip(*(column[row].tolist() for column in columns), strict=True)
+            spans = (Span(text.decode("utf-8", "replace"), *others) for text, *others in found)
+            return [span for span in spans if span.text]  # where there are fewer, empty ones follow
+
+        rows = zip(outputs["answer"].tolist(), outputs["no_answer"].tolist(), strict=True)
+        return [Answered(text.decode("utf-8", "replace"), spans(row), score) for row, (text, score) in enumerate(rows)]
 
     def tag(self, texts: Texts) -> list[Tagged]:
         """The words of each text with their tags, and its entities. Places are in characters, as Python counts them."""

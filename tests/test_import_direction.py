@@ -23,9 +23,10 @@ FLOORS = {
     "model": ({"settings"}, {"encoder"}, {"checkpoints", "tasks"}, {"training"}),
     "serving": ({"settings", "protocol"}, {"engine", "signatures"}, {"export", "server"}, {"client"}),
     "pipeline": (
-        {"values", "terminal", "airflow_dag"},
+        {"values", "terminal", "airflow_dag", "retention"},
         {"finetuning"},
-        {"settings", "features"},
+        {"settings", "features", "distillation"},
+        {"history"},
         {"commands", "components", "evaluation"},
         {"cli", "trainer", "task_trainer"},
         {"graphs"},

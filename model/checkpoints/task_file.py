@@ -50,6 +50,6 @@ def write_task(folder: str | os.PathLike, task: TaskSettings) -> None:
     folder = pathlib.Path(folder)
     write_json(folder / TASK, dataclasses.asdict(task))
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    if "id2label" in config:
+    if "id2label" in config and isinstance(task, ClassificationSettings):
         labels = {"id2label": {str(number): label for number, label in enumerate(task.labels)}}
         write_json(folder / CONFIG, config | labels | {"label2id": {name: i for i, name in enumerate(task.labels)}})

@@ -41,7 +41,7 @@ def _default(name: str) -> str:
 
 @click.command("finetune")
 @task(required=True, help="What for.")
-@click.option("--train", required=True, metavar="FILE", help="TSV, CSV, JSONL or Parquet, by its ending.")
+@click.option("--train", required=True, metavar="FILE", help="A table of texts, sentences with tags, or questions.")
 @click.option("--dev", required=True, metavar="FILE", help="Other rows, by which the best model is chosen.")
 @click.option("--model", required=True, metavar="CHECKPOINT", help="google, Hugging Face, keras-hub or our format.")
 @click.option("--output", required=True, metavar="DIR", help="Gets model/, metrics.json, report.md, errors.tsv, ...")
@@ -57,6 +57,9 @@ def _default(name: str) -> str:
     help="What stays of a longer text: its beginning, or a quarter of that and the rest from its end."
     + _default("long"),
 )
+@click.option("--stride", type=int, help=f"Tokens from one window of a context to the next one.{_default('stride')}")
+@click.option("--max-question", type=int, help=f"Tokens of a question; more are cut off.{_default('max_question')}")
+@click.option("--max-answer", type=int, help=f"Tokens of the longest answer.{_default('max_answer')}")
 @click.option(
     "--class-weights", metavar="balanced|FILE", help="Weights of the labels; FILE has lines LABEL TAB WEIGHT."
 )

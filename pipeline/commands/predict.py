@@ -8,8 +8,10 @@ import shutil
 import click
 
 from preprocessing.errors import InputError
+from preprocessing.tags import OUTSIDE
 
 SECOND = "second"  # may be empty where there is a text beside it; see serving.signatures.base
+CONTEXT = "context"  # comes behind its question
 
 
 @click.command()
@@ -27,7 +29,8 @@ SECOND = "second"  # may be empty where there is a text beside it; see serving.s
 def command(texts, signature, server, rest, folder, model_name, version, timeout, as_json):
     """Ask a server, or an exported model, from the command line.
 
-    A signature of two texts, as next_sentence, takes its TEXTS in pairs. The model says which those are.
+    A signature of two texts, as next_sentence or answer (question, context), takes its TEXTS in pairs. The model says
+    which those are.
 
         bert predict --signature fill_mask 'Paris is the [MASK] of France.'
     """
@@ -57,7 +60,7 @@ def command(texts, signature, server, rest, folder, model_name, version, timeout
 
 def _inputs(signature, names, texts):
     """The texts for each of the signature's inputs, in turn."""
-    needed = [name for name in names if name != SECOND or "text" not in names]
+    needed = sorted((name for name in names if name != SECOND or "text" not in names), key=CONTEXT.__eq__)
     if not needed:
         raise InputError(f"{signature} takes no texts")
     if len(texts) % len(needed):
@@ -85,6 +88,10 @@ def _table(inputs, outputs):
         yield from _filled(inputs["text"], outputs)
     elif {"label", "labels", "probabilities"} <= outputs.keys():
         yield from _classified(inputs, outputs)
+    elif {"answers", "scores", "no_answer"} <= outputs.keys():
+        yield from _answered(inputs, outputs)
+    elif {"words", "tags", "word_count", "entity_count"} <= outputs.keys():
+        yield from _tagged(inputs["text"], outputs)
     elif "is_next" in outputs:
         for first, second, share in zip(inputs["first"], inputs["second"], outputs["is_next"], strict=True):
             yield f"{share:7.2%}  {first}  ->  {second}"
@@ -105,6 +112,20 @@ def _table(inputs, outputs):
                 yield f"  {name.ljust(longest)}  {_summary(array[row])}"
 
 
+def _tagged(texts, outputs):
+    """The words of each row with their tags, but for O; and the entities."""
+    for row, text in enumerate(texts):
+        yield text
+        count, entities = outputs["word_count"][row], outputs["entity_count"][row]
+        words = zip(*(_text(outputs[name][row, :count].tolist()) for name in ("words", "tags")), strict=True)
+        yield "  " + " ".join(word if tag == OUTSIDE else f"{word}/{tag}" for word, tag in words)
+        names = ("entity_types", "entities", "entity_scores")
+        found = list(zip(*(_text(outputs[name][row, :entities].tolist()) for name in names), strict=True))
+        width = max((len(kind) for kind, _, _ in found), default=0)
+        for kind, entity, score in found:
+            yield f"  {kind.ljust(width)}  {score:6.2%}  {entity}"
+
+
 def _classified(inputs, outputs, most=5):
     """The likeliest labels of each row."""
     for row, texts in enumerate(zip(*inputs.values(), strict=True)):
@@ -112,6 +133,15 @@ def _classified(inputs, outputs, most=5):
         shares = outputs["probabilities"][row]
         order = (-shares).argsort()[:most]
         yield from _bars([outputs["labels"][row, place].decode() for place in order], shares[order])
+
+
+def _answered(inputs, outputs, most=5):
+    """The best spans of each context; the answer is none of them where there is none."""
+    for row, question in enumerate(inputs["question"]):
+        yield f"{question}  {_text(outputs['answer'][row]) or '(no answer)'}"
+        texts = [_text(text) for text in outputs["answers"][row][:most] if text]
+        if texts:
+            yield from _bars(texts, outputs["scores"][row][: len(texts)])
 
 
 def _bars(names, shares):

@@ -43,6 +43,9 @@ class Options:
     long: Long | None = None
     labels: str | None = None
     class_weights: str | None = None
+    stride: int | None = None
+    max_question: int | None = None
+    max_answer: int | None = None
 
     def __post_init__(self):
         require(self.epochs is None or 0 < self.epochs < math.inf, "epochs must be positive", self.epochs)
@@ -61,7 +64,7 @@ class Options:
         return cls(**{**kind.defaults, **given})
 
 
-OWN = ("long", "labels", "class_weights")
+OWN = ("long", "labels", "class_weights", "stride", "max_question", "max_answer")
 
 
 @dataclasses.dataclass(frozen=True)

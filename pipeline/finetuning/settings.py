@@ -10,6 +10,7 @@ from typing import Any
 from pipeline import values
 from pipeline.finetuning import kinds
 from pipeline.finetuning.kinds.kind import Kind
+from pipeline.retention import RetentionSettings
 from preprocessing.errors import require
 from serving.settings import ExportSettings
 
@@ -41,6 +42,8 @@ class FinetuningSettings:
     untrained: bool = True  # whether an untrained encoder is trained alike, to say what the checkpoint is worth
     export: ExportSettings = ExportSettings()
     gate: TuningGate = TuningGate()
+    retention: RetentionSettings = RetentionSettings()
+    webhook: str = "$BERT_WEBHOOK"  # as that of PipelineSettings
     beam_args: tuple[str, ...] = values.BEAM_ARGS
 
     def __post_init__(self):

@@ -13,7 +13,7 @@ from tfx.proto import pusher_pb2
 
 from pipeline import task_trainer
 from pipeline.components import baseline as baselines
-from pipeline.components import drift, gates, pushed, task_examples
+from pipeline.components import drift, gates, task_examples
 from pipeline.components import evaluator as evaluators
 from pipeline.components.baseline import Baseline
 from pipeline.components.drift import DriftGate
@@ -25,6 +25,7 @@ from pipeline.evaluation import tasks as evaluation
 from pipeline.finetuning.rows import LABELS, SIZE
 from pipeline.finetuning.settings import FinetuningSettings
 from pipeline.graphs import fingerprint, parts
+from pipeline.history import parents
 from preprocessing.errors import InputError
 
 
@@ -53,7 +54,7 @@ def create_pipeline(
 
 def checkpoint(settings: FinetuningSettings, serving: str) -> str:
     """What is fine-tuned: what is named, else what the pretraining pipeline pushed last, whose folder `serving` is."""
-    found = settings.init or pushed.newest_checkpoint(serving)
+    found = settings.init or parents.newest_checkpoint(serving)
     if found is None:
         raise InputError(
             f"{serving}: no pretrained model was pushed there, or its checkpoint is gone: `make run` first, or name a "
@@ -91,14 +92,13 @@ def model_steps(
     settings: FinetuningSettings, serving: str, work: str, begin: str, examples: BaseNode, data_gate: BaseNode
 ) -> list[BaseNode]:
     """Rows to the pushed model."""
-    training = parts.part(settings, "task", "columns", "options", "export", "untrained")
+    training = parts.part(settings.replace(init=begin), "task", "columns", "options", "export", "untrained", "init")
     code = parts.code_of(task_trainer)
     trainer = Trainer(
         run_fn=f"{task_trainer.__name__}.run_fn",
         examples=examples.outputs["examples"],
         custom_config={
             "settings": training,
-            "init": begin,
             "fingerprint": fingerprint.of_text(training, code, fingerprint.of_files((begin,))),
             "work_folder": work,
         },

@@ -12,6 +12,7 @@ from tfx.utils import path_utils
 from pipeline.components import pushed
 from pipeline.components.baseline import NONE
 from pipeline.finetuning import description
+from pipeline.history.pushed import RECORD
 from pipeline.runs import task_summary
 from pipeline.runs.record import Record
 
@@ -76,10 +77,9 @@ def show(report: dict[str, Any]) -> None:
         alike = "labels and eval rows" if "task" in report else "vocabulary"
         click.echo(f"There is no earlier model of the same {alike} to compare it with.")
     if report["rolled_back"]:
-        click.echo(
-            "The gate is passed, but this model was rolled back (its version folder was removed while an older one"
-        )
-        click.echo(f"stands), so it is not pushed again; {pushed.RECORD} in {report['serving_folder']} knows of it")
+        click.echo("The gate is passed, but this model was rolled back (by `bert rollback`, or its version folder was")
+        click.echo("removed while an older one stands), so it is not pushed again. `bert promote` takes that back;")
+        click.echo(f"{RECORD} in {report['serving_folder']} knows of it")
     elif report["blessed"]:
         click.echo(f"The gate is passed. Pushed to {report['pushed_to']}")
     else:
@@ -89,6 +89,14 @@ def show(report: dict[str, Any]) -> None:
 
 
 def _show_pretraining(report: dict[str, Any]) -> None:
+    for span, counts in report["documents"].get("spans", {}).items():
+        made = report["examples"]["spans"][span]
+        share = report["vocabulary"]["unknown_share_by_span"].get(span)
+        click.echo(
+            f"Span {span}: {counts['documents_train'] + counts['documents_eval']:,} documents "
+            f"{'taken over' if counts['taken_over'] else 'read'}, {made['examples']:,} examples "
+            f"{'taken over' if made['taken_over'] else 'made'}" + ("" if share is None else f", {share:.2%} [UNK]")
+        )
     rows = [
         ("masked-token loss", "masked_lm_loss", "unigram_loss", "the held-out unigram distribution"),
         ("masked-token accuracy", "masked_lm_accuracy", "commonest_token_accuracy", "always the commonest token"),

@@ -8,6 +8,7 @@ from serving.signatures.classification import CLASSIFY, CLASSIFY_PAIR
 from serving.signatures.fill_mask import FILL_MASK
 from serving.signatures.hidden_states import ATTENTION, FEATURES, TOKENIZE
 from serving.signatures.pretraining import EVALUATE, NEXT_SENTENCE
+from serving.signatures.question_answering import ANSWER
 from serving.signatures.sentences import EMBEDDING
 from serving.signatures.tagging import TAG, TAG_WORDS
 
@@ -23,4 +24,5 @@ ALL = (
     CLASSIFY_PAIR,
     TAG,
     TAG_WORDS,
+    ANSWER,
 )

@@ -80,7 +80,7 @@ class TextEncoder:
         self.settings = settings
         self.lengths = settings.padded_lengths(encoder.settings.max_positions)
         self.vocab = tf.constant(tokenizer.vocab)
-        self._special = {name: getattr(tokenizer, name) for name in ("cls_id", "sep_id", "pad_id")}
+        self.special = {name: getattr(tokenizer, name) for name in ("cls_id", "sep_id", "pad_id")}
         self._shared: dict[tuple, Callable] = {}
 
     def pack(self, text, **how) -> packing.Packed:
@@ -88,13 +88,13 @@ class TextEncoder:
         return self.pack_rows(packing.rows(self.tokenizer.tokenize(text)), **how)
 
     def pack_rows(self, rows: packing.Rows, **how) -> packing.Packed:
-        return packing.pack_single(rows, **self._special, **{"lengths": self.lengths, **how})
+        return packing.pack_single(rows, **self.special, **{"lengths": self.lengths, **how})
 
     def pack_pair(self, first, second, optional: bool, **how) -> packing.Packed:
         """With `optional`, an empty second text is none. `how` as for `pack`."""
         both = packing.rows(self.tokenizer.tokenize(tf.concat([first, second], 0)))
         a, b = packing.halves(both)
-        return packing.pack_pair(a, b, optional=optional, **self._special, **{"lengths": self.lengths, **how})
+        return packing.pack_pair(a, b, optional=optional, **self.special, **{"lengths": self.lengths, **how})
 
     def encode(self, packed: packing.Packed, only=None, **asked) -> dict:
         """The encoder's outputs, with `only` as of `serving.signatures.forward`. Signatures that ask for the same ones

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.encoder import BertEncoder
+from model.encoder.heads import PRETRAINING
 from model.settings import EncoderSettings
 from preprocessing import features
 
@@ -24,8 +25,8 @@ def encoder_settings(**overrides) -> EncoderSettings:
     return EncoderSettings(**(values | overrides))
 
 
-def encoder(**overrides) -> BertEncoder:
-    return BertEncoder(encoder_settings(**overrides))
+def encoder(heads=PRETRAINING, **overrides) -> BertEncoder:
+    return BertEncoder(encoder_settings(**overrides), heads)
 
 
 def examples(count: int, seed: int = 0, length: int = LENGTH) -> dict[str, np.ndarray]:

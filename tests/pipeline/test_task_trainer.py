@@ -26,9 +26,10 @@ def arguments(tmp_path, monkeypatch):
         len(small_model.VOCAB), 16, 1, 2, 32, max_positions=48, initializer_range=0.1, dropout=0.0
     )
     checkpoints.save(BertEncoder(encoder, ()), tmp_path / "checkpoint", small_model.write_vocab(tmp_path), True)
+    init = str(tmp_path / "checkpoint")
     train, held_out = map(str, test_every_kind.wet_or_dry(tmp_path))
     options = {"epochs": 4.0, "batch_size": 16, "learning_rate": 1e-2, "max_seq_length": 16}
-    settings = FinetuningSettings("classification", train=train, eval=held_out, options=options).to_json()
+    settings = FinetuningSettings("classification", train=train, eval=held_out, options=options, init=init).to_json()
     examples = standard_artifacts.Examples()
     examples.uri = str(tmp_path / "examples" / "7")
     task_examples.TaskExamplesGen.test_call(examples=examples, settings=settings, input_fingerprint="")
@@ -42,7 +43,6 @@ def arguments(tmp_path, monkeypatch):
     return types.SimpleNamespace(
         custom_config={
             "settings": settings,
-            "init": str(tmp_path / "checkpoint"),
             "fingerprint": "abc",
             "work_folder": str(tmp_path / "work"),
         },

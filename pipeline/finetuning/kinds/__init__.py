@@ -2,9 +2,10 @@
 
 from pipeline.finetuning.kinds.classification import CLASSIFICATION
 from pipeline.finetuning.kinds.kind import Kind
+from pipeline.finetuning.kinds.question_answering import QUESTION_ANSWERING
 from pipeline.finetuning.kinds.tagging import TAGGING
 
-ALL: tuple[Kind, ...] = (CLASSIFICATION, TAGGING)
+ALL: tuple[Kind, ...] = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING)
 
 
 def named(name: str) -> Kind:

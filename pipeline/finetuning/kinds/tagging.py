@@ -167,10 +167,12 @@ class Judge:
         pairs = list(zip(gold, said, strict=True))  # exactly one for each
         self._pairs.update(pairs)
         self._count(gold, said)
-        # What is said wrongly leaves at most the rest to what is right.
-        costs = [-math.log(max(1 - score, LEAST)) for (a, b), score in zip(pairs, scores, strict=False) if a != b]
-        more = {"words": list(row.words)}
-        return Verdict(gold, said, sum(costs) if costs else None, " ".join(row.words), more)
+        costs, shown = [], []
+        for word, (right, tag), score in zip(row.words, pairs, scores, strict=False):
+            shown.append(word if tag == right else f"{word} [{tag}, not {right}]")
+            if tag != right:  # a probability that is wrong leaves at most the rest to what is right
+                costs.append(-math.log(max(1 - score, LEAST)))
+        return Verdict(gold, said, sum(costs) if costs else None, " ".join(shown), {"words": list(row.words)})
 
     def figures(self) -> dict[str, float]:
         from model.tasks import classification, tagging

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,7 +16,9 @@ from model import checkpoints, training
 from model.encoder import BertEncoder
 from model.settings import TrainingSettings
 from model.tasks.classification import Classification
+from model.tasks.distillation import Distillation
 from model.tasks.pretraining import Pretraining
+from model.tasks.question_answering import QuestionAnswering
 from model.tasks.tagging import Tagging
 from model.tasks.task import Task
 from model.training.evaluation import Evaluation
@@ -52,6 +55,19 @@ def classified(count: int, seed: int) -> dict[str, np.ndarray]:
     return arrays | {features.LABEL_IDS: np.minimum(token // 14, 2)}
 
 
+def answered(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Where in the second half the one or two tokens are that the first half begins with, if they are."""
+    arrays = upper.examples(count, seed)
+    arrays = {name: arrays[name] for name in features.SEQUENCE_FEATURES}
+    random, places = np.random.default_rng(seed), np.zeros((2, count, 1), int)
+    for row, ids in enumerate(arrays[features.INPUT_IDS]):
+        if row % 3:
+            start, size = random.integers(9, 11), random.integers(1, 3)
+            ids[start : start + size] = ids[1]
+            places[:, row, 0] = start, start + size - 1
+    return arrays | dict(zip((features.START_POSITIONS, features.END_POSITIONS), places, strict=True))
+
+
 def tagged(count: int, seed: int) -> dict[str, np.ndarray]:
     """By its token: every word is of an entity of its third of the vocabulary, which one in five begins."""
     arrays = upper.examples(count, seed)
@@ -67,9 +83,15 @@ PRETRAINING, UPPER = (
 )
 CLASSIFICATION = Case("classification", Classification(3, (1.0, 2.0, 0.5)), classified)
 TAGGING = Case("tagging", Tagging(("B-A", "I-A", "B-B", "I-B", "O"), "entity_f1"), tagged)
+ANSWERING = Case("question answering", QuestionAnswering(), answered)
 MASKED = Case("masked tokens alone", Pretraining(next_sentence=False), small_examples.examples)
-CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION, TAGGING)
-TRAINED = (PRETRAINING, UPPER, CLASSIFICATION, TAGGING)  # for those of which a run takes seconds
+keras.utils.set_random_seed(3)  # the teachers must be the same in each process
+DISTILLATION, SEEN = (
+    Case(name, Distillation(small_examples.encoder(heads)), small_examples.examples)
+    for name, heads in (("distillation", ("masked_lm",)), ("distillation of hidden states alone", ()))
+)
+CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION, TAGGING, ANSWERING, DISTILLATION, SEEN)
+TRAINED = (PRETRAINING, UPPER, CLASSIFICATION, TAGGING, DISTILLATION)  # for those of which a run takes seconds
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 trained = pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
 ENCODER = small_examples.encoder_settings(num_layers=1)

@@ -21,6 +21,7 @@ from pipeline import cli
 from pipeline.finetuning import kinds, planning
 from pipeline.finetuning.kinds.classification import CLASSIFICATION
 from pipeline.finetuning.kinds.kind import Kind
+from pipeline.finetuning.kinds.question_answering import QUESTION_ANSWERING
 from pipeline.finetuning.kinds.tagging import TAGGING
 from preprocessing.errors import InputError
 from preprocessing.tasks.tables import Columns
@@ -84,7 +85,36 @@ def places_and_teams(folder):
     return folder / "train.conll", folder / "dev.conll"
 
 
-CASES = (Case(CLASSIFICATION, wet_or_dry), Case(TAGGING, places_and_teams))
+def where(folder):
+    """The answer is the word "paris"; every third context has none, and some are longer than a window. In dev an answer
+    is not where the file says, one nowhere."""
+
+    def questions(count, seed):
+        random = np.random.default_rng(seed)
+        for number in range(count):
+            words = random.choice(["it", "lies", "here", "no", "."], random.integers(2, 16)).tolist()
+            place = int(random.integers(len(words)))
+            words[place : place + 1] = ["paris"] if number % 3 else []
+            start = len("".join(f"{word} " for word in words[:place]))
+            answers = [{"text": "Paris", "answer_start": start}] if number % 3 else []
+            context = " ".join(words).replace("paris", "Paris")
+            yield {"id": str(number + 1000), "question": "capital?", "context": context or ".", "answers": answers}
+
+    train, dev = questions(150, 0), [*questions(40, 1)]
+    dev[1]["answers"][0]["answer_start"] = 99
+    dev[2]["answers"][0]["text"] = "London"
+    for name, rows in (("train", train), ("dev", dev)):
+        paragraphs = [{"context": row.pop("context"), "qas": [row]} for row in rows]
+        (folder / f"{name}.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    return folder / "train.json", folder / "dev.json"
+
+
+WINDOWS = ("--stride", "4", "--max-question", "4", "--max-answer", "3")
+CASES = (
+    Case(CLASSIFICATION, wet_or_dry),
+    Case(TAGGING, places_and_teams),
+    Case(QUESTION_ANSWERING, where, WINDOWS),
+)
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 

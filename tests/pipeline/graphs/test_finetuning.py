@@ -1,5 +1,3 @@
-import pathlib
-
 import pytest
 from tfx.orchestration.pipeline import Pipeline
 
@@ -10,6 +8,7 @@ from pipeline import settings
 from pipeline.components import pushed
 from pipeline.finetuning.settings import TuningGate
 from pipeline.graphs import finetuning
+from pipeline.history import parents
 from pipeline.runs import steps
 from preprocessing.errors import InputError
 from tests.pipeline.graphs import test_pretraining
@@ -50,20 +49,20 @@ def test_without_a_pretrained_model_it_says_what_to_do(tmp_path):
 
 
 def test_it_begins_with_what_was_pushed_last(tmp_path):
-    serving = tmp_path / "serving"
-    for number, name in enumerate(("old", "new")):
-        exported = tmp_path / "artifacts" / "Trainer" / "model" / str(number) / "Format-Serving"
-        exported.mkdir(parents=True)
+    serving = tmp_path / "serving" / "bert"
+    for name in ("old", "new"):
+        exported, weights = tmp_path / name / "Format-Serving", tmp_path / name / "weights"
+        weights.mkdir(parents=True)
+        (exported / "assets.extra").mkdir(parents=True)
         for file in ("saved_model.pb", "fingerprint.pb"):
             (exported / file).write_text(name)
-        (tmp_path / "artifacts" / "Trainer" / "model_run" / str(number) / "model").mkdir(parents=True)
-        pushed.push(str(exported), str(serving / "bert"))
-    found = finetuning.checkpoint(RUN, str(serving / "bert"))
-    assert found == str(tmp_path / "artifacts" / "Trainer" / "model_run" / "1" / "model")
-    pathlib.Path(found).rmdir()
+        parents.write(str(exported), spans=[], checkpoint=str(weights), init=None)
+        pushed.push(str(exported), str(serving))
+    assert finetuning.checkpoint(RUN, str(serving)) == str(weights)
+    weights.rmdir()
     with pytest.raises(InputError, match="or its checkpoint is gone"):
-        finetuning.checkpoint(RUN, str(serving / "bert"))
-    assert finetuning.checkpoint(RUN.replace(init="/other"), str(serving / "bert")) == "/other"
+        finetuning.checkpoint(RUN, str(serving))
+    assert finetuning.checkpoint(RUN.replace(init="/other"), str(serving)) == "/other"
 
 
 def test_a_setting_runs_again_only_what_depends_on_it(checkpoint):

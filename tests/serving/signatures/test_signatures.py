@@ -344,11 +344,12 @@ OF_A_TAGGER = {"tag", "tag_words"}
     ("heads", "missing"),
     [
         (small_model.EVERY_HEAD, set()),
-        (PRETRAINING, {"classify", "classify_pair"}),
-        (("masked_lm",), {"next_sentence", "classify", "classify_pair"}),
-        (("next_sentence",), {"fill_mask", "classify", "classify_pair"}),
-        (small_model.EVERY_HEAD[-1:], {"fill_mask", "next_sentence", "evaluate"}),
-        ((), {"fill_mask", "next_sentence", "evaluate", "classify", "classify_pair"}),
+        (PRETRAINING, {"classify", "classify_pair", "answer"}),
+        (("masked_lm",), {"next_sentence", "classify", "classify_pair", "answer"}),
+        (("next_sentence",), {"fill_mask", "classify", "classify_pair", "answer"}),
+        (small_model.EVERY_HEAD[2:3], {"fill_mask", "next_sentence", "evaluate", "answer"}),
+        (small_model.EVERY_HEAD[3:], {"fill_mask", "next_sentence", "evaluate", "classify", "classify_pair"}),
+        ((), {"fill_mask", "next_sentence", "evaluate", "classify", "classify_pair", "answer"}),
     ],
 )
 def test_missing_heads_leave_out_their_signatures(tokenizer, heads, missing):

@@ -1,0 +1,187 @@
+"""A student from its teacher: the same start trained with the teacher and without, and what came of both.
+
+DIR/model/      the student with the lowest divergence from the teacher (or greatest cosine), with its vocabulary
+DIR/report.md, report.json, curves.png
+DIR/start-.../  the teacher's layers that the student began with
+DIR/taught/, DIR/untaught/    the runs, with which the same command goes on
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import tensorflow as tf
+
+from model import checkpoints, training
+from model.encoder import BertEncoder
+from model.settings import TrainingSettings
+from model.tasks.distillation import Distillation, student_of
+from model.tasks.pretraining import Pretraining
+from model.tasks.task import Task
+from model.training.evaluation import Evaluation
+from pipeline.terminal import number
+from preprocessing import batches, storage, vocab_file
+from preprocessing.storage import write_whole
+
+SPEED_BATCH, SPEED_SECONDS, SPEED_ROUNDS = 32, 1.0, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Attributes:
+    teacher, task: the teacher's checkpoint; the task that holds it.
+    layers: of the teacher, that the student begins with.
+    training: settings of both runs.
+    train_files, eval_files: examples.
+    untaught: whether the same student is trained without the teacher, too.
+    transform, masking: as `model.training.train` takes them.
+    """
+
+    teacher: str
+    task: Distillation
+    layers: Sequence[int]
+    training: TrainingSettings
+    train_files: Sequence[str]
+    eval_files: Sequence[str]
+    untaught: bool
+    transform: batches.Transform | None = None
+    masking: str | None = None
+
+    def start(self, folder: pathlib.Path) -> pathlib.Path:
+        """By the layers: a run goes on with the same ones only."""
+        return folder / f"start-{'-'.join(map(str, self.layers))}"
+
+    def runs(self) -> Iterator[tuple[str, Task]]:
+        yield "taught", self.task
+        if self.untaught:
+            yield "untaught", Pretraining(next_sentence=False)
+
+
+def train(plan: Plan, output: str, report: Callable[[int, Task, int, dict[str, float]], None]) -> None:
+    """Trains, or goes on. `report` is called with (runs that are done, task, step, figures)."""
+    folder, said = pathlib.Path(output), checkpoints.tokenizer(plan.teacher)
+    start = plan.start(folder)
+    if not start.is_dir():
+        with storage.unfinished(folder, ".unfinished-start-") as partial:
+            checkpoints.save(student_of(plan.task.teacher, plan.layers), partial, said)
+            partial.rename(start)
+    vocab = None  # the runs' models do without where there are more embeddings than tokens
+    if said.tokens is not None and len(said.tokens) == plan.task.teacher.settings.vocab_size:
+        vocab = str(folder / "vocab.txt")
+        vocab_file.save(said.tokens, vocab)
+    settings = dataclasses.replace(plan.task.teacher.settings, num_layers=len(plan.layers))
+    for done, (name, task) in enumerate(plan.runs()):
+        training.train(
+            settings,
+            plan.training,
+            task=task,
+            train_files=plan.train_files,
+            eval_files=plan.eval_files,
+            output=str(folder / name),
+            vocab_path=vocab,
+            lower_case=said.lower_case,
+            init=str(start),
+            transform=plan.transform,
+            masking=plan.masking,
+            report=functools.partial(_reported, report, done, task),
+        )
+    with storage.unfinished(folder, ".unfinished-model-") as partial:
+        checkpoints.save(checkpoints.load(folder / "taught" / "best"), partial, said)
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        partial.rename(folder / "model")
+    shutil.copy(folder / "taught" / "curves.png", folder / "curves.png")
+
+
+def _reported(report, done, task, step, steps, figures) -> None:
+    report(done, task, step, figures)
+
+
+def compare(plan: Plan, output: str) -> list[dict]:
+    """Size, speed and held-out figures of the teacher, of the students that are trained, and of what they began with;
+    the report is written of them."""
+    folder = pathlib.Path(output)
+    places = {"student": folder / "taught" / "best", "untaught student": folder / "untaught" / "best"}
+    places["before training"] = plan.start(folder)
+    encoders = {"teacher": plan.task.teacher}
+    encoders |= {name: checkpoints.load(place, plan.task.heads) for name, place in places.items() if place.is_dir()}
+    spec, vocab_size = plan.task.spec, plan.task.teacher.settings.vocab_size
+    files = list(batches.by_length(plan.eval_files, spec).values())[-1]
+    examples = batches.open_examples(files, spec, vocab_size=vocab_size)
+    speeds = _speeds(encoders, next(iter(examples.batches(SPEED_BATCH, shuffle=False))))
+    found = []
+    for name, encoder in encoders.items():
+        figures = Evaluation(plan.task, encoder, examples, plan.training.batch_size, plan.transform)()
+        parameters = sum(math.prod(weight.shape) for weight in encoder.weights)
+        size = {"layers": encoder.settings.num_layers, "parameters": parameters, "megabytes": parameters * 4e-6}
+        found.append({"model": name, **size, "examples_per_second": speeds[name], **figures})
+    write_whole(json.dumps(found, indent=2) + "\n", folder / "report.json")
+    write_whole(_report(plan, found), folder / "report.md")
+    return found
+
+
+def _speeds(encoders: Mapping[str, BertEncoder], batch: batches.Batch) -> dict[str, float]:
+    """Examples a second of each on this machine, the best of several rounds, in which they take turns."""
+    calls = {name: _hidden_states(encoder) for name, encoder in encoders.items()}
+    best = dict.fromkeys(calls, 0.0)
+    for call in calls.values():
+        call(batch)
+    for _ in range(SPEED_ROUNDS):
+        for name, call in calls.items():
+            started, count = time.perf_counter(), 0
+            while (taken := time.perf_counter() - started) < SPEED_SECONDS:
+                call(batch).numpy()
+                count += 1
+            best[name] = max(best[name], count * SPEED_BATCH / taken)
+    return best
+
+
+def _hidden_states(encoder: BertEncoder) -> Callable[[batches.Batch], tf.Tensor]:
+    return tf.function(lambda batch: encoder(batch)["sequence_output"])
+
+
+def table(found: Sequence[dict]) -> list[list[str]]:
+    """Of the models: names on top, then a line each."""
+    names = {
+        "model": "model",
+        "layers": "layers",
+        "parameters": "parameters",
+        "megabytes": "MB",
+        "examples_per_second": "examples/s",
+        "cosine": "cosine",
+        "divergence": "divergence",
+        "masked_lm_loss": "masked loss",
+        "masked_lm_accuracy": "masked accuracy",
+    }
+    names = {name: shown for name, shown in names.items() if name in found[0]}
+    return [[*names.values()], *([number(one[name]) for name in names] for one in found)]
+
+
+def _report(plan: Plan, found: Sequence[dict]) -> str:
+    head, *rows = table(found)
+    task, training = plan.task, plan.training
+    lines = ["# Distillation", "", f"A student of {len(plan.layers)} layers, from those numbered "]
+    lines[-1] += (
+        f"{', '.join(map(str, plan.layers))} (from 0) of `{plan.teacher}`, trained for {training.steps:,} steps"
+    )
+    lines[-1] += f" of {training.batch_size} examples." + (
+        " The untaught student began alike and saw the same batches, but no teacher." if plan.untaught else ""
+    )
+    lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    about = "Figures are of held-out examples. Cosine: of the last hidden states with the teacher's, mean over tokens."
+    if task.speaks:
+        about += (
+            f" Divergence: from the teacher's answers for masked tokens, in nats, at temperature {task.temperature:g}."
+        )
+    weights = ", ".join(f"{name} {getattr(task, name):g}" for name in ("soft", "masked", "cosine"))
+    settings = {
+        "learning rate": training.learning_rate,
+        "warm-up": training.warmup,
+        "weights": weights,
+        "seed": training.seed,
+    }
+    return "\n".join([*lines, about, "", *(f"- {name}: {value}" for name, value in settings.items()), ""])

@@ -1,0 +1,87 @@
+import keras
+import numpy as np
+import pytest
+import scipy.special
+import tensorflow as tf
+
+from model.encoder.heads import MASKED_LM
+from model.tasks.distillation import Distillation, spread, student_of
+from preprocessing import features
+from preprocessing.errors import InputError
+from tests.model import small_examples
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    keras.utils.set_random_seed(1)
+    return small_examples.encoder((MASKED_LM,), num_layers=4)
+
+
+def test_sums_are_what_the_paper_says(teacher):
+    student, batch = student_of(teacher, [1, 3]), small_examples.batch(6)
+    task = Distillation(teacher, temperature=3.0, soft=2.0, masked=0.5, cosine=4.0)
+    found = {name: float(value) for name, value in task.sums(student, batch).items()}
+    weights, labels = batch[features.MASKED_LM_WEIGHTS].numpy(), batch[features.MASKED_LM_IDS].numpy()
+    both, positions = (teacher, student), batch[features.MASKED_LM_POSITIONS]
+    states = [of(batch)["sequence_output"] for of in both]
+    logits = [of.masked_lm(x_BLH, positions).numpy() for of, x_BLH in zip(both, states, strict=True)]
+    theirs, ours = (scipy.special.log_softmax(values / 3.0, -1) for values in logits)
+    assert found["divergence"] == pytest.approx((weights * (np.exp(theirs) * (theirs - ours)).sum(-1)).sum(), rel=1e-4)
+    nll = -np.take_along_axis(scipy.special.log_softmax(logits[1], -1), labels[..., None], -1)[..., 0]
+    assert found["masked_lm_loss"] == pytest.approx((weights * nll).sum(), rel=1e-4)
+    assert found["masked_lm_accuracy"] == (weights * (logits[1].argmax(-1) == labels)).sum()
+    a, b = (x.numpy() / np.linalg.norm(x, axis=-1, keepdims=True) for x in states)
+    mask = batch[features.INPUT_MASK].numpy()
+    assert found["cosine"] == pytest.approx(((a * b).sum(-1) * mask).sum(), rel=1e-4)
+    assert (found["predictions"], found["compared"]) == (weights.sum(), mask.sum())
+    loss = (2.0 * 9 * found["divergence"] + 0.5 * found["masked_lm_loss"]) / weights.sum()
+    loss += 4.0 * (1 - found["cosine"] / mask.sum())
+    sums = task.sums(student, batch)
+    assert float(task.loss(sums, task.totals(batch))) == pytest.approx(loss, rel=1e-4)
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn_but_the_tokens(teacher):
+    student, batch = student_of(teacher, range(4)), small_examples.batch(6)
+    task = Distillation(teacher, masked=0.0)
+    with tf.GradientTape() as tape:
+        loss = task.loss(task.sums(student, batch), task.totals(batch))
+    assert float(loss) == pytest.approx(0, abs=1e-5)
+    gradients = tape.gradient(loss, [*student.trainable_variables, *teacher.trainable_variables])
+    assert all(float(tf.norm(tf.convert_to_tensor(of))) < 1e-4 for of in gradients if of is not None)
+    assert not any(of is not None for of in gradients[len(student.trainable_variables) :])
+    held_out = {name: value.numpy() for name, value in task.held_out(student, batch).items()}
+    figures = task.figures(held_out)
+    assert figures["cosine"] == pytest.approx(1)
+    assert figures["masked_lm_loss"] == pytest.approx(figures["teacher_masked_lm_loss"], rel=1e-5)
+
+
+def test_a_student_begins_as_layers_of_its_teacher(teacher):
+    assert spread(6, 3) == [0, 2, 4]
+    assert spread(12, 6) == [0, 2, 4, 6, 8, 10]
+    assert spread(12, 4) == [0, 3, 6, 9]
+    assert spread(3, 2) == [0, 1]
+    student = student_of(teacher, [2, 0])
+    assert student.heads == ("masked_lm",)
+    for layer, source in zip(student.transformer_layers, (2, 0), strict=True):
+        theirs = teacher.transformer_layers[source].weights
+        assert all(np.array_equal(ours, of) for ours, of in zip(layer.weights, theirs, strict=True))
+    for name in ("embeddings", "pooler", "masked_lm"):
+        pairs = zip(getattr(student, name).weights, getattr(teacher, name).weights, strict=True)
+        assert all(np.array_equal(ours, theirs) for ours, theirs in pairs)
+    for layers in ([4], [], [-1]):
+        with pytest.raises(InputError, match="a student's layers must be of the teacher's, 0 to 3"):
+            student_of(teacher, layers)
+    with pytest.raises(InputError, match=r"a student must have from 1 to 4 layers.*Received: 5"):
+        spread(4, 5)
+
+
+def test_another_teacher_is_another_task(teacher):
+    other = small_examples.encoder((MASKED_LM,), num_layers=4)
+    said = [Distillation(of).description["teacher"] for of in (teacher, teacher, other)]
+    assert said[0] == said[1] != said[2]
+
+
+@pytest.mark.parametrize("values", [{"temperature": 0.0}, {"soft": -1.0}, {"cosine": float("nan")}])
+def test_settings_are_checked(teacher, values):
+    with pytest.raises(InputError, match=f"{next(iter(values))} must be"):
+        Distillation(teacher, **values)

@@ -1,0 +1,126 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from model import checkpoints
+from pipeline.commands.distil import command
+from pipeline.distillation import run as distillation
+from preprocessing import features
+from preprocessing.errors import InputError
+from tests.model import small_examples
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for name, made in (("train", (200, 0)), ("held", (40, 1))):
+        (folder / name).mkdir()
+        small_examples.write(folder / name / "a.tfrecord", small_examples.examples(*made))
+    keras.utils.set_random_seed(2)
+    vocabulary = small_examples.write_vocabulary(folder / "vocab.txt")
+    teacher = small_examples.encoder(initializer_range=0.5)  # so that it says something
+    checkpoints.save(teacher, folder / "teacher", vocabulary, lower_case=False)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(distillation, "SPEED_SECONDS", 0.01)
+
+
+def distil(data, output, *arguments, teacher="teacher", layers="1"):
+    options = {"--teacher": data / teacher, "--examples": data / "train", "--held-out": data / "held"}
+    options |= {"--layers": layers, "--output": output, "--steps": 12, "--batch-size": 8, "--learning-rate": 5e-3}
+    options |= {"--evaluate-every": 4, "--checkpoint-every": 4}
+    given = [str(part) for pair in options.items() for part in pair]
+    return CliRunner().invoke(command, [*given, *arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def distilled(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("distilled")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(distillation, "SPEED_SECONDS", 0.01)
+    result = distil(data, output)
+    patch.undo()
+    return output, result.output
+
+
+def test_it_leaves_a_student_and_compares_it(distilled):
+    output, told = distilled
+    assert checkpoints.load(output / "model").settings.num_layers == 1
+    said = checkpoints.tokenizer(output / "model")
+    assert (len(said.tokens), said.lower_case) == (small_examples.VOCAB, False)
+    found = {one["model"]: one for one in json.loads((output / "report.json").read_text())}
+    assert list(found) == ["teacher", "student", "untaught student", "before training"]
+    assert found["teacher"]["cosine"] == pytest.approx(1)
+    assert found["student"]["divergence"] < found["before training"]["divergence"]
+    assert found["student"]["cosine"] > found["untaught student"]["cosine"]
+    assert found["student"]["parameters"] == found["untaught student"]["parameters"] < found["teacher"]["parameters"]
+    assert all(one["examples_per_second"] > 0 for one in found.values())
+    report = (output / "report.md").read_text()
+    assert "A student of 1 layers, from those numbered 0 (from 0)" in report
+    for words in (report, told):
+        assert all(name in words for name in ("untaught student", "divergence", "masked accuracy"))
+    assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.long
+def test_it_goes_on_where_it_was_interrupted(data, distilled, tmp_path, monkeypatch):
+    train = distillation.training.train
+
+    def interrupted(*args, report, **options):
+        def until(step, *rest):
+            report(step, *rest)
+            raise RuntimeError("killed")
+
+        return train(*args, report=until, **options)
+
+    monkeypatch.setattr(distillation.training, "train", interrupted)
+    with pytest.raises(RuntimeError, match="killed"):
+        distil(data, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(distillation, "SPEED_SECONDS", 0.01)
+    assert distil(data, tmp_path).exit_code == 0
+    for name in ("model", "taught/model", "untaught/model"):
+        weights = [checkpoints.read(folder / name).arrays for folder in (distilled[0], tmp_path)]
+        assert all(np.array_equal(weights[0][of], weights[1][of]) for of in weights[0])
+    with pytest.raises(InputError, match=r"task\.temperature was 2\.0, now 3\.0"):
+        distil(data, tmp_path, "--temperature", "3")
+    with pytest.raises(InputError, match=r"init was '.*start-0', now '.*start-0-1'"):
+        distil(data, tmp_path, layers="0,1")
+
+
+def test_a_teacher_without_a_head_and_examples_without_masks(data, tmp_path):
+    checkpoints.save(small_examples.encoder(()), tmp_path / "teacher", str(data / "vocab.txt"), False)
+    arrays = small_examples.examples(50)
+    for name in features.PREDICTION_FEATURES:
+        arrays[name] = np.zeros_like(arrays[name])
+    small_examples.write(tmp_path / "a.tfrecord", arrays)
+    more = ("--examples", str(tmp_path / "a.tfrecord"), "--no-untaught")
+    result = distil(data, tmp_path / "out", *more, teacher=tmp_path / "teacher", layers="1")
+    assert "has no masked-language head: its hidden states alone are taught" in result.output
+    assert not (tmp_path / "out" / "untaught").exists()
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [one["model"] for one in found] == ["teacher", "student", "before training"]
+    assert "divergence" not in found[0]
+    assert "from those numbered 0" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--layers", "two"], "--layers must be a number, or numbers with commas"),
+        (["--layers", "5"], "a student must have from 1 to 2 layers"),
+        (["--layers", "0,4"], "a student's layers must be of the teacher's, 0 to 1"),
+        (["--temperature", "0"], "temperature must be positive"),
+        (["--teacher", "/none"], "/none: no such checkpoint"),
+        (["--held-out", "/none"], "/none: no example files"),
+    ],
+)
+def test_bad_input(data, tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        distil(data, tmp_path, *arguments)
