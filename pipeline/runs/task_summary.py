@@ -25,6 +25,7 @@ def collect(record: Record, exported: str) -> dict[str, Any]:
     return {
         "task": found.task,
         "signature": found.signature,
+        "first": next(iter(found.kind.figures)),
         "data": task_examples.report(examples),
         "tuned": _read(run / "metrics.json"),
         "untrained": _read(run / UNTRAINED),
