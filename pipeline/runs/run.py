@@ -23,6 +23,7 @@ from pipeline.runs import lean, locks
 from pipeline.runs.process import Refused
 from preprocessing import storage
 from preprocessing.errors import InputError, require
+from preprocessing.settings import SPAN
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
@@ -40,16 +41,16 @@ def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.
     except ValueError as error:
         received = environment["BERT_CORPUS"]
         raise InputError(f"CORPUS is read as a shell reads words ({error}). Received: {received}") from None
-    span = environment.get("BERT_SPAN") or None
-    require(span is None or span.isdecimal(), "BERT_SPAN must be a number", span)
+    span = environment.get("BERT_SPAN")
+    require(not span or span.isdecimal(), "BERT_SPAN must be a number", span)
     if isinstance(settings, FinetuningSettings):
-        rule = "CORPUS and SPAN are of what is pretrained on; fine-tuning takes rows, `train` and `eval`"
-        require(not patterns and span is None, rule, " ".join(patterns) or span)
+        rule = "CORPUS is what is pretrained on; fine-tuning takes the files `train` and `eval` of its settings"
+        require(not patterns, rule, " ".join(patterns))
     else:
-        corpus = settings.corpus
-        corpus = dataclasses.replace(
-            corpus, input=patterns or corpus.input, newest_span=int(span) if span else corpus.newest_span
-        )
+        corpus = dataclasses.replace(settings.corpus, input=patterns or settings.corpus.input)
+        # Of other corpora it says nothing: a scheduler that gives each run its day would have them all read anew.
+        if span and any(SPAN in pattern for pattern in corpus.input):
+            corpus = dataclasses.replace(corpus, newest_span=int(span))
         settings = settings.replace(corpus=corpus)
     home = environment.get("BERT_HOME") or ".bert"
     require("://" not in home, "BERT_HOME must be a local folder", home)
@@ -79,8 +80,13 @@ def run(settings: pipeline_settings.Settings, home: pathlib.Path) -> None:
             raise
         if report and not report["pushed_to"]:
             notice.send(webhook, notice.refused(record, home, report))
-            why = "was rolled back" if report["rolled_back"] else "did not pass the gate"
-            raise Refused(f"nothing was pushed, since the model {why}: see {home / 'reports' / 'report.json'}")
+            raise refusal(report, home)
+
+
+def refusal(report: dict[str, Any], home: pathlib.Path) -> Refused:
+    """Of a run that pushed nothing."""
+    why = "was rolled back" if report["rolled_back"] else "did not pass the gate"
+    return Refused(f"nothing was pushed, since the model {why}: see {home / 'reports' / 'report.json'}")
 
 
 def without_signs(home: pathlib.Path) -> pathlib.Path:

@@ -14,7 +14,7 @@ from model.settings import TaggingSettings
 from pipeline.finetuning.kinds import label_files
 from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
 from preprocessing import tags
-from preprocessing.errors import InputError
+from preprocessing.errors import require
 from preprocessing.tasks.sentences import Sentence, Sentences
 
 SHOWN = 3
@@ -50,8 +50,9 @@ class Tagging:
     def source(self, path, columns):
         from preprocessing.tasks.tables import Table
 
-        if columns.second is not None or columns.header is not None:
-            raise InputError(f"{path}: files of words and tags have no --second and no --header")
+        given = {"second": columns.second, "header": columns.header, "separator": columns.separator}
+        for name, value in {**given, "slices column:": columns.more or None}.items():
+            require(value is None, f"{path}: files of words and tags have no --{name}", value)
         if not columns.labelled and path.lower().endswith(TEXTS):
             return Table(path, columns)
         return Sentences(path, columns.text, columns.label, columns.labelled)
