@@ -73,6 +73,7 @@ def command(
     tables = run.Tables(read, click.echo)
     if unit_length is None and (layers or pooling or compare):
         unit_length = False
+    pooling = "mean" if compare else pooling  # which is among all
     given = {"embedding": pooling, "unit_length": unit_length, "max_seq_length": max_seq_length}
     given = {name: value for name, value in given.items() if value is not None}
     source = sources.opened(model, vocab, lower_case, given, click.echo)
