@@ -18,8 +18,10 @@ setup: ## install what is missing: uv, a Python from 3.10 to 3.13, the locked pa
 run: setup ## the main job: text -> trained, evaluated, pushed model, which then answers (CORPUS='files or globs' for your own text)
 	@$(BIN)/python -m pipeline.main_job
 
-serve: setup ## serve the pushed models until Ctrl-C (NAME=... if the settings name the pipeline)
-	@$(BIN)/bert serve --model-base-path "$(BERT_HOME)/serving/$(or $(NAME),bert)" --model-name "$(or $(NAME),bert)"
+serve: setup ## serve the pushed models until Ctrl-C, by their labels where `bert promote` gave some (NAME=... if the settings name the pipeline)
+	@if [ -f "$(BERT_HOME)/serving/models.config" ]; then \
+	  $(BIN)/bert serve --model-config-file "$(BERT_HOME)/serving/models.config" --model-config-file-poll-wait-seconds 1; else \
+	  $(BIN)/bert serve --model-base-path "$(BERT_HOME)/serving/$(or $(NAME),bert)" --model-name "$(or $(NAME),bert)"; fi
 
 airflow: setup ## Airflow with the pipeline as its DAG, on loopback, until Ctrl-C (PORT=8080; POSTGRES=postgresql://... for its database)
 	@pipeline/deploy/airflow/start

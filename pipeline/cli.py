@@ -17,6 +17,11 @@ COMMANDS = {
     "convert": "Convert a checkpoint between google, Hugging Face, keras-hub and our format.",
     "export": "Export a checkpoint as a SavedModel that takes raw text.",
     "serve": "Serve exported models over gRPC and REST.",
+    "runs": "List the runs of the pipeline in a home.",
+    "lineage": "Say what a pushed version was made of, and by which run.",
+    "promote": "Give a pushed version a label that servers answer to.",
+    "rollback": "Take a label back to the version that had it before.",
+    "clean": "Remove what no run, server or lineage needs any more.",
     "predict": "Ask a server, or an exported model, from the command line.",
 }
 

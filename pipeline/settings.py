@@ -12,7 +12,7 @@ from model.settings import EncoderSettings, TrainingSettings
 from pipeline import values
 from preprocessing.errors import InputError, require
 from preprocessing.features import MASK
-from preprocessing.settings import CorpusSettings, ExampleSettings, VocabularySettings
+from preprocessing.settings import SPAN, CorpusSettings, ExampleSettings, VocabularySettings
 from serving.settings import ExportSettings
 
 
@@ -23,6 +23,30 @@ class GateSettings:
     min_loss_gain: float = 1e-6  # nats by which its masked loss beats the held-out unigram distribution's
     min_accuracy_gain: float = 1e-6  # by which its masked accuracy beats always saying the commonest token
     max_loss_increase: float = 0.1  # nats by which its masked loss may exceed that of the model pushed before
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanSettings:
+    """Of data in spans (`{SPAN}` in the corpus): what a run takes over from the model pushed last of earlier spans."""
+
+    keep_vocabulary: bool = True  # unless vocabulary.file names one; without it models cannot be compared
+    warm_start: bool = False  # whether training begins with that model's weights, unless `init` names others
+
+
+@dataclasses.dataclass(frozen=True)
+class RetentionSettings:
+    """What `bert clean` leaves."""
+
+    runs: int = 10  # the newest, whose artifacts all stay
+    versions: int = 5  # the newest pushed ones that were not rolled back, beside those that have or had a label
+    parents: int | None = None  # checkpoints of models that a kept version was warm-started from, in turn; None: all
+    training_days: int = 7  # a training that was broken off, since it was last written to
+
+    def __post_init__(self):
+        require(self.runs >= 1, "retention.runs must be positive: the next run begins with the newest's", self.runs)
+        require(self.versions >= 1, "retention.versions must be positive: the newest is compared with", self.versions)
+        require(self.parents is None or self.parents >= 0, "retention.parents must not be negative", self.parents)
+        require(self.training_days >= 0, "retention.training_days must not be negative", self.training_days)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +62,10 @@ class PipelineSettings:
     training: TrainingSettings = TrainingSettings()
     export: ExportSettings = ExportSettings()
     gate: GateSettings = GateSettings()
+    spans: SpanSettings = SpanSettings()
+    retention: RetentionSettings = RetentionSettings()
+    # Told of a run that failed or pushed nothing; $NAME: what that variable of the environment says, as URLs hold keys.
+    webhook: str = "$BERT_WEBHOOK"
     eval_share: float = 0.1  # of the documents, chosen by hash of their content, held out
     init: str | None = None  # checkpoint to start from
     beam_args: tuple[str, ...] = (
@@ -58,6 +86,8 @@ class PipelineSettings:
         """Raises InputError where parts contradict each other, before the first step (each is given only the parts that
         it needs)."""
         length = self.examples.max_seq_length
+        spanned = any(SPAN in pattern for pattern in self.corpus.input)
+        require(spanned or not self.spans.warm_start, f"spans.warm_start needs {SPAN} in the corpus", self.corpus.input)
         require(self.init is None or bool(glob.glob(f"{self.init}*")), "init must be a checkpoint", self.init)
         require(
             length <= self.encoder.max_positions,

@@ -84,7 +84,7 @@ class _TensorFlowFinder:
 
 def run_command(function: Callable[[], object]) -> None:
     """Calls it; bad input, and a file or folder that cannot be read or written, become one line on standard error and
-    exit status 1. `BERT_DEBUG=1` shows tracebacks."""
+    exit status 1, or that which the error has. `BERT_DEBUG=1` shows tracebacks."""
     try:
         function()
     except (InputError, OSError) as error:
@@ -92,7 +92,7 @@ def run_command(function: Callable[[], object]) -> None:
             raise
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
         click.echo(f"bert: error: {said}", err=True)
-        sys.exit(1)
+        sys.exit(getattr(error, "status", 1))
 
 
 @contextlib.contextmanager
@@ -227,6 +227,15 @@ def number(value: float | str) -> str:
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}"
+
+
+def size(count: float) -> str:
+    """`512 B`, `3.4 MB`, by thousands."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
 
 
 def clock(seconds: float) -> str:

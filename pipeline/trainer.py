@@ -13,7 +13,9 @@ from model import training
 from model.settings import EncoderSettings, TrainingSettings
 from model.tasks.pretraining import Pretraining
 from pipeline import terminal, values
+from pipeline.components import kept
 from pipeline.components.vocabulary import FILE
+from pipeline.history import parents
 from preprocessing import vocab_file
 from preprocessing.settings import VocabularySettings
 from serving.export import exporting
@@ -59,6 +61,12 @@ def run_fn(fn_args: FnArgs) -> None:
         )
     exporting.export(
         result.encoder, vocab_path, fn_args.serving_model_dir, run.export, lower_case=run.vocabulary.lower_case
+    )
+    parents.write(
+        fn_args.serving_model_dir,
+        spans=list(kept.read(examples)),
+        checkpoint=os.path.join(fn_args.model_run_dir, "model"),
+        init=run.init,
     )
     for name in ("model", "logs", "curves.png"):
         if (work / name).exists():

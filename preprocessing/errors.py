@@ -6,7 +6,9 @@ from typing import Any, get_args
 class InputError(ValueError):
     """Bad input, settings or environment. The message names the rule, the value received and the way out;
     for bad data it begins with the file and, where there is one, the line (`corpus/a.txt:17: ...`). It is one line,
-    whatever stands in the name of a file."""
+    whatever stands in the name of a file. `status` is what a command ends with."""
+
+    status = 1
 
     def __init__(self, message: object):
         super().__init__(str(message).replace("\r", "\\r").replace("\n", "\\n"))

@@ -9,6 +9,7 @@ Format = Literal["auto", "sentences", "paragraphs", "document", "jsonl", "parque
 Masking = Literal["token", "whole-word", "ngram", "none"]
 Pairs = Literal["next-sentence", "sentence-order", "none"]
 Compression = Literal["none", "gzip"]
+SPAN = "{SPAN}"  # in an input: the number of a span of data
 Names = Literal["google", "model-garden"]
 
 
@@ -16,15 +17,18 @@ Names = Literal["google", "model-garden"]
 class CorpusSettings:
     """Where the text is and how it is cut into documents and sentences."""
 
-    input: tuple[str, ...] = ()  # files, folders or globs, on any filesystem that Beam reads
+    input: tuple[str, ...] = ()  # files, folders or globs, on any filesystem that Beam reads; SPAN: see corpus.spans
     format: Format = "auto"  # "auto" goes by content and name; plain text is "paragraphs"
     text_field: str = "text"  # JSONL field, Parquet column or tf.Example feature
     language: str = "en"  # ISO 639-1, for the sentence splitter
     max_line_bytes: int = 10_000_000  # longer lines are set aside
     max_document_bytes: int = 10_000_000  # longer documents are split, and counted
     max_bad_share: float = 0.01  # of the lines, and of their bytes; above it the run stops
+    window: int = 1  # of data in spans, so many of the newest
+    newest_span: int | None = None  # the last of them; None: the newest that is there
 
     def __post_init__(self):
+        require(self.window > 0, "window must be positive", self.window)
         require(self.max_line_bytes > 0, "max_line_bytes must be positive", self.max_line_bytes)
         require(self.max_document_bytes > 0, "max_document_bytes must be positive", self.max_document_bytes)
         require_one_of(Format, "format", self.format)
@@ -38,6 +42,7 @@ class VocabularySettings:
     size: int = 30_522  # to learn; a file has its own
     lower_case: bool = True
     file: str | None = None  # a `vocab.txt`
+    max_unknown_increase: float = 0.01  # of data in spans: of the share of [UNK], since the first that met it
 
     def __post_init__(self):
         require(self.size > 5, "the vocabulary size must exceed its 5 special tokens", self.size)

@@ -52,6 +52,37 @@ class Candidate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Classified:
+    """What a classifier says of a text: the likeliest label, or those above their thresholds; and each one's
+    probability."""
+
+    labels: list[str]
+    probabilities: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """A part of a context: `context[start:end]`, and where that is in its UTF-8."""
+
+    text: str
+    start: int
+    end: int
+    byte_start: int
+    byte_end: int
+    score: float  # probability among the best ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """`text` is the answer, "" where there is none; `spans` are the best, the best first, whether there is one or not;
+    `no_answer`: by how much no answer scores better than the best span, in nats."""
+
+    text: str
+    spans: list[Span]
+    no_answer: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Word:
     """A word with its tag. `text[start:end]` of what was asked is the word; of words that were given `start` is its
     number, from 0."""
@@ -157,6 +188,26 @@ class Client:
         """float32 [texts]: the probability that each second text follows the first."""
         return self.predict("next_sentence", first=first, second=second)["is_next"]
 
+    def classify(self, texts: Texts, second: Texts | None = None) -> list[Classified]:
+        """One label of each text, or of each pair."""
+        outputs = self._asked("classify", texts, second)
+        said = [[label] for label in outputs["label"]]
+        return _classified(said, outputs["labels"], outputs["probabilities"])
+
+    def classify_labels(self, texts: Texts, second: Texts | None = None) -> list[Classified]:
+        """Any labels of each text, or of each pair."""
+        outputs = self._asked("classify_labels", texts, second)
+        return _classified(outputs["labels"], outputs["names"], outputs["probabilities"])
+
+    def score(self, texts: Texts, second: Texts | None = None) -> np.ndarray:
+        """float32 [texts]: a number for each text, or pair."""
+        return self._asked("score", texts, second)["score"]
+
+    def _asked(self, signature: str, texts: Texts, second: Texts | None) -> Arrays:
+        if second is None:
+            return self.predict(signature, text=texts)
+        return self.predict(f"{signature}_pair", first=texts, second=second)
+
     def tokenize(self, texts: Texts) -> list[list[str]]:
         """What the model sees of each text, with [CLS] and [SEP]."""
         outputs = self.predict("tokenize", text=texts)
@@ -164,6 +215,21 @@ class Client:
             [token.decode() for token in tokens[:length]]
             for tokens, length in zip(outputs["tokens"], outputs["length"], strict=True)
         ]
+
+    def answer(self, questions: Texts, contexts: Texts) -> list[Answered]:
+        """What in each context, however long, answers each question."""
+        outputs = self.predict("answer", question=questions, context=contexts)
+        columns = [
+            outputs[name] for name in ("answers", "char_starts", "char_ends", "byte_starts", "byte_ends", "scores")
+        ]
+
+        def spans(row):
+            found = zip(*(column[row].tolist() for column in columns), strict=True)
+            spans = (Span(text.decode("utf-8", "replace"), *others) for text, *others in found)
+            return [span for span in spans if span.text]  # where there are fewer, empty ones follow
+
+        rows = zip(outputs["answer"].tolist(), outputs["no_answer"].tolist(), strict=True)
+        return [Answered(text.decode("utf-8", "replace"), spans(row), score) for row, (text, score) in enumerate(rows)]
 
     def tag(self, texts: Texts) -> list[Tagged]:
         """The words of each text with their tags, and its entities. Places are in characters, as Python counts them."""
@@ -231,6 +297,16 @@ class Client:
                     raise
             time.sleep(pause)
             wait *= 2
+
+
+def _classified(said, names, probabilities) -> list[Classified]:
+    return [
+        Classified(
+            [label.decode() for label in labels if label],
+            {name.decode(): float(share) for name, share in zip(*of_text, strict=True)},
+        )
+        for labels, *of_text in zip(said, names, probabilities, strict=True)
+    ]
 
 
 class _Grpc:

@@ -25,6 +25,7 @@ FLOORS = {
     "pipeline": (
         {"values", "terminal", "airflow_dag"},
         {"settings", "finetuning", "features", "distillation"},
+        {"history"},
         {"commands", "components", "evaluation"},
         {"cli", "trainer"},
         {"graphs"},

@@ -19,6 +19,7 @@ from model.encoder.heads import (
     Head,
     MaskedLMHead,
     NextSentenceHead,
+    SpanHead,
     TaggerHead,
     chosen,
 )
@@ -42,6 +43,7 @@ class BertEncoder(keras.Model):
         masked_lm: `(sequence_output, positions [B, P]) -> float32 [B, P, V]`, or None.
         next_sentence: `(pooled_output) -> float32 [B, 2]`, or None.
         classifier: `(pooled_output) -> float32 [B, labels]`, or None.
+        span: `(sequence_output) -> float32 [B, L, 2]`, or None.
         tagger: `(sequence_output) -> float32 [B, L, labels]`, or None.
         embeddings, transformer_layers, pooler: the parts, as layers.
         described_heads: what heads there are; the layer of each is the attribute of its name.
@@ -50,6 +52,7 @@ class BertEncoder(keras.Model):
     masked_lm: MaskedLMHead | None
     next_sentence: NextSentenceHead | None
     classifier: ClassifierHead | None
+    span: SpanHead | None
     tagger: TaggerHead | None
 
     def __init__(self, settings: EncoderSettings, heads: Sequence[str | Head] = PRETRAINING, dtype=None, name="bert"):

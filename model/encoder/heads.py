@@ -97,6 +97,14 @@ class TaggerHead(ClassifierHead):
         return tf.reshape(super().call(rows_RH), tf.concat([tf.shape(states)[:-1], [self.labels]], 0))
 
 
+class SpanHead(TaggerHead):
+    """Of two: that an answer begins at a token, and that it ends there."""
+
+    def add_weights(self):
+        self.labels = 2
+        super().add_weights()
+
+
 @dataclasses.dataclass(frozen=True)
 class Array:
     """One of a head's arrays: the layer's attribute, google's name, and the sizes of its axes: numbers, names of
@@ -198,8 +206,18 @@ TAGGER = Head(
         Array("bias", "cls/tags/output_bias", (LABELS,), "classifier.bias"),
     ),
 )
+SPAN = Head(
+    "span",
+    "tokens",
+    SpanHead,
+    "BertForQuestionAnswering",
+    (
+        Array("kernel", "cls/squad/output_weights", (2, "hidden_size"), "qa_outputs.weight"),
+        Array("bias", "cls/squad/output_bias", (2,), "qa_outputs.bias"),
+    ),
+)
 PRETRAINING = (MASKED_LM, NEXT_SENTENCE)
-ALL_HEADS: tuple[Head, ...] = (*PRETRAINING, CLASSIFIER, TAGGER)
+ALL_HEADS: tuple[Head, ...] = (*PRETRAINING, CLASSIFIER, TAGGER, SPAN)
 
 
 def chosen(heads: Sequence["str | Head"], among: Sequence[Head] = ()) -> tuple[Head, ...]:

@@ -11,19 +11,19 @@ from tfx.proto.orchestration import driver_output_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from pipeline.components import pushed
 from pipeline.components.vocabulary import FILE
+from pipeline.history import pushed
 
 NONE = "none"
 
 
 def find(serving: str, candidate: str) -> str | None:
     """Folder of the model pushed last that the candidate can be compared with: another one (so that a run that repeats
-    another finds the same baseline and its cached result), of the same vocabulary (losses a token say nothing across
-    vocabularies), and for texts no shorter."""
-    name = pushed.own_identity(candidate)
+    another finds the same baseline and its cached result) that was not rolled back, of the same vocabulary (losses a
+    token say nothing across vocabularies), and for texts no shorter."""
+    others = {pushed.own_identity(candidate), *pushed.rolled_back(pushed.read(serving))}
     for _, folder in sorted(pushed.versions(serving).items(), reverse=True):
-        if pushed.identity(folder) != name and _is_comparable(folder, candidate):
+        if pushed.identity(folder) not in others and _is_comparable(folder, candidate):
             return folder
     return None
 

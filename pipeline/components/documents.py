@@ -1,10 +1,11 @@
 """Step 1: text of any supported format -> documents with their sentences, split into train and eval by content."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import tempfile
+import types
+from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
@@ -12,15 +13,16 @@ from apache_beam.metrics import Metrics
 from tfx.dsl.component.experimental.annotations import BeamComponentParameter, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
-from tfx.utils import io_utils
 
 from pipeline import values
-from pipeline.components import split
+from pipeline.components import kept, split
 from preprocessing.beam import runner
 from preprocessing.corpus import documents as corpu_documents
-from preprocessing.corpus import embedded, inputs, reading
+from preprocessing.corpus import embedded, hashes, inputs, reading, spans
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings
+
+INPUTS, SET_ASIDE = _JOINED = ("inputs.jsonl", "set_aside.jsonl")
 
 
 def encode(document: corpu_documents.Document, split_name: str) -> bytes:
@@ -50,31 +52,66 @@ def CorpusGen(
     input_fingerprint: Parameter[str],  # of the input's files, and of the code: another one means no cached result
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Reads the corpus, drops exact duplicates and writes documents; the report and the lines set aside stand beside
-    them."""
+    """Reads the corpus, drops exact duplicates and writes documents; beside them stand the report, the lines set aside,
+    and the name, size and hash of each file that was read (`inputs.jsonl`). Of data in spans only those are read that
+    were not read before as they are; duplicates are dropped within a span.
+    """
     documents.split_names = artifact_utils.encode_split_names(list(split.NAMES))
     documents.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
     run = values.read(settings, corpus=CorpusSettings, embedded_bytes=int, eval_share=float)
+    entries: dict[int | None, dict[str, Any]] = {}
+    for span, corpus in spans.narrowed(run.corpus):
+        if span is None:
+            entries[span] = _read(beam_pipeline, documents, corpus, run)
+            continue
+        wanted = kept.key(input_fingerprint.partition("-")[0], repr(corpus), repr(run.eval_share), _state_of(corpus))
+        entry = kept.take_over(documents.uri, span, wanted)
+        if entry is None:
+            own = kept.another(beam_pipeline)
+            entry = {"key": wanted, "taken_over": False, **_read(own, documents, corpus, run, span)}
+        entries[span] = entry
+    kept.finish(documents.uri, entries, _JOINED)
+
+
+def _read(
+    pipeline: beam.Pipeline,
+    documents: standard_artifacts.Examples,
+    settings: CorpusSettings,
+    run: types.SimpleNamespace,
+    span: int | None = None,
+) -> dict[str, Any]:
+    """Reads one span, or all where there is none; gives its `report` and the names of its `files`."""
+
+    def path(name: str) -> str:
+        return os.path.join(documents.uri, kept.prefix(span, name))
+
     with tempfile.TemporaryDirectory() as folder:
-        corpus_settings = run.corpus
-        if not corpus_settings.input:
-            path = pathlib.Path(folder) / "embedded.txt"
-            embedded.write(path, run.embedded_bytes)
-            corpus_settings = dataclasses.replace(corpus_settings, input=(str(path),), format="paragraphs")
-        read = beam_pipeline | "Read" >> reading.ReadDocuments(
-            corpus_settings, set_aside=os.path.join(documents.uri, "set_aside.jsonl")
-        )
+        if not settings.input:
+            embedded_path = pathlib.Path(folder) / "embedded.txt"
+            embedded.write(embedded_path, run.embedded_bytes)
+            settings = dataclasses.replace(settings, input=(str(embedded_path),), format="paragraphs")
+        read = pipeline | "Read" >> reading.ReadDocuments(settings, set_aside=path(SET_ASIDE))
         for name in split.NAMES:
             part = read | f"Split-{name}" >> beam.Filter(split.is_in, name, run.eval_share)
-            prefix = os.path.join(artifact_utils.get_split_uri([documents], name), "documents")
+            prefix = os.path.join(artifact_utils.get_split_uri([documents], name), kept.prefix(span, "documents"))
             encoded = part | f"Encode-{name}" >> beam.Map(encode, name)
             _ = encoded | f"Write-{name}" >> beam.io.WriteToTFRecord(prefix, file_name_suffix=".gz")
-        report = runner.counters(runner.run(beam_pipeline)) | inputs.survey(corpus_settings).report()
+        survey = inputs.survey(settings)
+        named = {chunk.path: chunk.path if run.corpus.input else "the embedded corpus" for chunk in survey.chunks}
+        _ = pipeline | "Hash" >> hashes.WriteHashes(named, path(INPUTS))
+        report = runner.counters(runner.run(pipeline)) | survey.report()
     counts = {name: report.setdefault(f"documents_{name}", 0) for name in split.NAMES}
     if min(counts.values()) < 2:
+        of_span = "" if span is None else f"span {span}: "
         raise InputError(
-            "a random next sentence comes from another document, so train and eval need at least 2 documents each: "
-            f"give more text (a blank line divides documents) or another eval_share ({run.eval_share}). "
+            f"{of_span}a random next sentence comes from another document, so train and eval need at least 2 documents "
+            f"each: give more text (a blank line divides documents) or another eval_share ({run.eval_share}). "
             f"Received: {counts}"
         )
-    io_utils.write_string_file(os.path.join(documents.uri, "report.json"), json.dumps(report, indent=2))
+    return {"report": report, "files": kept.files(documents.uri, span)}
+
+
+def _state_of(settings: CorpusSettings) -> str:
+    """Names, sizes and times of the files of an input."""
+    files = inputs.files(settings.input)
+    return repr([(file.path, file.size_in_bytes, file.last_updated_in_seconds) for file in files])

@@ -1,70 +1,34 @@
-"""The folder that servers read, `<serving>/<version>`, and the record of what was pushed there.
+"""Pushing a model into the folder that servers read; `pipeline.history.pushed` has the record of what is there."""
 
-The record, `.pushed.json`, says which model each version was, so that a version which was taken away is known. A model
-was **rolled back** where the folder of its version is gone while an older pushed version still stands: someone wanted
-that older one served. It is not pushed again, until its folder is put back or the version taken out of the record.
-Where nothing of what was pushed is left, the folder was lost, not rolled back; and a version that a newer one had
-replaced before it was removed was tidied away. Both may be pushed again.
-"""
-
-import hashlib
-import json
 import os
 import time
-from typing import Any
 
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from preprocessing.errors import InputError
-
-RECORD = ".pushed.json"
-_FINGERPRINT = "fingerprint.pb"  # of a SavedModel's graph and weights
-
-
-def versions(serving: str) -> dict[int, str]:
-    """Folders of whole models by version number."""
-    names = [name.strip("/") for name in fileio.listdir(serving)] if fileio.exists(serving) else []
-    folders = {int(n): os.path.join(serving, n) for n in names if n.isascii() and n.isdecimal()}
-    return {number: path for number, path in folders.items() if fileio.exists(os.path.join(path, "saved_model.pb"))}
-
-
-def identity(model: str) -> str | None:
-    """What tells a SavedModel from another, in 16 letters; None for a folder that some other program wrote."""
-    path = os.path.join(model, _FINGERPRINT)
-    if not fileio.exists(path):
-        return None
-    with fileio.open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()[:16]
-
-
-def own_identity(model: str) -> str:
-    """The same of a model that this pipeline has exported. Raises InputError where it has none."""
-    name = identity(model)
-    if name is None:
-        raise InputError(
-            f"{os.path.join(model, _FINGERPRINT)}: a model exported here has a fingerprint. Received: no file; "
-            "remove the folder, and the next run exports it anew"
-        )
-    return name
+from pipeline.history import labels, pushed
 
 
 def push(model: str, serving: str) -> str | None:
-    """Makes a model the newest version, if it is not; gives its folder. None where it was rolled back.
+    """Makes a model the newest version of those that were not rolled back, if it is not; gives its folder. None where
+    it was rolled back itself.
 
     Version numbers are seconds since 1970, and ever higher: a clock that was set back does not hide a model.
     """
-    name, there, record = own_identity(model), versions(serving), _read(serving)
-    newest = max(there, default=0)
-    if not newest or identity(there[newest]) != name:
-        if any(record["versions"][number]["model"] == name for number in record["rolled_back"]):
-            _write(serving, record)
-            return None
-        newest = max(newest + 1, int(time.time()), *(int(number) + 1 for number in record["versions"]))
-        there[newest] = os.path.join(serving, str(newest))
-        _copy(model, there[newest])
-    record["versions"][str(newest)] = {"model": name, "from": model}
-    _write(serving, record)
+    name = pushed.own_identity(model)
+    with pushed.changing(serving) as record:
+        there = pushed.versions(serving)
+        back = labels.rolled_back_numbers(record)
+        newest = max((number for number in there if str(number) not in back), default=0)
+        if not newest or pushed.identity(there[newest]) != name:
+            if name in pushed.rolled_back(record):
+                return None
+            known = (*there, *map(int, record["versions"]))
+            newest = max(max(known, default=0) + 1, int(time.time()))
+            there[newest] = os.path.join(serving, str(newest))
+            _copy(model, there[newest])
+        record["versions"][str(newest)] = {"model": name, "from": model}
+        labels.take_up_newest(serving, record)
     return there[newest]
 
 
@@ -80,27 +44,3 @@ def _copy(model: str, folder: str) -> None:
         fileio.rmtree(partial)
     io_utils.copy_dir(model, partial)
     fileio.rename(partial, folder)
-
-
-def _read(serving: str) -> dict[str, Any]:
-    """`versions` by number, with the model that each is and where it came from; the numbers `rolled_back`, by this
-    moment."""
-    path = os.path.join(serving, RECORD)
-    record: dict[str, Any] = {"versions": {}, "rolled_back": []}
-    if fileio.exists(path):
-        try:
-            with fileio.open(path) as file:
-                record |= json.loads(file.read())
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON ({error}); remove it, and what was rolled back is forgotten") from None
-    there = versions(serving)
-    standing = [int(number) for number in record["versions"] if int(number) in there]
-    gone = {number for number in record["versions"] if int(number) not in there}
-    newly = {number for number in gone if standing and int(number) > max(standing)}
-    record["rolled_back"] = sorted((newly | set(record["rolled_back"])) & gone)
-    return record
-
-
-def _write(serving: str, record: dict[str, Any]) -> None:
-    io_utils.write_string_file(os.path.join(serving, f"{RECORD}.tmp"), json.dumps(record, indent=2) + "\n")
-    fileio.rename(os.path.join(serving, f"{RECORD}.tmp"), os.path.join(serving, RECORD), overwrite=True)

@@ -28,9 +28,11 @@ from pipeline.components.gates import ServingCheck
 from pipeline.components.pusher import Pusher
 from pipeline.components.vocabulary import VocabularyGen
 from pipeline.evaluation import pretraining as evaluation
-from pipeline.graphs import fingerprint, parts
+from pipeline.graphs import continuing, fingerprint, parts
 from pipeline.settings import PipelineSettings
 from preprocessing import vocab_file
+from preprocessing.corpus import spans
+from preprocessing.errors import InputError
 
 
 def create_pipeline(
@@ -52,9 +54,16 @@ def create_pipeline(
       work: folder on a filesystem with locks: checkpoints of a training that has not ended.
       input_fingerprint: what the corpus is known by; None: by its files as they are now.
     """
-    settings.check()
     if input_fingerprint is None:
-        input_fingerprint = fingerprint.of_input(documents.__name__, settings.corpus.input)
+        settings = continuing.with_parent(settings, serving)
+        files = tuple(pattern for _, part in spans.narrowed(settings.corpus) for pattern in part.input)
+        input_fingerprint = fingerprint.of_input(documents.__name__, files)
+    elif spans.are_in(settings.corpus):
+        raise InputError(
+            "the spans of a run are chosen when it is compiled, which needs its files; name them without {SPAN}. "
+            f"Received: {', '.join(settings.corpus.input)}"
+        )
+    settings.check()
     data_nodes, examples = data_steps(settings, input_fingerprint)
     nodes = [*data_nodes, *model_steps(settings, serving, work, examples.outputs, data_nodes[-1])]
     parts.add_beam_args(nodes, settings.step_beam_args)

@@ -4,6 +4,7 @@ Compiles the pipeline that BERT_SETTINGS, BERT_CORPUS and BERT_HOME ask for (see
 files and code are looked at here. `pipeline.runs.node` then runs each node, and `pipeline.runs.report` comes last.
 """
 
+import dataclasses
 import os
 import pathlib
 
@@ -11,6 +12,7 @@ import click
 
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
+from pipeline.history import code
 from pipeline.runs import locks, process
 from pipeline.runs import run as runs
 from preprocessing import storage
@@ -28,7 +30,9 @@ def compile_run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path
         pipeline = compiled.read(home, run_id)
         # Here the store is opened for the first time, alone: two at once can leave half of its tables.
         nodes = launching.entries(pipeline, compiled.store(pipeline))
-        Record(home / "reports", settings.name, compiled.run_of(pipeline)).show(nodes)
+        record = Record(home / "reports", settings.name, compiled.run_of(pipeline))
+        record.note(settings=dataclasses.asdict(settings), code=code.state())
+        record.show(nodes)
         return file
 
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import ml_metadata
-from google.protobuf import json_format, message
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.compiler import constants
 from tfx.dsl.io import fileio
@@ -12,6 +11,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
+from pipeline.history.store import plain
 from pipeline.runs import compiled
 from pipeline.runs.record import Artifacts
 
@@ -97,12 +97,7 @@ def _artifacts(store: ml_metadata.MetadataStore, execution_id: int) -> Artifacts
     keys = {e.artifact_id: e.path.steps[0].key for e in events if e.type == metadata_store_pb2.Event.OUTPUT}
     artifacts: Artifacts = {}
     for artifact in store.get_artifacts_by_id(list(keys)):
-        properties = {name: _plain(value) for name, value in artifact.custom_properties.items()}
+        properties = {name: plain(value) for name, value in artifact.custom_properties.items()}
         entry = {"id": artifact.id, "uri": artifact.uri, "properties": properties}
         artifacts.setdefault(keys[artifact.id], []).append(entry)
     return artifacts
-
-
-def _plain(value: metadata_store_pb2.Value) -> Any:
-    found = getattr(value, value.WhichOneof("value"))
-    return json_format.MessageToDict(found) if isinstance(found, message.Message) else found

@@ -17,7 +17,9 @@ BAD_INPUT, REFUSED, FAILED, BUSY = 1, 3, 70, 75
 
 
 class Refused(InputError):
-    """The model did not pass the gate."""
+    """The run came to its end, and its model is not pushed: it did not pass the gate, or was rolled back."""
+
+    status = REFUSED
 
 
 class Failed(RuntimeError):

@@ -1,4 +1,5 @@
-"""What a run did, written as it does it: `run.json`, its nodes; and `report.json`, which is never an older run's."""
+"""What a run did, written as it does it: `run.json`, its nodes; and `report.json`, which is never an older run's. Both
+stay in `runs/<run>/`, too."""
 
 import datetime
 import json
@@ -13,31 +14,34 @@ Artifacts = dict[str, list[dict[str, Any]]]  # of a node, by output key
 class Record:
     """One run in the folder of reports.
 
-    `run.json`: `run` (its id), `pipeline`, `state` (`running`, `done` or `failed`), `started`, and `nodes` in order,
-    each with its name, `state` (`running`, `ran`, `cached` or `failed`), `seconds` and `artifacts`: by output key,
-    their `uri`, MLMD `id` and the properties that the node gave them. `report.json` has the first three too, and of a
-    run that has come to its end the figures. A run that was killed says `running` for good.
+    `run.json`: `run` (its id), `pipeline`, `state` (`running`, `done` or `failed`), `started`, `ended`, what was noted,
+    and `nodes` in order, each with its name, `state` (`running`, `ran`, `cached` or `failed`), `seconds` and
+    `artifacts`: by output key, their `uri`, MLMD `id` and the properties that the node gave them. `report.json` has the
+    first three too, and of a run that has come to its end the figures. A run that was killed says `running` for good.
     """
 
     def __init__(self, folder: pathlib.Path, pipeline: str, run_id: str | None = None):
         """With the id of a run that has begun in another process, this one goes on with its record."""
-        self.folder = folder
+        self.folder, self.pipeline = folder, pipeline
         # Ids stand in order of time; two that begin at once, on two machines, are two.
         self.run_id = run_id or f"{datetime.datetime.now().isoformat()}-{uuid.uuid4().hex[:8]}"
         self._header: dict[str, Any] = {"run": self.run_id, "pipeline": pipeline, "state": "running"}
         self.nodes: list[dict[str, Any]] = []
-        self._started = datetime.datetime.now(datetime.timezone.utc).isoformat()
-        if self.is_newest():
-            self._started = self._written()["started"]
+        begun = self._written(self.folder / "runs" / self.run_id)
+        known = {name: value for name, value in begun.items() if name not in ("nodes", "error", "node", *self._header)}
+        self._facts: dict[str, Any] = {"started": _now()} | known
 
     def start(self) -> None:
         """From here on, the reports are this run's."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._write({})
+
+    def note(self, **facts: Any) -> None:
+        """What `run.json` says besides, from its next change on: the settings, the code."""
+        self._facts |= facts
 
     def is_newest(self) -> bool:
         """Whether the reports are this run's, and not of one that began after it."""
-        return self._written().get("run") == self.run_id
+        return self._written(self.folder).get("run") == self.run_id
 
     def show(self, nodes: list[dict[str, Any]]) -> None:
         """Of a run whose nodes are processes: what they did so far."""
@@ -55,6 +59,7 @@ class Record:
 
     def finish(self, report: dict[str, Any]) -> None:
         self._header["state"] = "done"
+        self.note(ended=_now())
         self._write(report)
 
     def fail(self, error: str) -> None:
@@ -62,7 +67,7 @@ class Record:
         self._header |= {"state": "failed", "error": error}
         if self.nodes and self.nodes[-1]["state"] == "failed":
             self._header["node"] = self.nodes[-1]["node"]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.note(ended=_now())
         self._write({})
 
     def artifact(self, node: str, key: str) -> dict[str, Any]:
@@ -71,19 +76,25 @@ class Record:
         (only,) = found["artifacts"][key]
         return only
 
-    def _written(self) -> dict[str, Any]:
-        path = self.folder / "run.json"
+    def _written(self, folder: pathlib.Path) -> dict[str, Any]:
+        path = folder / "run.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
     def _write(self, report: dict[str, Any]) -> None:
         self._write_nodes()
-        _write_whole(self.folder / "report.json", self._header | report)
+        self._write_whole("report.json", self._header | report)
 
     def _write_nodes(self) -> None:
-        _write_whole(self.folder / "run.json", self._header | {"started": self._started, "nodes": self.nodes})
+        self._write_whole("run.json", self._header | self._facts | {"nodes": self.nodes})
+
+    def _write_whole(self, name: str, values: dict[str, Any]) -> None:
+        text = json.dumps(values, indent=2)
+        for folder in (self.folder, self.folder / "runs" / self.run_id):
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = folder / f".{name}.tmp"
+            partial.write_text(text)
+            os.replace(partial, folder / name)
 
 
-def _write_whole(path: pathlib.Path, values: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(json.dumps(values, indent=2))
-    os.replace(partial, path)
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat()

@@ -1,6 +1,7 @@
 """One run on this machine: the home folder, the lock, the record, and what is told to a person."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import logging
@@ -10,7 +11,6 @@ import re
 import shlex
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,10 @@ import click
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
 from pipeline.runs import lean, locks
+from pipeline.runs.process import Refused
 from preprocessing import storage
 from preprocessing.errors import InputError, require
+from preprocessing.settings import SPAN
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
@@ -31,7 +33,7 @@ _KEPT_SECONDS = 7 * 24 * 3600
 
 
 def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.PipelineSettings, pathlib.Path]:
-    """Settings and home folder that BERT_SETTINGS, BERT_CORPUS and BERT_HOME ask for (see local_runner)."""
+    """Settings and home folder that BERT_SETTINGS, BERT_CORPUS, BERT_SPAN and BERT_HOME ask for (see local_runner)."""
     settings = pipeline_settings.load(environment.get("BERT_SETTINGS") or "demo")
     try:
         patterns = tuple(shlex.split(environment.get("BERT_CORPUS") or ""))
@@ -40,6 +42,11 @@ def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.
         raise InputError(f"CORPUS is read as a shell reads words ({error}). Received: {received}") from None
     if patterns:
         settings = settings.replace(corpus=pipeline_settings.dataclasses.replace(settings.corpus, input=patterns))
+    span = environment.get("BERT_SPAN")
+    require(not span or span.isdecimal(), "BERT_SPAN must be a number", span)
+    # Of other corpora it says nothing: a scheduler that gives each run its day would have them all read anew.
+    if span and any(SPAN in pattern for pattern in settings.corpus.input):
+        settings = settings.replace(corpus=dataclasses.replace(settings.corpus, newest_span=int(span)))
     home = environment.get("BERT_HOME") or ".bert"
     require("://" not in home, "BERT_HOME must be a local folder", home)
     return settings, pathlib.Path(home).absolute()
@@ -47,19 +54,34 @@ def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.
 
 def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> None:
     """Runs the pipeline once. `home` keeps `artifacts/`, `metadata.sqlite`, `training/` (checkpoints of a run that has
-    not finished), `serving/<name>/<version>/`, `reports/` and `logs/`. Raises InputError for bad input; what else goes
-    wrong is in the log."""
+    not finished), `serving/<name>/<version>/`, `reports/` and `logs/`. Raises InputError for bad input, Refused where
+    no model was pushed; what else goes wrong is in the log. The settings' webhook is told of all of these."""
+    from pipeline.history import code
+    from pipeline.runs import notice
     from pipeline.runs.record import Record
 
+    webhook = notice.address(settings.webhook)
     with locks.held(home):
         storage.write_whole(settings.to_json(), home / "settings.json")
         record = Record(home / "reports", settings.name)
+        record.note(settings=dataclasses.asdict(settings), code=code.state())
         try:
-            _run(settings, home, record)
+            report = _run(settings, home, record)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 record.fail(cause(error))
+            if isinstance(error, Exception):  # and not Ctrl-C
+                notice.send(webhook, notice.failed(record, home, cause(error), input_error(error) is not None))
             raise
+        if report and not report["pushed_to"]:
+            notice.send(webhook, notice.refused(record, home, report))
+            raise refusal(report, home)
+
+
+def refusal(report: dict[str, Any], home: pathlib.Path) -> Refused:
+    """Of a run that pushed nothing."""
+    why = "was rolled back" if report["rolled_back"] else "did not pass the gate"
+    return Refused(f"nothing was pushed, since the model {why}: see {home / 'reports' / 'report.json'}")
 
 
 def without_signs(home: pathlib.Path) -> pathlib.Path:
@@ -120,29 +142,30 @@ def _run(settings, home, record):
                 raise
             raise InputError(f"{name}: {said}") from error
         if record.nodes:  # `tfx pipeline create` only looks at the pipeline
-            finish(record, home, settings.name)
+            return finish(record, home, settings.name)
+        return None
 
 
 def finish(record: "Record", home: pathlib.Path, name: str) -> dict[str, Any]:
     """The last step of a run whose nodes have all ended: pushes its model again where that is called for, writes the
     report, shows and gives it, and removes what no run needs any more."""
-    from pipeline.runs import summary
+    from pipeline.runs import page, summary
 
     report = summary.collect(record, str(serving_folder(home, name)))
     summary.copy_files(report, home / "reports")
     record.finish(report)
+    page.of_run(home, record, report)
     summary.show(report)
     remove_superseded(home / "training")
     return report
 
 
 def remove_superseded(work: pathlib.Path) -> None:
-    """After a run that came to its end: trainings that nothing was written to for seven days. A training that ends
-    removes its own folder, so each of them was broken off; the same settings would resume it, which no one did."""
-    for folder in work.iterdir() if work.is_dir() else ():
-        written = [path.lstat().st_mtime for path in (folder, *folder.rglob("*"))]
-        if max(written) < time.time() - _KEPT_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+    """After a run that came to its end: trainings that nothing was written to for seven days."""
+    from pipeline.history import retention
+
+    for folder in retention.broken_off(work, _KEPT_SECONDS):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def cause(error: BaseException) -> str:

@@ -12,6 +12,8 @@ from tfx.utils import path_utils
 from pipeline.components import pushed
 from pipeline.components.baseline import NONE
 from pipeline.evaluation import pretraining
+from pipeline.history import parents
+from pipeline.history.pushed import RECORD
 from pipeline.runs.record import Record
 
 
@@ -36,6 +38,7 @@ def collect(record: Record, serving: str) -> dict[str, Any]:
         "documents": _report(documents),
         "vocabulary": _report(record.artifact("VocabularyGen", "vocabulary_artifact")),
         "examples": _report(record.artifact("MaskedExamplesGen", "examples")),
+        "began_with": parents.read(path_utils.serving_model_path(model)).get("init"),
         "corpus": documents["uri"],
         "model_run": record.artifact("Trainer", "model_run")["uri"],
     }
@@ -51,6 +54,18 @@ def copy_files(report: dict[str, Any], folder: pathlib.Path) -> None:
 
 def show(report: dict[str, Any]) -> None:
     """Prints the held-out figures beside what needs no model, and what the gate said."""
+    for span, counts in report["documents"].get("spans", {}).items():
+        made = report["examples"]["spans"][span]
+        share = report["vocabulary"]["unknown_share_by_span"].get(span)
+        click.echo(
+            f"Span {span}: {counts['documents_train'] + counts['documents_eval']:,} documents "
+            f"{'taken over' if counts['taken_over'] else 'read'}, {made['examples']:,} examples "
+            f"{'taken over' if made['taken_over'] else 'made'}" + ("" if share is None else f", {share:.2%} [UNK]")
+        )
+    if file := report["vocabulary"].get("file"):
+        click.echo(f"The vocabulary is that of {file}")
+    if report["began_with"]:
+        click.echo(f"Training began with {report['began_with']}")
     rows = [
         ("masked-token loss", "masked_lm_loss", "unigram_loss", "the held-out unigram distribution"),
         ("masked-token accuracy", "masked_lm_accuracy", "commonest_token_accuracy", "always the commonest token"),
@@ -63,10 +78,9 @@ def show(report: dict[str, Any]) -> None:
     if not report["compared"]:
         click.echo("There is no earlier model of the same vocabulary to compare it with.")
     if report["rolled_back"]:
-        click.echo(
-            "The gate is passed, but this model was rolled back (its version folder was removed while an older one"
-        )
-        click.echo(f"stands), so it is not pushed again; {pushed.RECORD} in {report['serving_folder']} knows of it")
+        click.echo("The gate is passed, but this model was rolled back (by `bert rollback`, or its version folder was")
+        click.echo("removed while an older one stands), so it is not pushed again. `bert promote` takes that back;")
+        click.echo(f"{RECORD} in {report['serving_folder']} knows of it")
     elif report["blessed"]:
         click.echo(f"The gate is passed. Pushed to {report['pushed_to']}")
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from apache_beam.io.filesystem import FileMetadata
 
-from preprocessing.corpus import parquet, paths, readers
+from preprocessing.corpus import parquet, paths, readers, spans
 from preprocessing.corpus.chunks import Chunk
 from preprocessing.corpus.contents import Content, look
 from preprocessing.errors import InputError
@@ -84,8 +84,9 @@ def find_chunks(settings: CorpusSettings) -> list[Chunk]:
 
 
 def check_input(settings: CorpusSettings) -> None:
-    """Raises InputError early, before any worker starts: see `survey`."""
-    survey(settings)
+    """Raises InputError early, before any worker starts: see `survey` and, of an input in spans, `spans.window`."""
+    for _, part in spans.narrowed(settings):
+        survey(part)
 
 
 def files(patterns: Iterable[str]) -> list[FileMetadata]:

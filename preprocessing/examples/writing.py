@@ -62,7 +62,7 @@ class MakeExamples(beam.PTransform):
 
 class WriteExamples(beam.PTransform):
     """Documents -> the same examples in `shards` TFRecord files `examples-00000-of-0000N.tfrecord` (`.gz`) in `folder`,
-    of about the same size; gives the names of the files.
+    or with another `name`, of about the same size; gives the names of the files.
 
     A file gets its name when it is whole. Faster than MakeExamples into `WriteToTFRecord`, since no example passes
     through Beam by itself, and with a number of shards that is the same on every runner.
@@ -78,6 +78,7 @@ class WriteExamples(beam.PTransform):
         folder: str,
         *,
         shards: int,
+        name: str = "examples",
         compression: Compression = "none",
         temp_folder: str | None = None,
         progress_folder: str | None = None,
@@ -88,7 +89,7 @@ class WriteExamples(beam.PTransform):
         self._settings, self._vocab_path, self._temp_folder = settings, vocab_path, temp_folder
         self._shards, self._progress_folder = shards, progress_folder
         self._corpus, self._set_aside = corpus, set_aside
-        self._write = _WriteShard(settings, vocab_path, folder, shards, compression, progress_folder)
+        self._write = _WriteShard(settings, vocab_path, folder, name, shards, compression, progress_folder)
 
     def expand(self, source):
         folder = self._temp_folder or _temp_folder(source.pipeline)
@@ -151,14 +152,14 @@ class _Generate(beam.DoFn):
 class _WriteShard(_Generate):
     """(shard, Works) -> name of the file."""
 
-    def __init__(self, settings, vocab_path, folder, shards, compression, progress_folder=None):
+    def __init__(self, settings, vocab_path, folder, name, shards, compression, progress_folder=None):
         super().__init__(settings, vocab_path, progress_folder)
-        self._folder, self._shards, self._compression = folder, shards, compression
+        self._folder, self._name, self._shards, self._compression = folder, name, shards, compression
 
     def process(self, element):
         shard, works = element
         works = sorted((work for work in works if work is not None), key=lambda work: (work.copy, work.pool))
-        name = FileSystems.join(self._folder, shard_name(shard, self._shards, self._compression))
+        name = FileSystems.join(self._folder, shard_name(shard, self._shards, self._compression, self._name))
         scratch = f"{name}.{uuid.uuid4().hex}.tmp"
         with FileSystems.create(scratch, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
             handle = gzip.GzipFile("", "wb", 6, raw, mtime=0) if self._compression == "gzip" else raw
@@ -179,8 +180,8 @@ def number_of_shards(text_bytes: int, dupe_factor: int) -> int:
     return max(1, round(text_bytes * dupe_factor * _EXPANSION / (128 << 20)))
 
 
-def shard_name(shard: int, shards: int, compression: Compression = "none") -> str:
-    return f"examples-{shard:05d}-of-{shards:05d}.tfrecord{'.gz' if compression == 'gzip' else ''}"
+def shard_name(shard: int, shards: int, compression: Compression = "none", name: str = "examples") -> str:
+    return f"{name}-{shard:05d}-of-{shards:05d}.tfrecord{'.gz' if compression == 'gzip' else ''}"
 
 
 def report(counters: Mapping[str, int]) -> dict[str, float]:

@@ -36,6 +36,22 @@ def models_of(config) -> tuple[ModelSettings, ...]:
     return tuple(models)
 
 
+def message():
+    """An empty `ModelServerConfig`."""
+    return protos.model_server_config()()
+
+
+def read_message(path: str):
+    """The `ModelServerConfig` message of a `models.config`, which `text` writes again; comments do not survive it.
+    Raises InputError."""
+    return _read(path, protos.model_server_config())
+
+
+def text(config) -> str:
+    """A message as the text that servers read."""
+    return text_format.MessageToString(config)
+
+
 def read_models(path: str) -> tuple[ModelSettings, ...]:
     """Models of a `models.config`. Raises InputError."""
     with _errors_of(path):

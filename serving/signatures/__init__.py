@@ -4,10 +4,11 @@ ALL is what any checkpoint is asked for; each signature says what it needs. Expo
 tests take what stands here.
 """
 
-from serving.signatures.classification import CLASSIFY, CLASSIFY_PAIR
+from serving.signatures.classification import CLASSIFIERS
 from serving.signatures.fill_mask import FILL_MASK
 from serving.signatures.hidden_states import ATTENTION, FEATURES, TOKENIZE
 from serving.signatures.pretraining import EVALUATE, NEXT_SENTENCE
+from serving.signatures.question_answering import ANSWER
 from serving.signatures.sentences import EMBEDDING
 from serving.signatures.tagging import TAG, TAG_WORDS
 
@@ -19,8 +20,8 @@ ALL = (
     ATTENTION,
     TOKENIZE,
     EVALUATE,
-    CLASSIFY,
-    CLASSIFY_PAIR,
+    *CLASSIFIERS,
     TAG,
     TAG_WORDS,
+    ANSWER,
 )

@@ -69,6 +69,10 @@ class StoredEncoder:
     def tagger(self):
         return self._of_states(self._encoder.tagger)
 
+    @property
+    def span(self):
+        return self._of_states(self._encoder.span)
+
     def _of_states(self, head):
         if head is None:
             return None

@@ -1,10 +1,9 @@
 """A tag for each word, of texts or of words that are given; and the entities that tags like `B-PER` mark.
 
-A word's first piece decides, as it was trained, and no text is cut. Of a raw text the words are what stands between
-blanks, without the punctuation at its ends, each sign of which is a word; a Chinese character is one by itself.
+A word's first piece decides, as it was trained, and no text is cut. What the words of a raw text are:
+`serving.signatures.text_words`.
 
-Shapes: B batch, N pieces and U parts (what BERT's tokenizer makes pieces of) and M words of all texts, W most words and
-E most entities of a text, C tags.
+Shapes: B batch, N pieces and M words of all texts, W most words and E most entities of a text.
 """
 
 import dataclasses
@@ -17,11 +16,11 @@ from model.settings import TaggingSettings
 from model.tasks import entities
 from preprocessing import tags
 from preprocessing.errors import InputError
-from preprocessing.tokenizer import Spans
-from preprocessing.tokenizer.normalization import CHINESE, row_ids
+from preprocessing.tokenizer.normalization import row_ids
 from serving.signatures import word_windows
 from serving.signatures.base import GOLDEN_TEXTS, PROBABILITIES, TEXT, Inputs, Outputs, Signature, TextEncoder
 from serving.signatures.packing import Rows
+from serving.signatures.text_words import Letters, flat, word_begins
 
 WORDS = tf.TensorSpec([None, None], tf.string, name="words")
 GOLDEN_WORDS = (
@@ -31,9 +30,6 @@ GOLDEN_WORDS = (
 )
 
 _NONE = "the checkpoint has no tagger, or nothing says what its tags are"
-# As BERT's tokenizer has it: signs of ASCII, too, that Unicode does not count as punctuation.
-_PUNCTUATION = r"[\p{P}$+<=>^`|~]\p{M}*"
-_CHINESE = "[" + "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in CHINESE) + r"]\p{M}*"
 _OF_WORDS, _OF_ENTITIES = "word_count", "entity_count"
 
 
@@ -76,13 +72,13 @@ def _tag(encoder: TextEncoder, text) -> Outputs:
     """
     spans = encoder.tokenizer.tokenize_with_offsets(text)
     text_of_N = row_ids(tf.cast(spans.ids.row_splits, tf.int32))
-    letters = _Letters(text)
-    is_first_N = _word_begins(encoder, spans, text_of_N, letters)
+    letters = Letters(text)
+    is_first_N = word_begins(encoder.tokenizer.vocab, spans, text_of_N, letters)
     word_N = tf.cumsum(tf.cast(is_first_N, tf.int32)) - 1
     first_M = tf.cast(tf.where(is_first_N)[:, 0], tf.int32)
     found = _tagged(encoder, spans.ids, first_M, tf.gather(text_of_N, first_M))
-    starts = {name: tf.gather(_flat(getattr(spans, f"{name}_starts")), first_M) for name in ("byte", "char")}
-    ends = {name: tf.math.segment_max(_flat(getattr(spans, f"{name}_ends")), word_N) for name in ("byte", "char")}
+    starts = {name: tf.gather(flat(getattr(spans, f"{name}_starts")), first_M) for name in ("byte", "char")}
+    ends = {name: tf.math.segment_max(flat(getattr(spans, f"{name}_ends")), word_N) for name in ("byte", "char")}
     outputs = _answers(encoder, found)
     outputs |= {"words": found.rows(letters.between(starts["byte"], ends["byte"], found.text_of))}
     outputs |= {f"{name}_starts": found.rows(values) for name, values in starts.items()}
@@ -175,55 +171,6 @@ def _of_entities(encoder: TextEncoder, found: Tagged, of: Entities) -> Outputs:
         "entity_scores": _rows(of.score, of.text_of, found.batch),
         _OF_ENTITIES: _count(of.text_of, found.batch),
     }
-
-
-def _word_begins(encoder: TextEncoder, spans: Spans, text_of_N, letters: "_Letters") -> tf.Tensor:
-    """bool [N]: whether a word begins with a piece."""
-    vocab = encoder.tokenizer.vocab
-    goes_on = tf.constant([token.startswith("##") and len(token) > 2 for token in vocab])
-    begins_N = ~tf.gather(goes_on, spans.ids.values)
-    part_N = tf.cumsum(tf.cast(begins_N, tf.int32)) - 1
-    first_U = tf.cast(tf.where(begins_N)[:, 0], tf.int32)
-    text_of_U = tf.gather(text_of_N, first_U)
-    start_U = tf.gather(_flat(spans.byte_starts), first_U)
-    end_U = tf.math.segment_max(_flat(spans.byte_ends), part_N)
-    parts_U = letters.between(start_U, end_U, text_of_U)
-    is_chinese_U = tf.strings.regex_full_match(parts_U, _CHINESE)
-    is_word_U = ~(is_chinese_U | tf.strings.regex_full_match(parts_U, _PUNCTUATION))
-
-    # Parts without anything between them stand together, but for Chinese characters.
-    apart_U = is_chinese_U[1:] | is_chinese_U[:-1] | (start_U[1:] != end_U[:-1]) | (text_of_U[1:] != text_of_U[:-1])
-    chunk_U = tf.cumsum(tf.concat([tf.zeros_like(first_U[:1]), tf.cast(apart_U, tf.int32)], 0))
-    place_U = tf.range(tf.size(first_U))
-    count = tf.size(first_U)
-    first_word = tf.math.segment_min(tf.where(is_word_U, place_U, count), chunk_U)
-    last_word = tf.math.segment_max(tf.where(is_word_U, place_U, -1), chunk_U)
-    inside_U = (place_U > tf.gather(first_word, chunk_U)) & (place_U <= tf.gather(last_word, chunk_U))
-    return begins_N & ~tf.gather(inside_U, part_N)
-
-
-class _Letters:
-    """The bytes of texts one by one. Taking parts out of long texts by `substr` would copy a text for each part."""
-
-    def __init__(self, text):
-        bytes_ = tf.strings.bytes_split(text)
-        splits = tf.cast(bytes_.row_splits, tf.int32)
-        self._bytes, self._begins = bytes_.values, splits[:-1]
-
-    def between(self, start, end, text_of) -> tf.Tensor:
-        """Strings [n] of parts that follow one another, int32 [n] each; invalid UTF-8 in them is left out."""
-        count, size = tf.size(start), tf.size(self._bytes)
-        begins = tf.gather(self._begins, text_of)
-        place = tf.range(size)
-        part = tf.searchsorted(begins + start, place, side="right") - 1
-        padded = tf.concat([begins + end, [0]], 0)  # that there is one to look at
-        inside = (part >= 0) & (place < tf.gather(padded, tf.maximum(part, 0)))
-        joined = tf.strings.unsorted_segment_join(self._bytes, tf.where(inside, part, count), count + 1)
-        return tf.strings.unicode_transcode(joined[:count], "UTF-8", "UTF-8", errors="ignore")
-
-
-def _flat(ragged: tf.RaggedTensor) -> tf.Tensor:
-    return tf.cast(ragged.values, tf.int32)
 
 
 def _rows(values, text_of, batch) -> tf.Tensor:

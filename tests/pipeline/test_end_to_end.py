@@ -1,6 +1,7 @@
 """The whole pipeline on its smallest settings, in processes of their own as a person would start them."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -14,7 +15,10 @@ import pytest
 import tensorflow as tf
 
 from pipeline import local_runner, settings
+from pipeline.history import lineage, runs
+from pipeline.history.homes import Home
 from preprocessing import features, vocab_file
+from preprocessing.corpus import embedded
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -48,10 +52,10 @@ def start(home, run=None):
     )
 
 
-def finish(home, run=None) -> str:
+def finish(home, run=None, status=0) -> str:
     process = start(home, run)
     output, _ = process.communicate()
-    assert process.returncode == 0, output
+    assert process.returncode == status, output
     return output
 
 
@@ -131,7 +135,10 @@ def test_a_changed_training_setting_repeats_no_data_step_and_a_closed_gate_pushe
     home, _ = first_run
     run = settings.smoke()
     run = run.replace(training=dataclasses.replace(run.training, steps=10))
-    output = finish(home, run.replace(gate=settings.GateSettings(min_loss_gain=5.0)))
+    output = finish(home, run.replace(gate=settings.GateSettings(min_loss_gain=5.0)), status=3)
+    assert output.splitlines()[-1].startswith(
+        "bert: error: nothing was pushed, since the model did not pass the gate: see "
+    )
     ends = steps(output)
     assert {ends[name] for name in DATA_STEPS} == {"cached"}
     assert {ends[name] for name in ("Trainer", "Evaluator", "ServingCheck", "Pusher")} == {"done"}
@@ -160,3 +167,38 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path, step):
     ends = steps(finish(tmp_path / "bert"))
     assert {ends[name] for name in finished[:-1]} <= {"cached"}
     assert report(tmp_path / "bert")["blessed"]
+
+
+@pytest.mark.long
+def test_a_run_over_spans_goes_on_from_the_one_before_and_its_version_is_traced_to_files(tmp_path):
+    home, documents = tmp_path / "home", [text for _, text in embedded.documents(400_000)]
+    half = len(documents) // 2
+    for span, part in ((1, documents[:half]), (2, documents[half:])):
+        (tmp_path / f"day-{span}.txt").write_text("\n\n".join("\n".join(lines) for lines in part))
+    run = settings.smoke()
+    run = run.replace(
+        corpus=dataclasses.replace(run.corpus, input=(f"{tmp_path}/day-{{SPAN}}.txt",), window=2, newest_span=1),
+        vocabulary=dataclasses.replace(run.vocabulary, max_unknown_increase=0.1),
+        spans=settings.SpanSettings(warm_start=True),
+    )
+    finish(home, run)
+    first = report(home)
+    later = run.replace(corpus=dataclasses.replace(run.corpus, newest_span=None))
+    finish(home, later)
+    second = report(home)
+    for part in ("documents", "examples"):
+        assert {span: counts["taken_over"] for span, counts in second[part]["spans"].items()} == {"1": True, "2": False}
+    assert list(second["vocabulary"]["unknown_share_by_span"]) == ["1", "2"]
+    assert second["vocabulary"]["file"] == f"{first['pushed_to']}/assets/vocab.txt"
+    assert second["compared"]
+    ends = steps(finish(home, later))
+    assert set(ends.values()) == {"cached"}
+
+    found = lineage.trace(Home.open(home), second["serving_folder"], os.path.basename(second["pushed_to"]))
+    assert found["parent"]["versions"] == [found["evaluation"]["baseline"]] == [os.path.basename(first["pushed_to"])]
+    sums = [hashlib.sha256((tmp_path / f"day-{span}.txt").read_bytes()).hexdigest() for span in (1, 2)]
+    assert [file["sha256"] for file in found["data"]["files"]] == sums
+    states = [(entry["state"], entry["version"]) for entry in runs.listed(Home.open(home))]
+    pushed = [os.path.basename(made["pushed_to"]) for made in (first, second, second)]
+    assert states == [("done", version) for version in pushed]
+    assert "Lineage" in (home / "reports" / "report.html").read_text()

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from model.encoder import BertEncoder
-from model.encoder.heads import CLASSIFIER, PRETRAINING, TAGGER
+from model.encoder.heads import CLASSIFIER, PRETRAINING, SPAN, TAGGER
 from model.settings import EncoderSettings, TaggingSettings
 from preprocessing import vocab_file
 from serving.settings import ExportSettings
@@ -16,7 +16,7 @@ WORDS = "paris is the capital of france it lies on a river run runner no mask he
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
 EXPORT = ExportSettings(lengths=(8, 16, 48), top_k=3, warmup_lengths=(8, 48), warmup_batches=(1, 2))
 
-EVERY_HEAD = (*PRETRAINING, CLASSIFIER.with_labels(3))
+EVERY_HEAD = (*PRETRAINING, CLASSIFIER.with_labels(3), SPAN)
 TAGGING = TaggingSettings(("B-LOC", "B-PER", "I-LOC", "I-PER", "O"))
 
 

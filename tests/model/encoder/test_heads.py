@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from model import checkpoints
-from model.checkpoints import comparing, names
+from model.checkpoints import comparing, names, tensor_files
 from model.encoder import BertEncoder, heads
 from model.settings import EncoderSettings
 from preprocessing.errors import InputError
@@ -89,7 +89,8 @@ WORDS = heads.Head(
         heads.Array("bias", "words/output_bias", (heads.LABELS,), "classifier.bias"),
     ),
 )
-EVERY_HEAD = [*heads.PRETRAINING, heads.CLASSIFIER.with_labels(3), heads.TAGGER.with_labels(4), WORDS.with_labels(5)]
+EVERY_HEAD = [*heads.PRETRAINING, heads.CLASSIFIER.with_labels(3), heads.TAGGER.with_labels(4), heads.SPAN]
+EVERY_HEAD += [WORDS.with_labels(5)]
 
 
 @pytest.mark.parametrize("head", EVERY_HEAD, ids=lambda head: head.name)
@@ -196,6 +197,24 @@ def test_a_tagger_is_that_product_of_each_token():
     np.testing.assert_allclose(head(states), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(head(states, np.array([[4, 0], [1, 1]]))[0], expected[0, [4, 0]], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(head(states[0]), expected[0], rtol=1e-5, atol=1e-5)
+
+
+def test_spans_are_a_tagger_of_two_by_the_names_that_others_have(tmp_path):
+    """google's of run_squad.py, and Hugging Face's."""
+    encoder = BertEncoder(SETTINGS, [heads.SPAN])
+    assert encoder.span(np.zeros((2, 5, 8), np.float32)).shape == (2, 5, 2)
+    checkpoints.save_huggingface(encoder, tmp_path / "theirs")
+    assert json.loads((tmp_path / "theirs" / "config.json").read_text())["architectures"] == [
+        "BertForQuestionAnswering"
+    ]
+    found = tensor_files.read_safetensors(tmp_path / "theirs" / "model.safetensors")
+    assert {name: array.shape for name, array in found.items() if name.startswith("qa")} == {
+        "qa_outputs.weight": (2, 8),
+        "qa_outputs.bias": (2,),
+    }
+    checkpoints.save_google(encoder, tmp_path / "google" / "bert_model.ckpt")
+    stored = dict(tf.train.list_variables(str(tmp_path / "google" / "bert_model.ckpt")))
+    assert (stored["cls/squad/output_weights"], stored["cls/squad/output_bias"]) == ([2, 8], [2])
 
 
 def test_another_head_that_hugging_face_spells_alike_is_not_taken_for_it(tmp_path):

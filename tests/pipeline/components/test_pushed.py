@@ -10,7 +10,9 @@ from tfx.proto import pusher_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
-from pipeline.components import baseline, evaluator, pushed, pusher
+from pipeline.components import baseline, evaluator, pusher
+from pipeline.components import pushed as pushing
+from pipeline.history import pushed
 from preprocessing.errors import InputError
 
 
@@ -40,47 +42,47 @@ def number(folder):
 
 def test_a_model_is_pushed_once_and_again_when_another_is_newer_or_all_is_lost(serving, model):
     a, b = model("a"), model("b")
-    first = pushed.push(a, serving)
-    assert pushed.push(a, serving) == first
+    first = pushing.push(a, serving)
+    assert pushing.push(a, serving) == first
     assert number(first) == pytest.approx(time.time(), abs=60)
-    second = pushed.push(b, serving)
+    second = pushing.push(b, serving)
     assert number(second) > number(first)
-    third = pushed.push(a, serving)
+    third = pushing.push(a, serving)
     assert number(third) > number(second)
     assert pushed.identity(third) == pushed.identity(a)
     shutil.rmtree(serving)
-    again = pushed.push(a, serving)
+    again = pushing.push(a, serving)
     assert again
     assert list(pushed.versions(serving).values()) == [again]
 
 
 def test_what_was_rolled_back_is_not_pushed_again(serving, model):
     old, bad, new = model("old"), model("bad"), model("new")
-    pushed.push(old, serving)
-    removed = pushed.push(bad, serving)
+    pushing.push(old, serving)
+    removed = pushing.push(bad, serving)
     shutil.move(removed, f"{serving}/../aside")
-    assert pushed.push(bad, serving) is None
-    assert pushed.push(old, serving)  # it is the newest, and stays
-    assert pushed.push(new, serving)
-    assert pushed.push(bad, serving) is None  # remembered beyond newer ones
+    assert pushing.push(bad, serving) is None
+    assert pushing.push(old, serving)  # it is the newest, and stays
+    assert pushing.push(new, serving)
+    assert pushing.push(bad, serving) is None  # remembered beyond newer ones
     shutil.move(f"{serving}/../aside", removed)
-    assert pushed.push(bad, serving)  # put back: no longer
+    assert pushing.push(bad, serving)  # put back: no longer
 
 
 def test_what_was_tidied_away_after_it_was_replaced_may_come_again(serving, model):
     old, new = model("old"), model("new")
-    removed = pushed.push(old, serving)
-    pushed.push(new, serving)
+    removed = pushing.push(old, serving)
+    pushing.push(new, serving)
     shutil.rmtree(removed)
-    assert number(pushed.push(old, serving)) > number(removed)
+    assert number(pushing.push(old, serving)) > number(removed)
 
 
 def test_a_version_number_is_never_given_twice_nor_below_another(serving, model, monkeypatch):
-    first = pushed.push(model("a"), serving)
-    second = pushed.push(model("b"), serving)
+    first = pushing.push(model("a"), serving)
+    second = pushing.push(model("b"), serving)
     shutil.rmtree(second)
     monkeypatch.setattr(time, "time", lambda: 1000.0)  # the clock was set back
-    assert number(pushed.push(model("c"), serving)) > number(second) > number(first)
+    assert number(pushing.push(model("c"), serving)) > number(second) > number(first)
 
 
 def test_a_torn_copy_is_no_version_and_is_written_over(serving, model, monkeypatch):
@@ -89,11 +91,11 @@ def test_a_torn_copy_is_no_version_and_is_written_over(serving, model, monkeypat
         raise OSError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pushed.io_utils, "copy_dir", torn)
+        patch.setattr(pushing.io_utils, "copy_dir", torn)
         with pytest.raises(OSError, match="killed"):
-            pushed.push(model("a"), serving)
+            pushing.push(model("a"), serving)
     assert pushed.versions(serving) == {}
-    assert pushed.push(model("b"), serving)
+    assert pushing.push(model("b"), serving)
 
 
 def test_a_model_without_its_fingerprint_is_one_line(serving, model, tmp_path):
@@ -102,7 +104,7 @@ def test_a_model_without_its_fingerprint_is_one_line(serving, model, tmp_path):
     with pytest.raises(
         InputError, match=r"fingerprint\.pb: a model exported here has a fingerprint\. Received: no file"
     ):
-        pushed.push(folder, serving)
+        pushing.push(folder, serving)
     with pytest.raises(InputError, match=r"fingerprint\.pb"):
         baseline.find(serving, folder)
 
@@ -111,16 +113,16 @@ def test_a_served_folder_of_another_program_is_left_alone(serving, model, tmp_pa
     foreign = tmp_path / "serving" / "7"
     foreign.mkdir(parents=True)
     (foreign / "saved_model.pb").write_text("other")
-    assert number(pushed.push(model("a"), serving)) > 7
+    assert number(pushing.push(model("a"), serving)) > 7
     assert baseline.find(serving, model("b")) == pushed.versions(serving)[max(pushed.versions(serving))]
     assert foreign.exists()
 
 
 def test_a_record_that_cannot_be_read(serving, model, tmp_path):
-    pushed.push(model("a"), serving)
+    pushing.push(model("a"), serving)
     (tmp_path / "serving" / pushed.RECORD).write_text("{")
     with pytest.raises(InputError, match=r"\.pushed\.json: not JSON"):
-        pushed.push(model("b"), serving)
+        pushing.push(model("b"), serving)
 
 
 def test_the_baseline_is_the_model_pushed_last_that_can_be_compared(serving, model):
@@ -131,13 +133,13 @@ def test_the_baseline_is_the_model_pushed_last_that_can_be_compared(serving, mod
         model("newest"),
     )
     assert baseline.find(serving, newest) is None
-    places = [pushed.push(folder, serving) for folder in (old, other_words, shorter)]
+    places = [pushing.push(folder, serving) for folder in (old, other_words, shorter)]
     assert baseline.find(serving, newest) == places[0]
-    last = pushed.push(newest, serving)
+    last = pushing.push(newest, serving)
     assert baseline.find(serving, newest) == places[0]  # never itself
     # Settings that are taken back: the candidate comes from the cache and is older than what it is compared with.
     assert baseline.find(serving, old) == last
-    taken_back = pushed.push(old, serving)
+    taken_back = pushing.push(old, serving)
     assert baseline.find(serving, newest) == taken_back
 
 
@@ -156,10 +158,10 @@ def test_which_model_is_the_baseline_is_part_of_the_cache_key(serving, model):
 
     a, b = model("a"), model("b")
     assert found(a) == "none"
-    pushed.push(a, serving)
+    pushing.push(a, serving)
     assert found(a) == "none"  # as before: the run that repeats another is answered from the cache
     assert found(b) == pushed.identity(a)
-    pushed.push(b, serving)
+    pushing.push(b, serving)
     assert found(a) == pushed.identity(b)
 
 
@@ -179,7 +181,7 @@ def test_it_always_gives_a_model_which_is_a_copy_or_none(serving, model, tmp_pat
         if expected == "none":
             assert given["baseline_model"] == []
             assert out.get_string_custom_property("baseline") == "none"
-            place = pushed.push(a, serving)
+            place = pushing.push(a, serving)
         else:
             assert given["baseline_model"] == [out]
             assert out.get_string_custom_property("baseline") == place

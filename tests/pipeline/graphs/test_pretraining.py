@@ -89,3 +89,16 @@ def test_a_checkpoint_of_another_vocabulary_is_refused_before_the_first_step(tmp
     with pytest.raises(InputError, match=r"must have the run's vocabulary, .* line 6 is 'a' there, 'b' here"):
         create(run)
     create(run.replace(vocabulary=settings.VocabularySettings(file=str(init / "vocab.txt"))))
+
+
+def test_spans_are_chosen_where_the_files_are(tmp_path):
+    (tmp_path / "day-7.txt").write_text("text")
+    run = settings.smoke()
+    run = run.replace(corpus=settings.dataclasses.replace(run.corpus, input=(f"{tmp_path}/day-{{SPAN}}.txt",)))
+    before = node(create(run), "CorpusGen").exec_properties["input_fingerprint"]
+    (tmp_path / "day-8.txt").write_text("text")
+    assert node(create(run), "CorpusGen").exec_properties["input_fingerprint"] != before
+    back = run.replace(corpus=settings.dataclasses.replace(run.corpus, newest_span=7))
+    assert node(create(back), "CorpusGen").exec_properties["input_fingerprint"] == before
+    with pytest.raises(InputError, match=r"chosen when it is compiled, .* name them without \{SPAN\}"):
+        create(run, input_fingerprint="")

@@ -1,0 +1,100 @@
+"""A home folder as `pipeline.runs.run` leaves it: where its parts lie, and whether a run is at work there."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+
+from pipeline.history import pushed
+from preprocessing import storage
+from preprocessing.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Home:
+    """`metadata.sqlite`, `artifacts/`, `training/`, `serving/<name>/<version>/`, `reports/`, `settings.json`."""
+
+    folder: pathlib.Path
+
+    @classmethod
+    def open(cls, folder: str | pathlib.Path) -> "Home":
+        """Raises InputError where no run has been."""
+        found = cls(pathlib.Path(folder).absolute())
+        if not (found.metadata.is_file() or found.reports.is_dir()):
+            raise InputError(
+                f"{folder}: a home is a folder in which the pipeline ran. Received: no metadata.sqlite there; "
+                "name it with --home or BERT_HOME"
+            )
+        return found
+
+    @property
+    def metadata(self) -> pathlib.Path:
+        return self.folder / "metadata.sqlite"
+
+    @property
+    def reports(self) -> pathlib.Path:
+        return self.folder / "reports"
+
+    @property
+    def artifacts(self) -> pathlib.Path:
+        return self.folder / "artifacts"
+
+    @property
+    def training(self) -> pathlib.Path:
+        return self.folder / "training"
+
+    @property
+    def models_config(self) -> pathlib.Path:
+        """What servers are told of versions and labels, where there is one."""
+        return self.folder / "serving" / "models.config"
+
+    def name(self) -> str:
+        """Of the pipeline that ran here last."""
+        try:
+            return json.loads((self.folder / "settings.json").read_text())["name"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return "bert"
+
+    def serving(self, name: str | None = None) -> str:
+        """The folder that holds the pushed versions. Raises InputError where nothing was pushed."""
+        folder = self.folder / "serving" / (name or self.name())
+        if not folder.is_dir():
+            others = sorted(path.name for path in folder.parent.glob("*/"))
+            raise InputError(
+                f"{folder}: no model was pushed there. Received: {', '.join(others) or 'nothing'} beside it"
+            )
+        return str(folder)
+
+    def servings(self) -> list[str]:
+        """The folders of pushed versions, of all pipelines that ran here."""
+        return sorted(str(path.parent) for path in self.folder.glob(f"serving/*/{pushed.RECORD}"))
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Holds the home's lock as a run does. Raises InputError where a run is at work there."""
+        try:
+            file = storage.hold(str(self.folder / ".lock"))[0]
+        except BlockingIOError:
+            raise InputError(f"{self.folder}: a run is at work there. Wait for its end") from None
+        with file:
+            yield
+
+    def at_work(self) -> bool:
+        """Whether a run holds the home's lock."""
+        if not (self.folder / ".lock").exists():
+            return False
+        try:
+            with self.alone():
+                return False
+        except InputError:
+            return True
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """A JSON object of the home's own; empty where it is not there, or torn by something else than a run."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

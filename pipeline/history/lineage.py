@@ -1,0 +1,160 @@
+"""What a pushed version was made of, traced through MLMD and the files that the steps left."""
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from pipeline.history import labels, pushed, runs
+from pipeline.history.homes import Home, read_json
+from pipeline.history.store import Artifact, Execution, Store
+from preprocessing.errors import InputError
+
+NOT_RECORDED = "not recorded"  # by runs before this was
+
+
+def version_of(home: Home, serving: str, name: str) -> str:
+    """A version number from itself, a label or `latest`. Raises InputError for what was never pushed."""
+    known = pushed.read(serving)["versions"]
+    found = name
+    if name == "latest":
+        found = str(max(pushed.versions(serving), default=0))
+    elif not name.isdecimal():
+        found = str(labels.of(home.models_config, os.path.basename(serving)).get(name, name))
+    if found not in known:
+        given = ", ".join([*known, *labels.of(home.models_config, os.path.basename(serving))])
+        raise InputError(
+            f"{serving}: a version, its label or 'latest'. Received: {name!r}; there are {given or 'none'}"
+        )
+    return found
+
+
+def trace(home: Home, serving: str, version: str) -> dict[str, Any]:
+    """`version`, `folder`, `standing` (whether it is there), `rolled_back`, `labels`, `model`, `data`, `vocabulary`,
+    `examples`, `settings`, `code`, `parent`, `evaluation`; NOT_RECORDED where the records say nothing of it."""
+    record = pushed.read(serving)
+    entry = record["versions"][version]
+    name = os.path.basename(serving)
+    found: dict[str, Any] = {
+        "version": version,
+        "name": name,
+        "folder": os.path.join(serving, version),
+        "standing": int(version) in pushed.versions(serving),
+        "rolled_back": entry["model"] in pushed.rolled_back(record),
+        "labels": sorted(label for label, to in labels.of(home.models_config, name).items() if str(to) == version),
+    }
+    if not home.metadata.is_file():
+        raise InputError(f"{home.metadata}: a version is traced through it. Received: no such file")
+    store = Store(home)
+    model = store.artifact(os.path.dirname(entry["from"]))
+    trainer = store.producer(model) if model else None
+    if not (model and trainer):
+        raise InputError(
+            f"{home.metadata}: the model of version {version} must be known there. Received: no artifact of "
+            f"{os.path.dirname(entry['from'])}"
+        )
+    examples = store.inputs(trainer)["examples"][0]
+    maker = store.producer(examples)
+    given = store.inputs(maker) if maker else {}
+    documents = next(iter(given.get("documents", [])), None)
+    vocabulary = next(iter(given.get("vocabulary_artifact", [])), None)
+    reader = store.producer(documents) if documents else None
+    learner = store.producer(vocabulary) if vocabulary else None
+    config = trainer.properties["custom_config"]
+    config = json.loads(config) if isinstance(config, str) else config
+    makers = {"corpus": reader, "vocabulary": learner, "examples": maker}
+    history = runs.kept(home)
+    trained_by = store.runs_of(trainer)
+    first = history.get(trained_by[0], ({}, {}))[0] if trained_by else {}
+    return found | {
+        "model": {
+            "identity": entry["model"],
+            "artifact": model.uri,
+            "trained": trainer.began.isoformat(),
+            "seconds": (trainer.ended - trainer.began).total_seconds(),
+            "run": trained_by[0] if trained_by else NOT_RECORDED,
+            "pushed_by": next(
+                (run for run, (_, report) in history.items() if report.get("pushed_to") == found["folder"]),
+                NOT_RECORDED,
+            ),
+        },
+        "data": _data(documents),
+        "vocabulary": _vocabulary(vocabulary, learner),
+        "examples": _part(examples),
+        "settings": {
+            **_settings(*(made.properties["settings"] for made in makers.values() if made), config["settings"]),
+            "gate": first.get("settings", {}).get("gate", NOT_RECORDED),
+        },
+        "code": {
+            **{
+                step: made.properties.get("code", made.properties.get("input_fingerprint"))
+                for step, made in makers.items()
+                if made
+            },
+            "training": config["fingerprint"],
+            "state": first.get("code", NOT_RECORDED),
+        },
+        "parent": _parent(store, record, json.loads(config["settings"]).get("init")),
+        "evaluation": _evaluation(store, model, history),
+    }
+
+
+def _part(artifact: Artifact | None) -> dict[str, Any]:
+    """An artifact's place and the report beside it."""
+    if artifact is None:
+        return {"artifact": NOT_RECORDED, "report": {}}
+    return {"artifact": artifact.uri, "report": read_json(pathlib.Path(artifact.uri, "report.json"))}
+
+
+def _data(documents: Artifact | None) -> dict[str, Any]:
+    found = _part(documents)
+    inputs = pathlib.Path(found["artifact"], "inputs.jsonl")
+    if not inputs.is_file():
+        return found | {"files": NOT_RECORDED}
+    return found | {"files": [json.loads(line) for line in inputs.read_text().splitlines()]}
+
+
+def _vocabulary(vocabulary: Artifact | None, learner: Execution | None) -> dict[str, Any]:
+    found = _part(vocabulary)
+    file = pathlib.Path(found["artifact"], "vocab.txt")
+    settings = json.loads(learner.properties["settings"])["vocabulary"] if learner else {}
+    return found | {
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else NOT_RECORDED,
+        "taken_from": settings.get("file"),  # else it was learned
+    }
+
+
+def _settings(*parts: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part in parts:
+        found |= json.loads(part)
+    return found
+
+
+def _parent(store: Store, record: dict[str, Any], init: str | None) -> dict[str, Any] | None:
+    """The checkpoint that training began with, and the versions that were pushed of it; None for random weights."""
+    if init is None:
+        return None
+    run = store.artifact(os.path.dirname(init))
+    trainer = store.producer(run) if run else None
+    models = [model.uri for model in store.outputs(trainer).get("model", [])] if trainer else []
+    versions = [number for number, entry in record["versions"].items() if os.path.dirname(entry["from"]) in models]
+    return {"checkpoint": init, "versions": versions}
+
+
+def _evaluation(store: Store, model: Artifact, history: dict) -> dict[str, Any]:
+    """What the gate said of it, the newest evaluation: figures, and the baseline that it was compared with."""
+    ended = [found for found in store.users(model, "Evaluator") if found.state == "ran"]
+    if not ended:
+        return {"artifact": NOT_RECORDED, "blessed": NOT_RECORDED, "metrics": NOT_RECORDED, "baseline": NOT_RECORDED}
+    given, made = store.inputs(ended[-1]), store.outputs(ended[-1])
+    (baseline,) = [artifact.properties.get("baseline") for artifact in given.get("baseline_model", [])] or [None]
+    reports = [report for _, report in history.values() if report.get("model") == model.uri and "metrics" in report]
+    return {
+        "artifact": made["evaluation"][0].uri,
+        "blessed": bool(made["blessing"][0].properties.get("blessed")),
+        "refusals": reports[-1]["refusals"] if reports else NOT_RECORDED,
+        "metrics": reports[-1]["metrics"] if reports else NOT_RECORDED,
+        "baseline": None if baseline in (None, "none") else os.path.basename(baseline),
+    }

@@ -1,0 +1,172 @@
+"""A run's report as one page that opens without a server: figures, gate, curves, data, steps, lineage."""
+
+import base64
+import html
+import itertools
+import json
+import logging
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pipeline import terminal
+from pipeline.history import lineage, picture, telling
+from pipeline.history.homes import Home, read_json
+from pipeline.runs.record import Record
+
+NAME = "report.html"
+_SET_ASIDE = 20  # lines that are shown
+_STYLE = """
+:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
+h2 { margin-top: 2.5rem; font-size: 1.15rem }
+table { border-collapse: collapse } td, th { padding: .2rem 1.2rem .2rem 0; text-align: left; vertical-align: top }
+td { border-top: 1px solid #8884; overflow-wrap: anywhere } td.number { text-align: right; white-space: nowrap }
+.passed { color: #1a7f37 } .refused { color: #cf222e; font-weight: 600 } img, svg { max-width: 100%; height: auto }
+figure { margin: 0; background: white; overflow-x: auto }
+"""
+
+
+class Raw(str):
+    """HTML already; all else is escaped."""
+
+
+def of_run(home: pathlib.Path, record: Record, report: dict[str, Any]) -> None:
+    """Writes the page of a run that came to its end beside its reports. It is for people: a run that has pushed its
+    model does not fail for the page."""
+    try:
+        pushed = report["pushed_to"]
+        found = lineage.trace(Home(home), report["serving_folder"], os.path.basename(pushed)) if pushed else None
+        write(record.folder, read_json(record.folder / "run.json"), report, found)
+        shutil.copy(record.folder / NAME, record.folder / "runs" / record.run_id)
+    except Exception:
+        logging.getLogger(__name__).exception("%s could not be written", record.folder / NAME)
+
+
+def write(folder: pathlib.Path, run: dict[str, Any], report: dict[str, Any], traced: dict[str, Any] | None) -> None:
+    """Writes `report.html` from `run.json` and `report.json` of a run that came to its end, the files beside them, and
+    what `lineage.trace` found of the version that it pushed, if any."""
+    state = "pushed" if report["pushed_to"] else "rolled back before" if report["rolled_back"] else "not blessed"
+    gate = run.get("settings", {}).get("gate", {})
+    sections = [
+        ("Gate", _table(("figure", "value", "bound", "verdict"), _gate(report, gate))),
+        ("On documents that the model has not seen", _table(("figure", "value"), _figures(report["metrics"]))),
+        ("Curves", _image(folder / "curves.png")),
+        ("Data", _data(report)),
+        ("Set aside", _set_aside(folder / "set_aside.jsonl", report)),
+        ("Steps", _table(("step", "what it did", "took"), _steps(run["nodes"]))),
+        ("Lineage", _lineage(traced)),
+    ]
+    title = f"{run['pipeline']}: {state}"
+    body = "".join(f"<h2>{_text(name)}</h2>\n{content}\n" for name, content in sections if content)
+    head = f"<p>Run {_text(run['run'])}, begun {_text(run['started'][:19])} UTC"
+    head += f"; {_text(report['pushed_to'])}</p>" if report["pushed_to"] else "</p>"
+    page = (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{_text(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>\n'
+        f"<h1>{_text(title)}</h1>\n{head}\n{body}</html>\n"
+    )
+    (folder / NAME).write_text(page, "utf-8")
+
+
+def _gate(report: dict[str, Any], gate: dict[str, float]) -> Iterable[Sequence[Any]]:
+    metrics, refusals = report["metrics"], report["refusals"]
+    bounds = [
+        ("masked_lm_loss_gain", "min_loss_gain", "at least {:.4g} nats below the unigram distribution's"),
+        ("masked_lm_accuracy_gain", "min_accuracy_gain", "at least {:.4g} above the commonest token's"),
+    ]
+    if report["compared"]:
+        bounds.append(("masked_lm_loss", "max_loss_increase", "at most {:.4g} nats above that of the baseline"))
+    for figure, setting, bound in bounds:
+        refused = any(refusal.startswith(f"{figure} is ") for refusal in refusals)
+        verdict = Raw(f'<span class="{"refused" if refused else "passed"}">{"refused" if refused else "passed"}</span>')
+        stated = bound.format(gate[setting]) if setting in gate else "not recorded"
+        yield figure.replace("_", " "), metrics[figure], stated, verdict
+    if not report["compared"]:
+        yield "masked lm loss", metrics["masked_lm_loss"], "there is no earlier model to compare it with", ""
+
+
+def _figures(metrics: dict[str, float]) -> Iterable[Sequence[Any]]:
+    return ((name.replace("_", " "), value) for name, value in metrics.items())
+
+
+def _data(report: dict[str, Any]) -> str:
+    documents, examples, vocabulary = report["documents"], report["examples"], report["vocabulary"]
+    rows = [("documents " + part, documents.get(f"documents_{part}", 0)) for part in ("train", "eval")]
+    rows += [("examples " + name, value) for name, value in examples.items() if isinstance(value, int | float)]
+    rows += [("vocabulary " + name, value) for name, value in vocabulary.items() if isinstance(value, int | float)]
+    found = _table(("figure", "value"), ((name.replace("_", " "), value) for name, value in rows))
+    if "spans" in documents:
+        shares = vocabulary.get("unknown_share_by_span", {})
+        found += _table(
+            ("span", "documents", "examples", "[UNK]"),
+            (
+                (
+                    span,
+                    f"{counts['documents_train'] + counts['documents_eval']:,} {_how(counts, 'read')}",
+                    f"{examples['spans'][span]['examples']:,} {_how(examples['spans'][span], 'made')}",
+                    f"{shares[span]:.2%}" if span in shares else "",
+                )
+                for span, counts in documents["spans"].items()
+            ),
+        )
+    return found
+
+
+def _how(counts: dict[str, Any], done: str) -> str:
+    return "taken over" if counts["taken_over"] else done
+
+
+def _set_aside(path: pathlib.Path, report: dict[str, Any]) -> str:
+    count = report["documents"].get("lines_set_aside", 0)
+    passed = report["documents"].get("passed_over", {})
+    said = [f"{found['count']:,} files passed over ({reason})" for reason, found in passed.items()]
+    said = [f"{count:,} of {report['documents'].get('lines', 0):,} lines could not be used", *said]
+    found = f"<p>{_text('; '.join(said))}</p>"
+    if count and path.exists():
+        with path.open(encoding="utf-8") as lines:
+            first = [json.loads(line) for line in itertools.islice(lines, _SET_ASIDE)]
+        rows = [(line["file"], line["line"], line["reason"], line["text"][:200]) for line in first]
+        found += _table(("file", "line", "why", "text"), rows)
+    return found
+
+
+def _steps(nodes: list[dict[str, Any]]) -> Iterable[Sequence[Any]]:
+    return ((node["node"], node["state"], terminal.clock(node.get("seconds", 0))) for node in nodes)
+
+
+def _image(path: pathlib.Path) -> str:
+    if not path.exists():
+        return ""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<figure><img alt="curves of the training" src="data:image/png;base64,{data}"></figure>'
+
+
+def _lineage(traced: dict[str, Any] | None) -> str:
+    if traced is None:
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "lineage.svg")
+        picture.draw(traced, path)
+        drawn = path.read_text("utf-8")
+    said = _text("\n".join(telling.lines(traced)))
+    return f"<figure>{drawn[drawn.index('<svg') :]}</figure><pre style='white-space: pre-wrap'>{said}</pre>"
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    head = "".join(f"<th>{_text(title)}</th>" for title in titles)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
+    return f"<table><tr>{head}</tr>\n{body}</table>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int | float):
+        return f'<td class="number">{terminal.number(value)}</td>'
+    return f"<td>{value if isinstance(value, Raw) else _text(value)}</td>"
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))

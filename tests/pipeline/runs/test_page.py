@@ -1,0 +1,104 @@
+"""The report as one page: everything in it, nothing fetched, whatever stands in the data."""
+
+import html.parser
+import json
+import pathlib
+
+import pytest
+
+from pipeline.history import lineage
+from pipeline.history.homes import Home, read_json
+from pipeline.runs import page
+from tests.pipeline.history.small_home import SmallHome
+
+
+@pytest.fixture
+def small(tmp_path):
+    return SmallHome(tmp_path / "home")
+
+
+def report(small, **changes):
+    found = read_json(small.folder / "reports" / "report.json")
+    figures = {"masked_lm_loss_gain": 0.5, "masked_lm_accuracy_gain": -0.25}
+    metrics = found["metrics"] | figures
+    counts = {"documents_train": 9, "documents_eval": 1, "lines": 100, "lines_set_aside": 2}
+    return found | {
+        "metrics": metrics,
+        "documents": counts,
+        "examples": {"examples": 1234},
+        "vocabulary": {"size": 8},
+        "compared": False,
+        **changes,
+    }
+
+
+class Fetched(html.parser.HTMLParser):
+    """What a page would fetch, and whether its tags are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetched, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.fetched += [
+            value for name, value in attributes if name in ("src", "href") and not value.startswith(("data:", "#"))
+        ]
+        assert tag != "script"
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def written(small, found, traced=None):
+    folder = small.folder / "reports"
+    page.write(folder, read_json(folder / "run.json"), found, traced)
+    return Fetched((folder / page.NAME).read_text())
+
+
+def test_everything_is_in_it_and_nothing_is_fetched(small):
+    version = small.run()
+    folder = small.folder / "reports"
+    (folder / "curves.png").write_bytes(b"\x89PNG")
+    aside = {"file": "a.txt", "line": 3, "reason": "not UTF-8", "text": "<script>alert(1)</script>"}
+    (folder / "set_aside.jsonl").write_text(json.dumps(aside) + "\n")
+    traced = lineage.trace(Home.open(small.folder), small.serving, version)
+    found = written(small, report(small, refusals=["masked_lm_accuracy_gain is -0.25. it must"]), traced)
+    assert found.fetched == []
+    for said in (
+        "bert: pushed",
+        "at least 0.5 nats below the unigram distribution's",
+        "refused",
+        "2 of 100 lines could not be used",
+        "<script>alert(1)</script>",  # as text
+        "Trainer",
+        f"version {version}",
+        "gate: passed",
+        "sha256 " + "ab" * 32,
+    ):
+        assert said in found.text
+    assert found.text.count("passed") >= 2
+
+
+def test_spans_and_a_model_that_was_refused(small):
+    small.run(blessed=False)
+    spans = {"1": {"documents_train": 9, "documents_eval": 1, "taken_over": True}}
+    documents = report(small)["documents"] | {"spans": spans}
+    examples = {"examples": 5, "spans": {"1": {"examples": 5, "taken_over": False}}}
+    vocabulary = {"size": 8, "unknown_share_by_span": {"1": 0.0125}}
+    found = written(small, report(small, documents=documents, examples=examples, vocabulary=vocabulary))
+    assert "bert: not blessed" in found.text
+    assert "10 taken over" in found.text
+    assert "5 made" in found.text
+    assert "1.25%" in found.text
+    assert "Lineage" not in found.text
+
+
+def test_a_page_that_cannot_be_written_fails_no_run(small, caplog):
+    small.run()
+
+    class Record:
+        folder, run_id = pathlib.Path(small.folder, "reports"), "x"
+
+    page.of_run(small.folder, Record(), {"pushed_to": None})
+    assert "could not be written" in caplog.text
