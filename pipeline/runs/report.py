@@ -1,7 +1,7 @@
 """`python -m pipeline.runs.report --run-id ID`: the last step of a run whose nodes are processes.
 
 Writes the report, pushes the model again where a cached Pusher did not, and says what the run came to. Exit status: 0
-where the gate is passed, 3 where the model was refused, 1 where nodes are missing.
+where a model is pushed, 3 where it was refused or rolled back before, 1 where nodes are missing.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from preprocessing.errors import require
 
 
 def report(home: pathlib.Path, run_id: str) -> None:
-    """Raises Refused where the model did not pass the gate, InputError where nodes are not done."""
+    """Raises Refused where no model was pushed, InputError where nodes are not done."""
     require(home.is_dir(), "home must be the folder of a compiled run", home)
     lean.without_all_components()
     from pipeline.runs import compiled, launching
@@ -32,8 +32,8 @@ def report(home: pathlib.Path, run_id: str) -> None:
         require(record.is_newest(), f"{home / 'reports'}: reports are of the run that began last", run_id)
         record.show(nodes)
         found = runs.finish(record, home, pipeline.pipeline_info.id)
-    if not found["blessed"]:
-        raise process.Refused(f"the model did not pass the gate: see {home / 'reports' / 'report.json'}")
+    if not found["pushed_to"]:
+        raise runs.refusal(found, home)
 
 
 @click.command(help=__doc__)

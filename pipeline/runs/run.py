@@ -22,6 +22,7 @@ from pipeline.runs import lean, locks
 from pipeline.runs.process import Refused
 from preprocessing import storage
 from preprocessing.errors import InputError, require
+from preprocessing.settings import SPAN
 
 if TYPE_CHECKING:
     from tfx.orchestration.pipeline import Pipeline
@@ -41,8 +42,10 @@ def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.
         raise InputError(f"CORPUS is read as a shell reads words ({error}). Received: {received}") from None
     if patterns:
         settings = settings.replace(corpus=pipeline_settings.dataclasses.replace(settings.corpus, input=patterns))
-    if span := environment.get("BERT_SPAN"):
-        require(span.isdecimal(), "BERT_SPAN must be a number", span)
+    span = environment.get("BERT_SPAN")
+    require(not span or span.isdecimal(), "BERT_SPAN must be a number", span)
+    # Of other corpora it says nothing: a scheduler that gives each run its day would have them all read anew.
+    if span and any(SPAN in pattern for pattern in settings.corpus.input):
         settings = settings.replace(corpus=dataclasses.replace(settings.corpus, newest_span=int(span)))
     home = environment.get("BERT_HOME") or ".bert"
     require("://" not in home, "BERT_HOME must be a local folder", home)
@@ -72,8 +75,13 @@ def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> Non
             raise
         if report and not report["pushed_to"]:
             notice.send(webhook, notice.refused(record, home, report))
-            why = "was rolled back" if report["rolled_back"] else "did not pass the gate"
-            raise Refused(f"nothing was pushed, since the model {why}: see {home / 'reports' / 'report.json'}")
+            raise refusal(report, home)
+
+
+def refusal(report: dict[str, Any], home: pathlib.Path) -> Refused:
+    """Of a run that pushed nothing."""
+    why = "was rolled back" if report["rolled_back"] else "did not pass the gate"
+    return Refused(f"nothing was pushed, since the model {why}: see {home / 'reports' / 'report.json'}")
 
 
 def without_signs(home: pathlib.Path) -> pathlib.Path:

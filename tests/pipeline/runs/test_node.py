@@ -203,13 +203,13 @@ def test_no_report_of_half_a_run_nor_of_an_older_one(home):
     assert written(home, "report.json")["run"] == "two"
 
 
-@pytest.mark.parametrize("blessed", [True, False])
-def test_a_refused_model_is_an_error_of_its_own(home, monkeypatch, blessed):
+@pytest.mark.parametrize("to", ["/serving/1", None])
+def test_a_refused_model_is_an_error_of_its_own(home, monkeypatch, to):
     compile_run(home)
     for name in ("First", "Second"):
         node.launch(home, "one", name)
-    monkeypatch.setattr(runs, "finish", lambda record, *_: {"blessed": blessed})
-    with contextlib.nullcontext() if blessed else pytest.raises(process.Refused, match="did not pass the gate"):
+    monkeypatch.setattr(runs, "finish", lambda record, *_: {"pushed_to": to, "rolled_back": False})
+    with contextlib.nullcontext() if to else pytest.raises(process.Refused, match="did not pass the gate"):
         reporting.report(home, "one")
 
 

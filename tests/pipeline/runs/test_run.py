@@ -103,6 +103,14 @@ def test_the_corpus_and_the_settings_come_from_the_environment(tmp_path):
     assert (run, home) == (settings.demo(), pathlib.Path(".bert").absolute())
 
 
+def test_the_span_is_of_corpora_in_spans():
+    span = {"BERT_SPAN": "20261126", "BERT_CORPUS": "/data/{SPAN}/*.txt"}
+    assert runs.from_environment(span)[0].corpus.newest_span == 20261126
+    assert runs.from_environment(span | {"BERT_CORPUS": "/data/*.txt"})[0].corpus.newest_span is None
+    with pytest.raises(InputError, match="BERT_SPAN must be a number"):
+        runs.from_environment({"BERT_SPAN": "today"})
+
+
 def test_an_error_of_ours_is_found_behind_those_of_beam_and_tfx():
     wrapped = RuntimeError("wrapped")
     wrapped.__cause__ = InputError("a.txt:3: broken")

@@ -1,0 +1,123 @@
+"""Airflow as `make airflow` starts it, with PostgreSQL: runs on a schedule, of which the first loses its Trainer."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipeline import local_runner, settings
+from tests.data import ROOT
+from tests.pipeline.runs.test_processes import weights
+from tests.pipeline.test_airflow_dag import environment
+
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(3600)]
+START = ROOT / "pipeline" / "deploy" / "airflow" / "start"
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@pytest.fixture
+def postgres(tmp_path):
+    """URL of an empty database of a server of its own; skips the test where there is none."""
+    programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
+        pytest.skip("needs PostgreSQL (apt install postgresql)")
+    folder, port = tmp_path / "postgres", free_port()
+    folder.mkdir()
+    user = []
+    if os.geteuid() == 0:  # as whom it does not run
+        shutil.chown(folder, "postgres")
+        for parent in (tmp_path, *tmp_path.parents[:2]):
+            parent.chmod(0o755)
+        user = ["runuser", "-u", "postgres", "--"]
+    places = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+    command = [*user, str(programs[-1].with_name("pg_ctl")), "-D", str(folder / "data"), "-l", str(folder / "log")]
+    subprocess.run([*command, "initdb", "-o", "-A trust -U bert"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "-w", "-o", places, "start"], check=True, stdout=subprocess.DEVNULL)
+    yield f"postgresql://bert@127.0.0.1:{port}/postgres"
+    subprocess.run([*command, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
+
+
+def until(condition, seconds: float, process: subprocess.Popen):
+    """What a condition gives once it holds."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert process.poll() is None, "Airflow has ended"
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.1)
+    return found
+
+
+def trainers(home) -> list[int]:
+    """Ids of the processes that run the Trainer of a home."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"Trainer" in command and f"BERT_HOME={home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
+
+
+def test_runs_on_a_schedule_and_a_killed_trainer_that_goes_on(tmp_path, postgres):
+    environment("3")  # or skip
+    run = settings.smoke()
+    training = dataclasses.replace(run.training, steps=400, checkpoint_every=20)
+    (tmp_path / "run.json").write_text(run.replace(training=training).to_json())
+    home = tmp_path / "home"
+    given = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "BERT_HOME": str(home),
+        "BERT_SETTINGS": str(tmp_path / "run.json"),
+        "BERT_PYTHON": sys.executable,
+        "BERT_SCHEDULE": "* * * * *",
+        "POSTGRES": postgres,
+        "PORT": str(free_port()),
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+    }
+    runs = home / "reports" / "run.json"
+
+    def done(number: int) -> bool:
+        if len(list(home.glob("compiled/*.json"))) < number:
+            return False
+        return json.loads(runs.read_text())["state"] == "done"
+
+    process = subprocess.Popen([START], env=given, start_new_session=True)
+    try:
+        until(lambda: list(home.glob("training/*/checkpoints/*.index")), 1800, process)
+        killed = trainers(home)
+        assert killed
+        for trainer in killed:
+            os.kill(trainer, signal.SIGKILL)
+        until(lambda: done(1), 1800, process)
+        first = json.loads(runs.read_text())
+        until(lambda: done(2), 1800, process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    assert [node["state"] for node in first["nodes"]] == ["ran"] * 15
+    second = json.loads(runs.read_text())
+    assert first["run"] < second["run"]
+    assert [node["state"] for node in second["nodes"]] == ["cached"] * 15
+    tries = home.glob("airflow/logs/**/task_id=model.Trainer/attempt=2.log")
+    assert any(first["run"] in str(log) for log in tries)
+
+    undisturbed = {**given, "BERT_HOME": str(tmp_path / "whole")}
+    subprocess.run([sys.executable, local_runner.__file__], env=undisturbed, check=True, capture_output=True)
+    expected, found = weights(tmp_path / "whole"), weights(home)
+    assert expected.keys() == found.keys()
+    assert all((found[name] == value).all() for name, value in expected.items())
