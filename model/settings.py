@@ -94,33 +94,47 @@ def large(**overrides) -> EncoderSettings:
 NAMED = {"tiny": tiny, "mini": mini, "small": small, "medium": medium, "base": base, "large": large}
 
 
+Pooling = Literal["cls", "mean"]
 Watched = Literal["accuracy", "macro_f1", "matthews", "cross_entropy"]
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationSettings:
-    """What a classifier's numbers mean, and how its texts are made. Stored with the model.
+    """What the numbers of the head over the pooled output mean, and how its texts are made. Stored with the model.
 
-    `labels` are by the number of the class. Of Hugging Face's kinds of sequence classification only `classification`
-    says one label of a text; the others are known by name, so that they are not taken for it.
+    `labels` are by the number of the class. Kinds are `classification`, one label of a text; `multi-label`, any of
+    them; and `regression`, a number, which has one label, its name. Others of Hugging Face are known by name, so that
+    they are not taken for one of these.
     """
 
     labels: tuple[str, ...]
     kind: str = "classification"
     pair: bool | None = None  # whether it judges two texts together; None: it is not known
     max_seq_length: int | None = None  # tokens at which texts are cut; None: where the model ends
-    long: Long = "cut"  # what stays of a longer text
+    long: Long = "cut"  # what is seen of a longer text
+    pooling: Pooling = "cls"  # what the head stands on: the pooler's output, or the mean over the tokens
     temperature: float = 1.0  # by which the logits are divided before they become probabilities
+    thresholds: tuple[float, ...] = ()  # of `multi-label`: from which probability each label is said; (): 0.5
+    mean: float = 0.0  # of `regression`: the number is mean + scale * logit
+    scale: float = 1.0
 
     def __post_init__(self):
         object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "thresholds", tuple(self.thresholds))
         require(len(self.labels) > 0, "there must be labels", self.labels)
         require(all(isinstance(label, str) for label in self.labels), "labels must be text", self.labels)
         require(len(set(self.labels)) == len(self.labels), "labels must differ", self.labels)
         require(self.max_seq_length is None or self.max_seq_length >= 8, "max_seq_length must be at least 8",
                 self.max_seq_length)  # fmt: skip
         require_one_of(Long, "long", self.long)
+        require_one_of(Pooling, "pooling", self.pooling)
         require(self.temperature > 0, "temperature must be positive", self.temperature)
+        rule = f"there must be a threshold, from 0 to 1, for each of the {len(self.labels)} labels"
+        good = all(0 <= threshold <= 1 for threshold in self.thresholds)
+        require(good and len(self.thresholds) in (0, len(self.labels)), rule, self.thresholds)
+        require(self.kind != "regression" or len(self.labels) == 1, "a number has one name", self.labels)
+        require(math.isfinite(self.mean) and 0 < self.scale < math.inf, "mean and scale must be finite, scale above 0",
+                (self.mean, self.scale))  # fmt: skip
 
     head = "classifier"  # the encoder's attribute
 
@@ -132,7 +146,7 @@ class ClassificationSettings:
     @property
     def meaning(self) -> tuple:
         """What the head's numbers stand for. A head whose numbers stand for something else is of no use."""
-        return self.kind, self.labels
+        return self.kind, self.labels, self.mean, self.scale, self.pooling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +224,8 @@ TASK_SETTINGS: dict[str, type[TaskSettings]] = {
 OptimizerName = Literal["adamw", "lamb", "sgd"]
 Schedule = Literal["linear", "polynomial", "constant"]
 Precision = Literal["float32", "bfloat16", "float16"]
+# All weights; those of pooler and heads alone; or with them the biases too (Ben Zaken et al. 2021, arXiv 2106.10199).
+Tune = Literal["all", "head", "bias"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,6 +272,9 @@ class TrainingSettings:
     bias_correction: bool = False  # google's optimizer has none: early steps are larger, so warm up long or correct
     clip_norm: float = 1.0  # of all gradients together; 0 = no clipping
     layer_decay: float = 1.0  # learning rate of each layer as a share of that of the layer above
+    head_rate: float = 1.0  # learning rate of what stands on the layers, pooler and heads, as a multiple of theirs
+    tune: Tune = "all"  # which weights are trained
+    freeze: int = 0  # so many layers from below, and the embeddings, are not trained; 0: all are
 
     precision: Precision = "float32"
     xla: bool | None = None  # None: on GPUs
@@ -294,7 +313,8 @@ class TrainingSettings:
             require(
                 size % self.accumulate == 0, f"batch_size must be a multiple of accumulate ({self.accumulate})", size
             )
-        for name, choices in (("optimizer", OptimizerName), ("schedule", Schedule), ("precision", Precision)):
+        named = {"optimizer": OptimizerName, "schedule": Schedule, "precision": Precision, "tune": Tune}
+        for name, choices in named.items():
             require_one_of(choices, name, getattr(self, name))
         require(self.learning_rate > 0, "learning_rate must be positive", self.learning_rate)
         require(
@@ -312,9 +332,9 @@ class TrainingSettings:
             "schedule_power needs schedule polynomial",
             self.schedule_power,
         )
-        for name in ("schedule_power", "epsilon", "layer_decay"):
+        for name in ("schedule_power", "epsilon", "layer_decay", "head_rate"):
             require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
-        for name in ("weight_decay", "clip_norm"):
+        for name in ("weight_decay", "clip_norm", "freeze"):
             require(getattr(self, name) >= 0, f"{name} must be 0 or more", getattr(self, name))
         for name in ("beta_1", "beta_2"):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1)", getattr(self, name))

@@ -41,6 +41,7 @@ MASKED_LM_IDS = "masked_lm_ids"
 MASKED_LM_WEIGHTS = "masked_lm_weights"
 NEXT_SENTENCE_LABELS = "next_sentence_labels"
 LABEL_IDS = "label_ids"  # of a text or pair; google-research/bert's name in `run_classifier.py`
+SCORES = "scores"  # of a text or pair
 START_POSITIONS = "start_positions"  # of an answer's first and last token; google's names in `run_squad.py`
 END_POSITIONS = "end_positions"
 TAG_IDS = "tag_ids"  # of the words, each at its first piece
@@ -53,8 +54,8 @@ ALL_FEATURES = (*SEQUENCE_FEATURES, *PREDICTION_FEATURES, NEXT_SENTENCE_LABELS)
 # TF Model Garden's v2 names for the same features.
 MODEL_GARDEN_NAMES = {INPUT_IDS: "input_word_ids", SEGMENT_IDS: "input_type_ids"}
 
-# What stays of a text that is too long: its beginning, or also its end.
-Long = Literal["cut", "head-tail"]
+# What is seen of a text that is too long: its beginning; that and its end; or all of it, a window after the other.
+Long = Literal["cut", "head-tail", "windows"]
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -143,6 +144,17 @@ def classified(classes: int) -> Spec:
     """Texts or pairs of so many classes; the number after the last stands for a label that is none of them."""
     label = Feature(1, "a label must be the number of a class, or their count where it is none", below=classes + 1)
     return Spec(SEQUENCE | {LABEL_IDS: label}, "`bert finetune`")
+
+
+def several_labels(labels: int) -> Spec:
+    """Texts or pairs that may have any of so many labels: 1 for each that one has, else 0."""
+    label = Feature(labels, "a label must be 1 where it is there, else 0", below=2, stored="int8")
+    return Spec(SEQUENCE | {LABEL_IDS: label}, "`bert finetune`")
+
+
+# Texts or pairs with a number.
+_score = Feature(1, "a score must be a finite number", least=None, stored="float32")
+SCORED = Spec(SEQUENCE | {SCORES: _score}, "`bert finetune`")
 
 
 def _answers_are_of_tokens(arrays: Mapping[str, np.ndarray]) -> tuple[int, str] | None:

@@ -52,6 +52,15 @@ class Candidate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Classified:
+    """What a classifier says of a text: the likeliest label, or those above their thresholds; and each one's
+    probability."""
+
+    labels: list[str]
+    probabilities: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
 class Span:
     """A part of a context: `context[start:end]`, and where that is in its UTF-8."""
 
@@ -179,6 +188,26 @@ class Client:
         """float32 [texts]: the probability that each second text follows the first."""
         return self.predict("next_sentence", first=first, second=second)["is_next"]
 
+    def classify(self, texts: Texts, second: Texts | None = None) -> list[Classified]:
+        """One label of each text, or of each pair."""
+        outputs = self._asked("classify", texts, second)
+        said = [[label] for label in outputs["label"]]
+        return _classified(said, outputs["labels"], outputs["probabilities"])
+
+    def classify_labels(self, texts: Texts, second: Texts | None = None) -> list[Classified]:
+        """Any labels of each text, or of each pair."""
+        outputs = self._asked("classify_labels", texts, second)
+        return _classified(outputs["labels"], outputs["names"], outputs["probabilities"])
+
+    def score(self, texts: Texts, second: Texts | None = None) -> np.ndarray:
+        """float32 [texts]: a number for each text, or pair."""
+        return self._asked("score", texts, second)["score"]
+
+    def _asked(self, signature: str, texts: Texts, second: Texts | None) -> Arrays:
+        if second is None:
+            return self.predict(signature, text=texts)
+        return self.predict(f"{signature}_pair", first=texts, second=second)
+
     def tokenize(self, texts: Texts) -> list[list[str]]:
         """What the model sees of each text, with [CLS] and [SEP]."""
         outputs = self.predict("tokenize", text=texts)
@@ -268,6 +297,16 @@ class Client:
                     raise
             time.sleep(pause)
             wait *= 2
+
+
+def _classified(said, names, probabilities) -> list[Classified]:
+    return [
+        Classified(
+            [label.decode() for label in labels if label],
+            {name.decode(): float(share) for name, share in zip(*of_text, strict=True)},
+        )
+        for labels, *of_text in zip(said, names, probabilities, strict=True)
+    ]
 
 
 class _Grpc:

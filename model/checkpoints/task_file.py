@@ -4,16 +4,28 @@ Face configuration."""
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 from model.checkpoints.configs import read_json, write_json
 from model.checkpoints.huggingface import CONFIG
 from model.checkpoints.ours import FORMAT
 from model.encoder.heads import TAGGER
-from model.settings import TASK_SETTINGS, ClassificationSettings, TaggingSettings, TaskSettings
+from model.settings import (
+    TASK_SETTINGS,
+    ClassificationSettings,
+    QuestionAnsweringSettings,
+    TaggingSettings,
+    TaskSettings,
+)
 from preprocessing.errors import InputError
 
 TASK = "task.json"
-_SINGLE = (None, "single_label_classification")
+# Hugging Face's names; without one its models with several labels say one of them.
+PROBLEMS = {
+    "classification": "single_label_classification",
+    "multi-label": "multi_label_classification",
+    "regression": "regression",
+}
 
 
 def read_task(path: str | os.PathLike) -> TaskSettings | None:
@@ -34,8 +46,11 @@ def read_task(path: str | os.PathLike) -> TaskSettings | None:
     numbers = {str(number) for number in range(len(names))}
     if set(names) != numbers:
         raise InputError(f"{folder / CONFIG}: id2label must number the labels from 0 on. Received: {', '.join(names)}")
-    kind = config.get("problem_type")
-    kind = "classification" if kind in _SINGLE and len(names) > 1 else kind or "regression"
+    said = config.get("problem_type") or PROBLEMS["classification"]
+    kind = next((kind for kind, problem in PROBLEMS.items() if problem == said), said)
+    if kind in ("classification", "regression"):  # several numbers of a text are not known here
+        several = kind if kind == "classification" else "regression of several numbers"
+        kind = several if len(names) > 1 else "regression"
     labels = tuple(names[str(number)] for number in range(len(names)))
     try:
         if TAGGER.architecture in (config.get("architectures") or ()):
@@ -50,6 +65,9 @@ def write_task(folder: str | os.PathLike, task: TaskSettings) -> None:
     folder = pathlib.Path(folder)
     write_json(folder / TASK, dataclasses.asdict(task))
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    if "id2label" in config and isinstance(task, ClassificationSettings):
-        labels = {"id2label": {str(number): label for number, label in enumerate(task.labels)}}
-        write_json(folder / CONFIG, config | labels | {"label2id": {name: i for i, name in enumerate(task.labels)}})
+    if "id2label" in config and not isinstance(task, QuestionAnsweringSettings):
+        said: dict[str, Any] = {"id2label": {str(number): label for number, label in enumerate(task.labels)}}
+        said["label2id"] = {name: number for number, name in enumerate(task.labels)}
+        if task.kind in PROBLEMS:
+            said["problem_type"] = PROBLEMS[task.kind]
+        write_json(folder / CONFIG, config | said)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from model.encoder import operations
 from model.encoder.heads import CLASSIFIER
-from model.settings import Watched
+from model.settings import Pooling, Watched
 from model.tasks.pretraining import real_examples
 from model.tasks.task import Curve
 from preprocessing import features
@@ -34,11 +34,13 @@ class Classification:
         labels: how many there are.
         class_weights: of each label; (): all alike.
         watched: the figure by which the best model is chosen.
+        pooling: what the head stands on.
     """
 
     labels: int
     class_weights: tuple[float, ...] = ()
     watched: Watched = "accuracy"
+    pooling: Pooling = "cls"
 
     sum_names = ("nll", "right", "weight", "rows")
     curves = (
@@ -68,7 +70,7 @@ class Classification:
     @property
     def description(self):
         settings = {"labels": self.labels, "class_weights": list(self.class_weights), "watched": self.watched}
-        return {"kind": "classification", **settings}
+        return {"kind": "classification", **settings, "pooling": self.pooling}
 
     def check(self, settings, examples, transform):
         if transform is not None:
@@ -78,31 +80,18 @@ class Classification:
         return {"weight": tf.reduce_sum(self._weights(batch)), "rows": tf.reduce_sum(real_examples(batch))}
 
     def sums(self, encoder, batch, **options):
-        logits_BC = self.logits(encoder, batch, **options)
+        logits_BC = pooled_logits(encoder, batch, self.pooling, **options)
         labels_B = batch[features.LABEL_IDS][:, 0]
         nll_B = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.minimum(labels_B, self.labels - 1), logits_BC)
         right_B = tf.cast(tf.argmax(logits_BC, -1, tf.int32) == labels_B, tf.float32) * real_examples(batch)
         nll = tf.reduce_sum(self._weights(batch) * nll_B)
         return {"nll": nll, "right": tf.reduce_sum(right_B)} | self.totals(batch)
 
-    def logits(self, encoder, batch, training=False, seed=None, **options) -> tf.Tensor:
-        """float32 [B, C]. In training, dropout before the head, as the encoder's; else, only as long as the longest."""
-        if not training:
-            longest = tf.reduce_max(tf.reduce_sum(batch[features.INPUT_MASK], 1))
-            batch = {name: batch[name][:, : tf.maximum(longest, 1)] for name in features.SEQUENCE_FEATURES}
-        first_B1 = tf.zeros([tf.shape(batch[features.INPUT_IDS])[0], 1], tf.int32)
-        outputs = encoder(batch, training=training, seed=seed, positions=first_B1, **options)
-        pooled_BH = outputs["pooled_output"]
-        if training and seed is not None:
-            seed = tf.random.experimental.stateless_fold_in(seed, HEAD_DROPOUT)
-            pooled_BH = operations.dropout(pooled_BH, encoder.settings.dropout, seed)
-        return encoder.classifier(pooled_BH)
-
     def loss(self, sums, totals):
         return sums["nll"] / tf.maximum(totals["weight"], 1e-5)
 
     def held_out(self, encoder, batch):
-        logits_BC = self.logits(encoder, batch)
+        logits_BC = pooled_logits(encoder, batch, self.pooling)
         labels_B = batch[features.LABEL_IDS][:, 0]
         nll_B = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.minimum(labels_B, self.labels - 1), logits_BC)
         cell_B = labels_B * self.labels + tf.argmax(logits_BC, -1, tf.int32)
@@ -120,7 +109,7 @@ class Classification:
         return figures | {"accuracy": float(sums["right"]) / (float(sums["rows"]) or math.nan)}
 
     def samples(self, encoder, batch, tokens):
-        probabilities = tf.nn.softmax(self.logits(encoder, batch)).numpy()
+        probabilities = tf.nn.softmax(pooled_logits(encoder, batch, self.pooling)).numpy()
         rows = zip(batch[features.INPUT_IDS].numpy(), batch[features.INPUT_MASK].numpy(),
                    batch[features.LABEL_IDS][:, 0].numpy(), probabilities, strict=True)  # fmt: skip
         lines = ["| label | answer | probability | text |", "|---|---|---|---|"]
@@ -134,6 +123,26 @@ class Classification:
         labels_B = batch[features.LABEL_IDS][:, 0]
         weights = tf.constant([*(self.class_weights or [1.0] * self.labels), 0.0])
         return tf.gather(weights, labels_B) * real_examples(batch)
+
+
+def pooled_logits(encoder, batch, pooling: Pooling = "cls", training=False, seed=None, **options) -> tf.Tensor:
+    """The classifier's, float32 [B, C], over the pooler's output or the mean over the tokens. In training, dropout
+    before the head, as the encoder's; else, only as long as the longest."""
+    if not training:
+        longest = tf.reduce_max(tf.reduce_sum(batch[features.INPUT_MASK], 1))
+        batch = {name: batch[name][:, : tf.maximum(longest, 1)] for name in features.SEQUENCE_FEATURES}
+    if pooling == "cls":
+        first_B1 = tf.zeros([tf.shape(batch[features.INPUT_IDS])[0], 1], tf.int32)
+        pooled_BH = encoder(batch, training=training, seed=seed, positions=first_B1, **options)["pooled_output"]
+    else:
+        tokens_BLH = encoder(batch, training=training, seed=seed, **options)["sequence_output"]
+        mask_BL = tf.cast(batch[features.INPUT_MASK], tf.float32)
+        sum_BH = tf.einsum("bl,blh->bh", mask_BL, tf.cast(tokens_BLH, tf.float32))
+        pooled_BH = tf.cast(sum_BH / tf.maximum(tf.reduce_sum(mask_BL, 1, keepdims=True), 1), tokens_BLH.dtype)
+    if training and seed is not None:
+        seed = tf.random.experimental.stateless_fold_in(seed, HEAD_DROPOUT)
+        pooled_BH = operations.dropout(pooled_BH, encoder.settings.dropout, seed)
+    return encoder.classifier(pooled_BH)
 
 
 def balanced(counts: Sequence[int]) -> tuple[float, ...]:

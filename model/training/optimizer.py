@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from model.encoder import BertEncoder
 from model.settings import TrainingSettings
 
 # Last part of the names of the weights that are not decayed: biases, and LayerNorm's scale and offset.
@@ -41,19 +42,31 @@ def learning_rate(settings: TrainingSettings, step: tf.Tensor) -> tf.Tensor:
     return rate
 
 
-def layer_rates(paths: Sequence[str], layers: int, decay: float) -> list[float]:
-    """Share of the learning rate for each variable: 1 for what stands on the encoder (pooler, heads), `decay` for its
-    last layer, `decay` squared for the one before it, down to the embeddings."""
+def depth(path: str, layers: int) -> int:
+    """How far below what stands on the encoder (pooler, heads) a variable is: 0 there, 1 in the last layer, and so on,
+    down to the embeddings."""
+    for part in path.split("/"):
+        if part == "embeddings":
+            return layers + 1
+        if part.startswith("layer_"):
+            return layers - int(part.removeprefix("layer_"))
+    return 0
 
-    def depth(path):
-        for part in path.split("/"):
-            if part == "embeddings":
-                return layers + 1
-            if part.startswith("layer_"):
-                return layers - int(part.removeprefix("layer_"))
-        return 0
 
-    return [decay ** depth(path) for path in paths]
+def layer_rates(paths: Sequence[str], layers: int, decay: float, head_rate: float = 1.0) -> list[float]:
+    """Share of the learning rate for each variable: `head_rate` for what stands on the encoder, `decay` for its last
+    layer, `decay` squared for the one before it, down to the embeddings."""
+    return [decay**below if (below := depth(path, layers)) else head_rate for path in paths]
+
+
+def choose(encoder: BertEncoder, settings: TrainingSettings) -> None:
+    """Makes those of the encoder's variables trainable that the settings say: pooler and heads always."""
+    layers = encoder.settings.num_layers
+    for variable in encoder.variables:
+        below = depth(variable.path, layers)
+        frozen = settings.tune == "head" or (settings.freeze and below > layers - settings.freeze)
+        bias = variable.path.endswith(("bias", "norm_offset"))
+        variable.trainable = not below or (not frozen and (settings.tune == "all" or bias))
 
 
 class Optimizer(tf.Module):
@@ -72,7 +85,8 @@ class Optimizer(tf.Module):
         self._matrices = [
             (3 if variable.path.endswith("qkv_kernel") else 1) if decays(variable.path) else 0 for variable in variables
         ]
-        self._rates = layer_rates([variable.path for variable in variables], layers, settings.layer_decay)
+        paths = [variable.path for variable in variables]
+        self._rates = layer_rates(paths, layers, settings.layer_decay, settings.head_rate)
         zeros = [] if settings.optimizer == "sgd" else self._variables
         self._first = [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in zeros]
         self._second = [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in zeros]

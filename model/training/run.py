@@ -22,7 +22,7 @@ from model.tasks.task import Task
 from model.training import devices
 from model.training.evaluation import Evaluation
 from model.training.loop import Loop, Meter
-from model.training.optimizer import Optimizer
+from model.training.optimizer import Optimizer, choose
 from model.training.records import Records, read_vocabulary
 from model.training.state import State, claim, one_at_a_time
 from preprocessing import batches
@@ -70,7 +70,7 @@ def train(
         vocab_path, lower_case: stored with the model; the vocabulary makes the task's samples readable, and is compared
             with that of `init`.
         init: a checkpoint to begin with, in any format that `checkpoints.load` takes.
-        fresh: names of heads that begin anew though `init` has them, being for something else there.
+        fresh: names of heads, of layers (`layer_0`) and `pooler`, that begin anew though `init` has them.
         transform: see `batches.Transform`; for masking at training time.
         masking: what `transform` does, in a word; a resumed run must do the same.
         report: called with (step, total steps, figures) as training goes.
@@ -110,6 +110,7 @@ def train(
             training=settings,
             task=dict(task.description),
             init=init,
+            fresh=list(fresh),
             train_files=_names_and_sizes(train_files),
             eval_files=_names_and_sizes(eval_files),
             vocabulary=hashlib.sha256("\n".join(tokens).encode()).hexdigest() if tokens else None,
@@ -120,6 +121,7 @@ def train(
     keras.utils.set_random_seed(settings.seed)
     with strategy.scope():
         encoder = BertEncoder(encoder_settings, heads=task.heads, dtype=settings.dtype_policy)
+        choose(encoder, settings)
         optimizer = Optimizer(settings, encoder.trainable_variables, encoder_settings.num_layers)
     state = State(os.path.join(output, "checkpoints"), encoder, optimizer, settings.keep_checkpoints)
     step = state.restore()
@@ -195,7 +197,7 @@ def _names_and_sizes(files):
 
 
 def start_from(encoder: BertEncoder, path: str, tokens: Sequence[str] | None = None, fresh: Sequence[str] = ()) -> None:
-    """Takes over the weights of a checkpoint. Heads that it lacks, or that are `fresh`, keep their fresh weights;
+    """Takes over the weights of a checkpoint. Heads that it lacks, and what is `fresh`, keep their fresh weights;
     positions beyond its own begin as copies of its positions, from the first on. InputError where weights would mean
     something else here, or ids, by the run's `tokens` and the checkpoint's."""
     check_words(path, tokens)

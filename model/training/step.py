@@ -73,7 +73,9 @@ class TrainingStep:
         self._compute = tf.function(self._gradients, jit_compile=True) if part else self._gradients
         self._apply = optimizer.apply_compiled if whole else optimizer.apply
         self._variables = [variable.value for variable in encoder.trainable_variables]
-        self._word = [variable.path for variable in encoder.trainable_variables].index(encoder.embeddings.word.path)
+        paths = [variable.path for variable in encoder.trainable_variables]
+        word = encoder.embeddings.word.path
+        self._word = paths.index(word) if word in paths else None  # where it is trained
 
     def __call__(self, batch, step: tf.Tensor, loss_scale: tf.Tensor) -> tf.Tensor:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group if self.replicas > 1 else 0
@@ -123,14 +125,15 @@ class TrainingStep:
         # The word embedding is used twice. Its gradient from the logits is dense, that from the lookup touches a row
         # for each token: taking the two apart saves a dense gradient of zeros and a sum over the whole table.
         words = encoder.embeddings.lookup(ids)
+        sources = self._variables if self._word is None else [*self._variables, words]
         with tf.GradientTape() as tape:
             tape.watch(words)
             sums = task.sums(encoder, batch, training=True, seed=seed, words=words, recompute=self.settings.recompute)
             loss = task.loss(sums, totals) * loss_scale
-        *gradients, lookup = tape.gradient(
-            loss, [*self._variables, words], unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        gradients[self._word] = tf.tensor_scatter_nd_add(gradients[self._word], ids[..., None], lookup)
+        gradients = tape.gradient(loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        if self._word is not None:
+            *gradients, lookup = gradients
+            gradients[self._word] = tf.tensor_scatter_nd_add(gradients[self._word], ids[..., None], lookup)
         counts = [tf.cast(tf.reduce_sum(values), tf.float32) for values in (mask[:, 0], mask)]
         return tf.stack([*(sums[name] for name in task.sum_names), *counts]), gradients
 

@@ -22,8 +22,9 @@ SHOWN = 3
 @finetune.task(help="What it is asked for, where it answers several.")
 @finetune.columns
 @click.option("--model-name", default="bert", show_default=True, help="Name of the model on the server.")
+@click.option("--slices", metavar="NAME,...", default="", help="Figures of parts, too: by length, label, column:NAME.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model, data, task, text, second, label, header, model_name, as_json):
+def command(model, data, task, columns, slices, model_name, as_json):
     """Asks a fine-tuned model about raw text, by the graph that is served, and compares its answers with the labels.
 
     Of a classifier accuracy, macro F1, each label's F1 and Matthews' coefficient are scikit-learn's; a row without a
@@ -35,26 +36,30 @@ def command(model, data, task, text, second, label, header, model_name, as_json)
         raise InputError(f"{data}: no such file")
 
     from pipeline.finetuning import asking, judging
+    from pipeline.finetuning import slices as slicing
     from preprocessing.tasks.tables import Columns
 
+    by = [name for name in slices.split(",") if name]
+    wanted = Columns(**columns, more=slicing.columns(by))
     aside: list[str] = []
 
     def set_aside(line, reason):
         aside.append(f"{data}:{line} {reason}" if len(aside) < SHOWN else "")
 
-    with asking.opened(model, model_name) as served:
+    with asking.opened(model, model=model_name) as served:
         kind = asking.kind_of(served, kinds.ALL, task)
-        source = kind.source(data, Columns(text, second, label, header=header))
+        source, parts = kind.source(data, wanted), slicing.Slices(kind, by)
         with terminal.Progress("Asking", unit="rows") as progress:
             started = time.monotonic()
             answered = asking.answered(kind, source, served, set_aside)
-            judge, rows = judging.judged(kind, answered, progress=progress.update)
+            judge, rows = judging.judged(kind, answered, slices=parts, progress=progress.update)
             seconds = time.monotonic() - started
     if not rows:
         raise InputError(f"{data}: there must be usable rows. Received: {aside[0] if aside else 'none'}")
     figures = judge.figures()
     if as_json:
         found = {"rows": rows, "rows_per_second": rows / seconds, **figures, **judge.details(), "set_aside": len(aside)}
+        found |= {"slices": parts.found()} if by else {}
         click.echo(json.dumps(found, ensure_ascii=False))
         return
     click.echo(source.told)
@@ -65,5 +70,5 @@ def command(model, data, task, text, second, label, header, model_name, as_json)
     click.echo(f"{rows:,} rows, {rows / seconds:.0f} a second")
     for name, value in figures.items():
         click.echo(f"  {name.replace('_', ' '):20} {value:.4f}")
-    for line in judge.lines():
+    for line in (*judge.lines(), *slicing.lines(parts.found())):
         click.echo(line)

@@ -57,6 +57,7 @@ def command(model, output, name, vocab, lower_case, as_json, **settings):
         return
     click.echo(f"{version}  {report['bytes'] / 1e6:.1f} MB, loads in {report['load_seconds']:.1f} s")
     click.echo(f"  answers {', '.join(report['signatures'])}")
-    for signature, reason in report["left_out"].items():
-        click.echo(f"  left out {signature}: {reason}")
+    for reason in dict.fromkeys(report["left_out"].values()):
+        names = ", ".join(name for name, why in report["left_out"].items() if why == reason)
+        click.echo(f"  left out {names}: {reason}")
     click.echo(f"  within {report['largest_difference']:.1g} of the checkpoint")

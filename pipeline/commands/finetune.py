@@ -1,11 +1,12 @@
 """`bert finetune`: from a file of rows and a checkpoint to a model that answers."""
 
+import functools
 import pathlib
 from typing import get_args
 
 import click
 
-from model.settings import Precision
+from model.settings import Pooling, Precision, Tune
 from pipeline import terminal
 from pipeline.finetuning import kinds
 from preprocessing.features import Long
@@ -15,16 +16,25 @@ _COLUMNS = (
                  help="Of the texts, by name or position from 1.  [default: text, or first]"),
     click.option("--second", metavar="COLUMN", help="Of the second text, where pairs are judged."),
     click.option("--label", metavar="COLUMN", help="Of the labels.  [default: label, or the second of two]"),
+    click.option("--separator", metavar="TEXT", help="Between the labels of a row that may have several."),
+    click.option("--id", "row_id", metavar="COLUMN", help="Of what rows are called.  [default: id, if there is one]"),
     click.option("--header/--no-header", default=None,
                  help="Whether TSV and CSV begin with names; else it is guessed, and told."),
 )  # fmt: skip
 
 
 def columns(command):
-    """The options that say which columns of a table are meant."""
+    """The options that say which columns of a table are meant: `columns`, those that were given, as
+    `preprocessing.tasks.tables.Columns` takes them."""
+
+    @functools.wraps(command)
+    def of_columns(text, second, label, separator, row_id, header, **options):
+        given = {"text": text, "second": second, "label": label, "separator": separator, "id": row_id, "header": header}
+        return command(columns={name: value for name, value in given.items() if value is not None}, **options)
+
     for option in reversed(_COLUMNS):
-        command = option(command)
-    return command
+        of_columns = option(of_columns)
+    return of_columns
 
 
 def task(**options):
@@ -35,8 +45,9 @@ def task(**options):
 def _default(name: str) -> str:
     """Of an option, where the kinds differ by kind."""
     found = {kind.name: kind.defaults[name] for kind in kinds.ALL if name in kind.defaults}
-    alike = len(set(found.values())) == 1
-    return f"  [default: {', '.join(map(str, found.values() if alike else (f'{k} {v}' for k, v in found.items())))}]"
+    commonest = max(found.values(), key=list(found.values()).count)
+    others = "".join(f"; {kind} {value}" for kind, value in found.items() if value != commonest)
+    return f"  [default: {commonest}{others}]"
 
 
 @click.command("finetune")
@@ -54,8 +65,13 @@ def _default(name: str) -> str:
 @click.option(
     "--long",
     type=click.Choice(get_args(Long)),
-    help="What stays of a longer text: its beginning, or a quarter of that and the rest from its end."
-    + _default("long"),
+    help="What is seen of a longer text: its beginning; a quarter of that and the rest from its end; or all of it, as "
+    f"windows whose answers are averaged.{_default('long')}",
+)
+@click.option(
+    "--pooling",
+    type=click.Choice(get_args(Pooling)),
+    help="What the head stands on: [CLS], by the pooler, or the mean of the tokens.  [default: as the checkpoint says]",
 )
 @click.option("--stride", type=int, help=f"Tokens from one window of a context to the next one.{_default('stride')}")
 @click.option("--max-question", type=int, help=f"Tokens of a question; more are cut off.{_default('max_question')}")
@@ -71,10 +87,40 @@ def _default(name: str) -> str:
 )
 @click.option("--seeds", type=int, default=1, show_default=True, help="Runs; metrics.json has every one's figures.")
 @click.option("--seed", type=int, default=12345, show_default=True, help="Of the first run; the others follow.")
+@click.option("--search", is_flag=True, help="Try four learning rates on dev first, half to four times the default.")
+@click.option(
+    "--tune",
+    type=click.Choice(get_args(Tune)),
+    default="all",
+    show_default=True,
+    help="Weights that are trained: all; pooler and head; or those and all biases.",
+)
+@click.option(
+    "--freeze",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Layers from below that are not trained, with the embeddings.",
+)
+@click.option("--reinit", type=int, default=0, show_default=True, help="Layers from the top that begin anew.")
+@click.option(
+    "--layer-decay",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Learning rate of a layer as a share of that of the one above.",
+)
+@click.option(
+    "--head-rate",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Learning rate of pooler and head as a multiple of the layers'.",
+)
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--vocab", metavar="FILE", help="The vocabulary, where the checkpoint has none.")
 @click.option("--lower-case/--cased", default=None, help="Kind of vocabulary, where the checkpoint does not say.")
-def command(task, train, dev, model, output, text, second, label, header, vocab, lower_case, **options):
+def command(task, train, dev, model, output, columns, vocab, lower_case, **options):
     """Trains a checkpoint on a table. The same command goes on with a run that was interrupted.
 
     What it will do is told first. DIR/model is then ready for `bert export`, with labels and temperature;
@@ -88,7 +134,7 @@ def command(task, train, dev, model, output, text, second, label, header, vocab,
     from preprocessing.tasks.tables import Columns
 
     kind = next(kind for kind in kinds.ALL if kind.name == task)
-    wanted = Columns(text, second, label, header=header)
+    wanted = Columns(**columns)
     sources = kind.source(train, wanted), kind.source(dev, wanted)  # before TensorFlow, which takes seconds
 
     from pipeline.finetuning import planning, run
@@ -101,13 +147,14 @@ def command(task, train, dev, model, output, text, second, label, header, vocab,
             plan = run.plan(kind, *sources, start, output, chosen, progress.update)
         for line in plan.told():
             click.echo(line)
-        with terminal.Progress("Training", total=plan.training.steps * chosen.seeds, unit="updates") as progress:
+        with terminal.Progress("Training", total=plan.training.steps * plan.runs, unit="updates") as progress:
 
-            def report(seed, step, steps, figures):
-                done = (seed - chosen.seed) * steps + step
-                progress.update(done, **terminal.training_figures(figures, plan.task.curves))
+            def report(done, step, steps, figures):
+                progress.update(done * steps + step, **terminal.training_figures(figures, plan.task.curves))
 
             metrics = run.run(plan, sources[1], output, report, click.echo)
+    steps = plan.training.steps
+    click.echo(f"the best model on dev is that after {metrics['best_step']:,} of {steps:,} updates")
     several = chosen.seeds > 1
     if several:
         click.echo(f"the best of {chosen.seeds} seeds is {metrics['best_seed']}")

@@ -1,5 +1,6 @@
-"""`bert predict`: one question to a served model, or to an exported folder."""
+"""`bert predict`: a question to a served model, or a file of them."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -7,43 +8,68 @@ import shutil
 
 import click
 
-from preprocessing.errors import InputError
+from pipeline import terminal
+from pipeline.commands import finetune
+from pipeline.finetuning import kinds
+from preprocessing.errors import InputError, require
 from preprocessing.tags import OUTSIDE
 
 SECOND = "second"  # may be empty where there is a text beside it; see serving.signatures.base
+LOCAL = "127.0.0.1:8500"
 CONTEXT = "context"  # comes behind its question
+LONGEST = 60  # characters that are shown of an answer
 
 
 @click.command()
-@click.argument("texts", nargs=-1, required=True)
+@click.argument("texts", nargs=-1)
 @click.option(
-    "--signature", default="serving_default", show_default=True, help="fill_mask, next_sentence, tokenize, ..."
+    "--signature", help="serving_default, fill_mask, next_sentence, tokenize, ...  [default: serving_default]"
 )
-@click.option("--server", help="host:port of a server, by gRPC.  [default: 127.0.0.1:8500]")
+@click.option("--server", help=f"host:port of a server, by gRPC.  [default: {LOCAL}]")
 @click.option("--rest", help="http://host:port of a server, by REST.")
-@click.option("--model", "folder", help="An exported folder; no server is needed.")
+@click.option("--model", "folder", help="An exported folder; no server is needed. With --input also one to export.")
+@click.option("--input", "data", metavar="FILE", help="Rows, as `bert finetune` takes them, with or without labels.")
+@click.option("--output", metavar="FILE", help="Gets a JSON object for each row of --input.  [default: the terminal]")
+@finetune.task(help="What is asked of the rows, where the model answers several.")
+@finetune.columns
 @click.option("--model-name", default="bert", show_default=True, help="Name of the model on the server.")
 @click.option("--version", type=click.IntRange(1, 2**63 - 1), help="Version of the model; else the newest.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(texts, signature, server, rest, folder, model_name, version, timeout, as_json):
+def command(texts, signature, server, rest, folder, data, output, model_name, version, timeout, as_json, columns, task):
     """Ask a server, or an exported model, from the command line.
 
     A signature of two texts, as next_sentence or answer (question, context), takes its TEXTS in pairs. The model says
     which those are.
 
         bert predict --signature fill_mask 'Paris is the [MASK] of France.'
+
+    A fine-tuned model is asked about a file of rows, each of which gets a JSON object, in order, with its line and id.
+
+        bert predict --model served/bert --input rows.tsv --output answers.jsonl
     """
     if sum(target is not None for target in (server, rest, folder)) > 1:
         raise InputError("give one of --server, --rest and --model")
+    if bool(texts) == (data is not None):
+        raise InputError(f"give texts, or --input. Received: {'both' if texts else 'neither'}")
+    if rest is not None and not rest.startswith(("http://", "https://")):
+        rest = f"http://{rest}"
+    target = next((given for given in (folder, rest, server) if given is not None), LOCAL)
+    of_server = {"model": model_name, "version": version, "timeout": timeout}
+    if data is not None:
+        if signature is not None or as_json:
+            raise InputError("--signature and --json are for texts: of --input each row's object is JSON")
+        _answer_file(target, of_server, data, output, columns, task)
+        return
+    for name, value in {"output": output, "task": task, **columns}.items():
+        require(value is None, f"--{name} is for the rows of --input", value)
+    signature = signature or "serving_default"
+
     from serving.client import Client
     from serving.protocol.errors import RequestError
 
-    target = pathlib.Path(folder) if folder is not None else "127.0.0.1:8500" if server is None else server
-    if rest is not None:
-        target = rest if rest.startswith(("http://", "https://")) else f"http://{rest}"
     try:
-        with Client(target, model=model_name, version=version, timeout=timeout) as client:
+        with Client(pathlib.Path(folder) if folder is not None else target, **of_server) as client:
             # Of a signature that is not there the server says so itself.
             names, _ = client.signatures().get(signature, (["text"], []))
             inputs = _inputs(signature, names, texts)
@@ -56,6 +82,39 @@ def command(texts, signature, server, rest, folder, model_name, version, timeout
         return
     for line in _table(inputs, outputs):
         click.echo(line.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+
+
+def _answer_file(target, of_server, data, output, columns, task):
+    """A JSON object for each row of a file."""
+    if not os.path.isfile(data):
+        raise InputError(f"{data}: no such file")
+
+    from pipeline.finetuning import asking, predicting
+    from preprocessing.tasks.tables import Columns
+
+    wanted = Columns(**columns, labelled=False)
+    with asking.opened(target, **of_server) as served, _written(output) as file:
+        kind = asking.kind_of(served, kinds.ALL, task)
+        source = kind.source(data, wanted)
+        click.echo(source.told, err=True)
+        with terminal.Progress("Asking", unit="rows") as progress:
+            for found in predicting.objects(kind, source, served, progress.update):
+                click.echo(json.dumps(found, ensure_ascii=False), file)
+
+
+@contextlib.contextmanager
+def _written(path):
+    """A file that gets its name once it is whole; None, the terminal, without a path."""
+    if path is None:
+        yield None
+        return
+    scratch = pathlib.Path(f"{path}.{os.getpid()}.tmp")
+    try:
+        with scratch.open("w", encoding="utf-8") as file:
+            yield file
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _inputs(signature, names, texts):
@@ -140,8 +199,9 @@ def _answered(inputs, outputs, most=5):
     for row, question in enumerate(inputs["question"]):
         yield f"{question}  {_text(outputs['answer'][row]) or '(no answer)'}"
         texts = [_text(text) for text in outputs["answers"][row][:most] if text]
-        if texts:
-            yield from _bars(texts, outputs["scores"][row][: len(texts)])
+        shown = [text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…" for text in texts]
+        if shown:
+            yield from _bars(shown, outputs["scores"][row][: len(shown)])
 
 
 def _bars(names, shares):

@@ -12,11 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from model import checkpoints
-from model.encoder import BertEncoder
-from model.settings import TaskSettings
 from pipeline.finetuning.kinds.kind import Answer, Kind, Row, SetAside, Source
 from preprocessing.errors import InputError
-from preprocessing.tokenizer import BertTokenizer
 from serving.client import Client
 from serving.export import text_rules
 from serving.protocol.errors import RequestError
@@ -48,9 +45,8 @@ class Served(Protocol):
 class Checkpoint:
     """A Served of an encoder with its tokenizer. A signature's graph is made when it is first asked."""
 
-    def __init__(self, path: str, encoder: BertEncoder, tokenizer: BertTokenizer, task: TaskSettings | None):
-        self.path = path
-        self._texts = TextEncoder(encoder, tokenizer, ExportSettings(), task)
+    def __init__(self, path: str, texts: TextEncoder):
+        self.path, self._texts = path, texts
         self._known = {signature.name: signature for signature in ALL}
         self.left_out = {name: why for name, known in self._known.items() if (why := known.missing(self._texts))}
         self.signatures = [name for name in self._known if name not in self.left_out]
@@ -80,21 +76,22 @@ class _Client:
 
 
 @contextlib.contextmanager
-def opened(model: str, name: str = "bert") -> Iterator[Served]:
+def opened(target: str, **server: Any) -> Iterator[Served]:
     """What answers rows.
 
     Args:
-        model: host:port or http://host:port of a server, an exported folder, or a checkpoint with a fine-tuned head.
-        name: of the model on a server.
+        target: host:port or http://host:port of a server, an exported folder, or a checkpoint with a fine-tuned head.
+        server: what a Client is told of the model on a server: its name as `model`, `version`, `timeout`.
     """
-    folder = pathlib.Path(model)
-    is_server = not folder.exists() and re.fullmatch(r"https?://.*|[^/\s]+:\d+", model)
+    folder = pathlib.Path(target)
+    is_server = not folder.exists() and re.fullmatch(r"https?://.*|[^/\s]+:\d+", target)
     if not is_server and not _is_export(folder):
-        tokenizer = text_rules.tokenizer_of(model, None, None)
-        yield Checkpoint(model, checkpoints.load(model), tokenizer, checkpoints.read_task(model))
+        tokenizer = text_rules.tokenizer_of(target, None, None)
+        encoder, task = checkpoints.load(target), checkpoints.read_task(target)
+        yield Checkpoint(target, TextEncoder(encoder, tokenizer, ExportSettings(), task))
         return
-    with Client(model if is_server else folder, model=name) as client:
-        yield _Client(model, client)
+    with Client(target if is_server else folder, **server) as client:
+        yield _Client(target, client)
 
 
 def kind_of(served: Served, kinds: Sequence[Kind], named: str | None) -> Kind:

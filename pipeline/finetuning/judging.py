@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pipeline.finetuning.kinds.kind import Answer, Judge, Kind, Row
+from pipeline.finetuning.slices import Slices
 from preprocessing.storage import write_whole
 
 
@@ -13,20 +14,24 @@ def judged(
     kind: Kind,
     answered: Iterable[tuple[Row, Answer]],
     folder: pathlib.Path | None = None,
+    slices: Slices | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> tuple[Judge, int]:
     """(what says how good the answers are, how many there were). With a folder also predictions.jsonl, an answer a row;
-    errors.tsv, the wrong ones, the costliest first; and the judge's plots."""
+    errors.tsv, the wrong ones, the costliest first; and the judge's plots. The slices are added up."""
     judge, rows = kind.judge(), 0
     answers: list[str] = []
     errors: list[tuple[float, str]] = []
     for rows, (row, answer) in enumerate(answered, 1):
         verdict = judge.add(row, answer)
+        if slices is not None:
+            slices.add(row, answer)
         progress(rows)
         if folder is None:
             continue
         where = {"file": row.file, "line": row.line, "gold": verdict.gold, "answer": verdict.answer}
-        answers.append(json.dumps(where | dict(verdict.more), ensure_ascii=False) + "\n")
+        named = {} if row.id is None else {"id": row.id}
+        answers.append(json.dumps(where | named | dict(verdict.more), ensure_ascii=False) + "\n")
         if verdict.cost is not None:
             cells = (*where.values(), f"{verdict.cost:.4f}", verdict.text)
             errors.append((verdict.cost, "\t".join(map(_cell, cells)) + "\n"))
@@ -43,5 +48,5 @@ def judged(
 
 def _cell(value: Any) -> str:
     """One cell of a TSV: what would end it is shown as a blank."""
-    shown = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    shown = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
     return " ".join(shown.split())

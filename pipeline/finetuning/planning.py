@@ -11,17 +11,26 @@ import tensorflow as tf
 from model import checkpoints
 from model.checkpoints.names import ENCODER, POOLER, part_of
 from model.encoder.heads import chosen
-from model.settings import EncoderSettings, Precision, TaskSettings, TrainingSettings
+from model.settings import (
+    ClassificationSettings,
+    EncoderSettings,
+    Pooling,
+    Precision,
+    TaskSettings,
+    TrainingSettings,
+    Tune,
+)
 from model.tasks.task import Task
 from pipeline.finetuning.kinds.kind import Kind, Prepared, Source
 from preprocessing.batches.stream import MEMORY_LIMIT
-from preprocessing.errors import require
+from preprocessing.errors import InputError, require
 from preprocessing.features import Long
 from preprocessing.tokenizer import BertTokenizer
 from serving.export import text_rules
 
 # Of few rows: so many updates at least, but no more epochs (Mosbach et al. 2021; Zhang et al. 2021).
 EPOCHS, LEAST_UPDATES, MOST_EPOCHS = 3, 1000, 20
+SEARCHED = (0.5, 1.0, 2.0, 4.0)  # of the learning rate that a model of its size has
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384)
 # Of what this machine's matrix products reach alone, the share that a training step reaches, about.
 EFFICIENCY = 0.4
@@ -39,8 +48,15 @@ class Options:
     seeds: int = 1
     seed: int = 12345
     precision: Precision = "float32"
+    search: bool = False
+    tune: Tune = "all"
+    freeze: int = 0
+    reinit: int = 0
+    layer_decay: float = 1.0
+    head_rate: float = 1.0
     # Of some kinds.
     long: Long | None = None
+    pooling: Pooling | None = None  # None: what the checkpoint was trained for
     labels: str | None = None
     class_weights: str | None = None
     stride: int | None = None
@@ -51,6 +67,8 @@ class Options:
         require(self.epochs is None or 0 < self.epochs < math.inf, "epochs must be positive", self.epochs)
         require(self.batch_size > 0, "batch_size must be positive", self.batch_size)
         require(self.seeds > 0, "seeds must be positive", self.seeds)
+        if self.search and self.learning_rate is not None:
+            raise InputError("--search finds the learning rate: leave out --learning-rate, or --search")
 
     @classmethod
     def of(cls, kind: Kind, **given: Any) -> "Options":
@@ -64,7 +82,7 @@ class Options:
         return cls(**{**kind.defaults, **given})
 
 
-OWN = ("long", "labels", "class_weights", "stride", "max_question", "max_answer")
+OWN = ("long", "pooling", "labels", "class_weights", "stride", "max_question", "max_answer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +94,7 @@ class Start:
     parts: Sequence[str]
     task: TaskSettings | None  # what the numbers of its fine-tuned head mean, if that is known
     tokenizer: BertTokenizer
+    pooling: Pooling  # that it was trained for
 
     @classmethod
     def read(
@@ -85,7 +104,10 @@ class Start:
         found = checkpoints.read(path)
         known = checkpoints.read_task(path)
         parts = list(dict.fromkeys(part for name in found.arrays if (part := part_of(name)) != ENCODER))
-        return cls(path, found.settings, parts, known, text_rules.tokenizer_of(path, vocab, lower_case, report))
+        sentences = checkpoints.sentences(path)
+        said = known.pooling if isinstance(known, ClassificationSettings) else sentences and sentences.pooling
+        tokenizer = text_rules.tokenizer_of(path, vocab, lower_case, report)
+        return cls(path, found.settings, parts, known, tokenizer, "mean" if said == "mean" else "cls")
 
     @property
     def said_tokenizer(self) -> checkpoints.CheckpointTokenizer:
@@ -96,7 +118,8 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A fine-tuning in all its settings. `fresh`: heads that the checkpoint has for something else."""
+    """A fine-tuning in all its settings. `fresh`: heads that the checkpoint has for something else, and the
+    layers that are to begin anew."""
 
     kind: Kind
     start: Start
@@ -110,6 +133,12 @@ class Plan:
     @classmethod
     def of(cls, kind: Kind, start: Start, prepared: Prepared, train: Source, options: Options) -> "Plan":
         """`train`: the source of the prepared rows."""
+        if "pooling" in kind.defaults and options.pooling is None:
+            options = dataclasses.replace(options, pooling=start.pooling)
+        layers = start.encoder.num_layers
+        for name in ("freeze", "reinit"):
+            number = getattr(options, name)
+            require(0 <= number <= layers, f"{name} must be a number of the model's layers, 0 to {layers}", number)
         rows, length = prepared.train.rows, options.max_seq_length
         per_epoch = rows / options.batch_size
         epochs = options.epochs or min(MOST_EPOCHS, max(EPOCHS, LEAST_UPDATES / per_epoch))
@@ -124,21 +153,29 @@ class Plan:
             learning_rate=rate,
             bias_correction=True,
             precision=options.precision,
+            tune=options.tune,
+            freeze=options.freeze,
+            layer_decay=options.layer_decay,
+            head_rate=options.head_rate,
             seed=options.seed,
             evaluation_examples=None,
         )
         task, settings = kind.task(prepared, options), kind.settings(prepared, train, options)
         known = start.task
         other = known is not None and known.meaning != settings.meaning
-        fresh = (settings.head,) if other and settings.head in start.parts else ()
-        return cls(kind, start, prepared, options, task, settings, training, fresh)
+        fresh = [settings.head] if other and settings.head in start.parts else []
+        if options.reinit:
+            pooler = [POOLER] * (options.pooling != "mean")
+            fresh += pooler + [f"layer_{layer}" for layer in range(layers - options.reinit, layers)]
+        return cls(kind, start, prepared, options, task, settings, training, tuple(fresh))
 
     def told(self) -> Iterator[str]:
         """Lines for people."""
         start, encoder, training = self.start, self.start.encoder, self.training
         heads = chosen(self.task.heads)
-        needed = [POOLER] * any(head.over == "pooled" for head in heads) + [head.name for head in heads]
-        new = [part for part in needed if part not in start.parts or part in self.fresh]
+        pooled = any(head.over == "pooled" for head in heads) and self.options.pooling != "mean"
+        needed = [POOLER] * pooled + [head.name for head in heads]
+        new = [part for part in needed if part not in start.parts and part not in self.fresh] + list(self.fresh)
         unused = [part for part in start.parts if part not in needed]
         yield (
             f"{start.path}: {encoder.num_layers} layers, {encoder.hidden_size} hidden; "
@@ -148,10 +185,19 @@ class Plan:
         yield from self.kind.told(self.prepared, self.options)
         epochs = training.steps * training.batch_size / self.prepared.train.rows
         yield (
-            f"{self.options.seeds} x {training.steps:,} updates of {training.batch_size} rows, {epochs:.3g} epochs, "
+            f"{self.runs} x {training.steps:,} updates of {training.batch_size} rows, {epochs:.3g} epochs, "
             f"{training.warmup:,} of them warm-up to the learning rate {training.learning_rate:g}; about "
-            f"{duration(self.options.seeds * self.seconds())}"
+            f"{duration(self.runs * self.seconds())}"
         )
+
+        if self.options.search:
+            rates = ", ".join(f"{factor * training.learning_rate:g}" for factor in SEARCHED)
+            yield f"of the learning rates {rates} the best with the first seed is taken"
+
+    @property
+    def runs(self) -> int:
+        """How many there will be: one for each seed, and those of the search that no seed needs."""
+        return self.options.seeds + (len(SEARCHED) - 1) * self.options.search
 
     def seconds(self) -> float:
         """About how long the updates of one seed take here: their multiplications at the speed of this machine."""

@@ -16,7 +16,7 @@ def report(plan: Plan, metrics: dict) -> str:
     for name, title in ((name, title) for name, title in plan.kind.figures.items() if name in metrics):
         more = f" {metrics['mean'][name]:.4f} | {metrics['spread'][name]:.4f} |" if spread else ""
         lines.append(f"| {title} | {metrics[name]:.4f} |{more}")
-    chosen_by = f"by {metrics['watched']}"
+    chosen_by = f"by {metrics['watched']}, after {metrics['best_step']:,} of {training.steps:,} updates"
     lines += [
         "",
         f"The best model of seed {metrics['best_seed']} {chosen_by}; spread is the standard deviation over "
@@ -28,6 +28,12 @@ def report(plan: Plan, metrics: dict) -> str:
         lines.append(f"{plan.kind.chosen} was chosen on dev: {'; '.join(changes)}.")
     lines += ["Figures of dev flatter: the model was chosen on it.", ""]
     lines += plan.kind.sections(prepared, metrics)
+    first = next(iter(metrics["slices"]["length"].values()))
+    lines += ["## Slices", "", f"| length | {' | '.join(first)} |", "|---" * (1 + len(first)) + "|"]
+    for part, values in metrics["slices"]["length"].items():
+        rows, *figures = values.values()
+        lines.append(f"| {part} | {rows:,} | {' | '.join(f'{value:.4f}' for value in figures)} |")
+    lines.append("")
     lines += ["## Data", ""]
     lines += [f"- {note}" for note in (*plan.kind.told(prepared, options), *prepared.notes())]
     lines += ["", "## Settings", ""]

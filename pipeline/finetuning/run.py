@@ -1,15 +1,17 @@
 """A fine-tuning: as many runs as seeds, the best model of the best, and what is to be told of it.
 
 DIR/model/             the best model, with its vocabulary and task.json (labels, text settings, what dev has decided)
+DIR/last/              the model after the last update of the same seed, with what dev has decided for the best
 DIR/metrics.json       figures on dev of every seed, their mean and spread
 DIR/predictions.jsonl  an answer for each row of dev; errors.tsv: the wrong ones, the costliest first
 DIR/report.md, curves.png and the kind's plots
-DIR/examples/, DIR/runs/SEED/    what a run that was killed goes on with
+DIR/examples/, DIR/runs/SEED/ (or RATE/SEED/)    what a run that was killed goes on with
 """
 
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -20,9 +22,14 @@ from model import checkpoints, training
 from model.settings import TaskSettings
 from pipeline.finetuning import asking, judging, report
 from pipeline.finetuning.kinds.kind import Calibration, Judge, Kind, Source
-from pipeline.finetuning.planning import Options, Plan, Start
+from pipeline.finetuning.planning import SEARCHED, Options, Plan, Start
+from pipeline.finetuning.slices import Found, Slices
 from preprocessing import storage, vocab_file
 from preprocessing.errors import require
+from serving.settings import ExportSettings
+from serving.signatures.base import TextEncoder
+
+ReportStep = Callable[[int, int, int, dict[str, float]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Judged:
     judge: Judge
     rows: int
     figures: dict[str, float]
+    slices: Found
 
 
 def plan(
@@ -53,38 +61,31 @@ def run(
     plan: Plan,
     dev: Source,
     output: str,
-    report_step: Callable[[int, int, int, dict[str, float]], None],
+    report_step: ReportStep,
     told: Callable[[str], None],
 ) -> dict:
-    """Trains, or goes on, and writes what stands at the top of this file. `report_step` is called with (seed, step,
-    steps, figures), `told` with lines for people. Returns what metrics.json holds."""
+    """Trains, or goes on, and writes what stands at the top of this file. `report_step` is called with (runs done,
+    step, steps, figures), `told` with lines for people. Returns what metrics.json holds."""
     folder = pathlib.Path(output)
-    vocab = _written_vocabulary(plan, folder)
-    judged = []
-    for seed in range(plan.options.seed, plan.options.seed + plan.options.seeds):
-        place = folder / "runs" / str(seed)
-        training.train(
-            plan.start.encoder,
-            dataclasses.replace(plan.training, seed=seed),
-            task=plan.task,
-            train_files=[plan.prepared.train.file],
-            eval_files=[plan.prepared.dev.file],
-            output=str(place),
-            vocab_path=vocab,
-            lower_case=plan.start.tokenizer.lower_case,
-            init=plan.start.path,
-            fresh=plan.fresh,
-            report=functools.partial(report_step, seed),
-        )
-        judged.append(_judged(plan, dev, seed, place))
+    runs = _Runs(dev, folder, _written_vocabulary(plan, folder), report_step)
+    first = plan.options.seed
+    judged: list[Judged] = []
+    tried: dict[str, dict] = {}
+    if plan.options.search:
+        plan, best, tried = _searched(plan, runs, told)
+        judged.append(best)
+    for seed in range(first + len(judged), first + plan.options.seeds):
+        judged.append(runs.judged(plan, seed))
         if plan.options.seeds > 1:
-            told(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in judged[-1].figures.items()))
+            told(f"seed {seed}: {_told(judged[-1])}")
     best = _best(plan, judged)
-    _keep(plan, best, folder / "model")
+    for name, found in (("model", best.model), ("last", best.model.parent / "model")):
+        _keep(plan, found, best.calibration.settings, folder / name)
     metrics = _metrics(plan, judged, best)
+    metrics["search"] = tried
     for path in best.folder.iterdir():
         shutil.copy(path, folder)
-    shutil.copy(folder / "runs" / str(best.seed) / "curves.png", folder)
+    shutil.copy(best.model.parent / "curves.png", folder)
     storage.write_whole(report.report(plan, metrics), folder / "report.md")
     storage.write_whole(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", folder / "metrics.json")
     for note in best.judge.notes():
@@ -92,20 +93,65 @@ def run(
     return metrics
 
 
+class _Runs:
+    """Trains and judges, each rate and seed in a folder of its own."""
+
+    def __init__(self, dev: Source, folder: pathlib.Path, vocab: str | None, report_step: ReportStep):
+        self._dev, self._folder, self._vocab, self._report = dev, folder, vocab, report_step
+        self._done = 0
+
+    def judged(self, plan: Plan, seed: int) -> Judged:
+        rate = f"{plan.training.learning_rate:g}" if plan.options.search else ""
+        place = self._folder / "runs" / rate / str(seed)
+        training.train(
+            plan.start.encoder,
+            dataclasses.replace(plan.training, seed=seed),
+            task=plan.task,
+            train_files=[plan.prepared.train.file],
+            eval_files=[plan.prepared.dev.file],
+            output=str(place),
+            vocab_path=self._vocab,
+            lower_case=plan.start.tokenizer.lower_case,
+            init=plan.start.path,
+            fresh=plan.fresh,
+            report=functools.partial(self._report, self._done),
+        )
+        self._done += 1
+        return _judged(plan, self._dev, seed, place)
+
+
+def _searched(plan: Plan, runs: _Runs, told: Callable[[str], None]) -> tuple[Plan, Judged, dict[str, dict]]:
+    """(the plan with the learning rate that is best with the first seed, that run, the figures of each rate)"""
+    found = []
+    for factor in SEARCHED:
+        rate = factor * plan.training.learning_rate
+        tried = dataclasses.replace(plan, training=dataclasses.replace(plan.training, learning_rate=rate))
+        found.append((tried, runs.judged(tried, plan.options.seed)))
+        told(f"learning rate {rate:g}: {_told(found[-1][1])}")
+    best = _best(plan, [one for _, one in found])
+    (chosen,) = (tried for tried, one in found if one is best)
+    return chosen, best, {f"{tried.training.learning_rate:g}": one.figures for tried, one in found}
+
+
+def _told(judged: Judged) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in judged.figures.items())
+
+
 def _judged(plan: Plan, dev: Source, seed: int, place: pathlib.Path) -> Judged:
     """By the answers of the graph that is served, once for the calibration and once with it."""
     kind, folder = plan.kind, place / "judged"
-    encoder = checkpoints.load(place / "best")
+    texts = TextEncoder(checkpoints.load(place / "best"), plan.start.tokenizer, ExportSettings())
 
     def answered(settings: TaskSettings):
-        served = asking.Checkpoint(str(place / "best"), encoder, plan.start.tokenizer, settings)
-        return asking.answered(kind, dev, served)
+        return asking.answered(kind, dev, asking.Checkpoint(str(place / "best"), texts.for_task(settings)))
 
     calibration = kind.calibrated(plan.settings, answered(plan.settings))
-    judge, rows = judging.judged(kind, answered(calibration.settings), folder)
+    parts = Slices(kind, ["length"])
+    judge, rows = judging.judged(kind, answered(calibration.settings), folder, parts)
+    calibration.draw(folder)
     figures = {**judge.figures(), **calibration.figures}
     ordered = {name: figures[name] for name in kind.figures if name in figures}
-    return Judged(seed, place / "best", folder, calibration, judge, rows, ordered)
+    return Judged(seed, place / "best", folder, calibration, judge, rows, ordered, parts.found())
 
 
 def _best(plan: Plan, judged: list[Judged]) -> Judged:
@@ -113,6 +159,14 @@ def _best(plan: Plan, judged: list[Judged]) -> Judged:
     watched = plan.task.watched in judged[0].figures
     name = plan.task.watched if watched else next(iter(plan.kind.figures))
     return (min if watched and plan.task.lower_is_better else max)(judged, key=lambda one: one.figures[name])
+
+
+def _best_step(plan: Plan, best: Judged) -> int:
+    """The update after which the model was kept: the first with the best watched figure."""
+    lines = (best.model.parent / "history.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["kind"] == "held_out"]
+    name, sign = plan.task.watched, 1 if plan.task.lower_is_better else -1
+    return min((row for row in rows if math.isfinite(row[name])), key=lambda row: sign * row[name])["step"]
 
 
 def _written_vocabulary(plan: Plan, folder: pathlib.Path) -> str | None:
@@ -125,11 +179,11 @@ def _written_vocabulary(plan: Plan, folder: pathlib.Path) -> str | None:
     return str(path)
 
 
-def _keep(plan: Plan, best: Judged, target: pathlib.Path) -> None:
-    """The model in its place, whole or as it was before, with all of its tokenizer."""
-    with storage.unfinished(target.parent, ".unfinished-model-") as partial:
-        checkpoints.save(checkpoints.load(best.model), partial, plan.start.said_tokenizer)
-        checkpoints.write_task(partial, best.calibration.settings)
+def _keep(plan: Plan, model: pathlib.Path, settings: TaskSettings, target: pathlib.Path) -> None:
+    """A model in its place, whole or as it was before, with all of its tokenizer."""
+    with storage.unfinished(target.parent, f".unfinished-{target.name}-") as partial:
+        checkpoints.save(checkpoints.load(model), partial, plan.start.said_tokenizer)
+        checkpoints.write_task(partial, settings)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
 
@@ -141,9 +195,11 @@ def _metrics(plan: Plan, judged: list[Judged], best: Judged) -> dict:
         "rows": best.rows,
         "watched": plan.task.watched,
         "best_seed": best.seed,
+        "best_step": _best_step(plan, best),
         **best.figures,
         **best.judge.details(),
         **calibration.chosen,
+        "slices": best.slices,
         "calibration": {"before": calibration.before, "after": calibration.after},
         "seeds": {str(one.seed): one.figures for one in judged},
         "mean": {name: float(np.mean(found)) for name, found in values.items()},

@@ -12,6 +12,7 @@ from tfx.utils import path_utils
 from pipeline.components import pushed
 from pipeline.components.baseline import NONE
 from pipeline.evaluation import pretraining
+from pipeline.history import parents
 from pipeline.history.pushed import RECORD
 from pipeline.runs.record import Record
 
@@ -37,6 +38,7 @@ def collect(record: Record, serving: str) -> dict[str, Any]:
         "documents": _report(documents),
         "vocabulary": _report(record.artifact("VocabularyGen", "vocabulary_artifact")),
         "examples": _report(record.artifact("MaskedExamplesGen", "examples")),
+        "began_with": parents.read(path_utils.serving_model_path(model)).get("init"),
         "corpus": documents["uri"],
         "model_run": record.artifact("Trainer", "model_run")["uri"],
     }
@@ -60,6 +62,10 @@ def show(report: dict[str, Any]) -> None:
             f"{'taken over' if counts['taken_over'] else 'read'}, {made['examples']:,} examples "
             f"{'taken over' if made['taken_over'] else 'made'}" + ("" if share is None else f", {share:.2%} [UNK]")
         )
+    if file := report["vocabulary"].get("file"):
+        click.echo(f"The vocabulary is that of {file}")
+    if report["began_with"]:
+        click.echo(f"Training began with {report['began_with']}")
     rows = [
         ("masked-token loss", "masked_lm_loss", "unigram_loss", "the held-out unigram distribution"),
         ("masked-token accuracy", "masked_lm_accuracy", "commonest_token_accuracy", "always the commonest token"),

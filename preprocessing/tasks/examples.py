@@ -1,4 +1,4 @@
-"""Tables of texts and labels -> files of examples of a classification, with what is to be known of them.
+"""Tables of texts and labels -> files of examples, with what is to be known of them.
 
 A table is read twice and never held: once for its labels and for texts that train and dev share, once to be written.
 """
@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from preprocessing import features, tfrecord
-from preprocessing.errors import InputError, require, require_one_of
+from preprocessing.errors import require, require_one_of
 from preprocessing.examples import encoding
 from preprocessing.features import Long
 from preprocessing.storage import write_whole
-from preprocessing.tasks.packing import pack
+from preprocessing.tasks.labelling import Labelling, Score
+from preprocessing.tasks.packing import pack, pack_windows
 from preprocessing.tasks.tables import Row, Table
 from preprocessing.tokenizer import BertTokenizer
 
-MAX_LABELS = 10_000  # more are no labels but texts or ids
 MOST_ROWS = 1024  # encoded at once
 SHOWN = 3  # places that are told of each kind of fault
-VERSION = 1  # of what is written of the same tables
+VERSION = 2  # of what is written of the same tables
 
 
 @dataclasses.dataclass
@@ -34,9 +34,11 @@ class Split:
     """What is in a file of examples.
 
     Attributes:
-        file: of tf.Examples as `features.classified` says, in the table's order.
+        file: of tf.Examples, in the table's order.
         told: how the table was read.
-        counts: rows by label.
+        rows: how many examples.
+        texts: how many rows of the table they are of; fewer, where a text has several windows.
+        counts: texts by label.
         unlabelled, unknown: rows of dev without a label, and with one that train does not have.
         cut: rows with more tokens than the model is given.
         tokens: that it is given.
@@ -47,6 +49,7 @@ class Split:
     file: str
     told: str
     rows: int = 0
+    texts: int = 0
     counts: list[int] = dataclasses.field(default_factory=list)
     unlabelled: int = 0
     unknown: int = 0
@@ -64,13 +67,15 @@ class Split:
 @dataclasses.dataclass
 class Prepared:
     """The files of a run, and the labels in the order of their numbers. `leaked`: rows of dev whose text, or pair, is
-    in train too; `leaked_places`: the first of them."""
+    in train too; `leaked_places`: the first of them; `mean` and `scale` of train's scores."""
 
     labels: list[str]
     train: Split
     dev: Split
     leaked: int
     leaked_places: list[str]
+    mean: float = 0.0
+    scale: float = 1.0
 
     def notes(self) -> Iterator[str]:
         """What a person should know of the data, a line each."""
@@ -102,23 +107,23 @@ def prepare(
     *,
     max_seq_length: int,
     long: Long = "cut",
-    labels: Sequence[str] | None = None,
+    labelling: Labelling,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Prepared:
     """Writes the examples of both tables into `folder`, or finds those that the same tables and settings gave before.
 
     Args:
-        labels: declared, else those of train, sorted.
+        labelling: what labels become.
         progress: called with the number of rows that are written.
 
-    Raises InputError where train has no two classes or a label that is not declared, or a table no usable row. Rows
-    that cannot be used are listed in `set_aside.tsv`.
+    Raises InputError where the labelling does, or a table has no usable row. Rows that cannot be used are listed in
+    `set_aside.tsv`.
     """
     require_one_of(Long, "long", long)
     require(max_seq_length >= 8, "max_seq_length must be at least 8", max_seq_length)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    name = fingerprint(train, dev, tokenizer, max_seq_length, long, labels)
+    name = fingerprint(train, dev, tokenizer, VERSION, max_seq_length, long, labelling.stated)
     report = folder / f"{name}.json"
     if report.is_file():
         found = json.loads(report.read_text())
@@ -131,19 +136,19 @@ def prepare(
         Split(str(folder / f"{name}-{part}.tfrecord"), table.told) for part, table in (("train", train), ("dev", dev))
     )
     dev_texts = collections.Counter(_key(row) for row in dev.rows(_ignored))
-    counts, shared = _labels_and_shared(train, dev_texts, labels)
-    prepared = Prepared(
-        list(labels or sorted(counts)), train_split, dev_split, sum(dev_texts[key] for key in shared), []
-    )
-    require(
-        sum(count > 0 for count in counts.values()) > 1,
-        f"{train.path}: training needs at least two classes",
-        ", ".join(counts) or "no labelled row",
-    )
+    shared = set()
+    for row in train.rows(_ignored):
+        labelling.learn(row)
+        if row.label is not None and (key := _key(row)) in dev_texts:
+            shared.add(key)
+    labelling.learned(train.path)
+    prepared = Prepared(labelling.labels, train_split, dev_split, sum(dev_texts[key] for key in shared), [])
+    if isinstance(labelling, Score):
+        prepared.mean, prepared.scale = labelling.mean, labelling.scale
     if prepared.leaked:
         leaked = (row.place for row in dev.rows(_ignored) if _key(row) in shared)
         prepared.leaked_places = list(itertools.islice(leaked, SHOWN))
-    encode = _Encoder(tokenizer, prepared.labels, max_seq_length, long == "head-tail")
+    encode = _Encoder(tokenizer, labelling, max_seq_length, long)
     scratch = folder / f"{name}-set_aside.tsv"
     with scratch.open("w") as aside:
         for split, table in ((train_split, train), (dev_split, dev)):
@@ -161,27 +166,6 @@ def _first(split: Split) -> str:
     return next((place for places in split.places.values() for place in places), "")
 
 
-def _labels_and_shared(train, dev_texts, declared) -> tuple[collections.Counter[str], set[bytes]]:
-    """(train's rows by label, the texts of dev that train has)"""
-    counts: collections.Counter[str] = collections.Counter(dict.fromkeys(declared or (), 0))
-    shared = set()
-    for row in train.rows(_ignored):
-        if row.label is None:
-            continue
-        if declared is not None and row.label not in counts:
-            raise InputError(
-                f"{row.place}: a label must be one of those declared ({_some(declared)}). Received: {row.label!r}"
-            )
-        counts[row.label] += 1
-        if len(counts) > MAX_LABELS:
-            raise InputError(
-                f"{row.place}: more than {MAX_LABELS:,} different labels; name the column of the labels with --label"
-            )
-        if (key := _key(row)) in dev_texts:
-            shared.add(key)
-    return counts, shared
-
-
 def _key(row: Row) -> bytes:
     return hashlib.blake2b(f"{row.text}\0{row.second or ''}".encode(), digest_size=12).digest()
 
@@ -193,18 +177,14 @@ def _alike(labels: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _some(items: Sequence[str]) -> str:
-    return f"{', '.join(items[:5])}{_more(len(items) - 5)}"
-
-
 def _more(count: int) -> str:
     return f" and {count} more" if count > 0 else ""
 
 
-def fingerprint(train, dev, tokenizer, *settings) -> str:
-    """Of what examples are made from: two files, with what was found of them, a tokenizer, settings."""
+def fingerprint(train, dev, tokenizer: BertTokenizer, *settings) -> str:
+    """Of all that decides the examples of two sources, which have a `path` and what is `told` of them."""
     rules = (tokenizer.lower_case, tokenizer.longest_word, sorted(tokenizer.added.items()))
-    digest = hashlib.sha256(repr((VERSION, rules, settings, train.told, dev.told)).encode())
+    digest = hashlib.sha256(repr((rules, settings, train.told, dev.told)).encode())
     digest.update("\n".join(tokenizer.vocab).encode())
     for table in (train, dev):
         with open(table.path, "rb") as file:
@@ -217,13 +197,12 @@ def fingerprint(train, dev, tokenizer, *settings) -> str:
 class _Encoder:
     """Writes the rows of tables as examples."""
 
-    def __init__(self, tokenizer: BertTokenizer, labels: list[str], length: int, head_tail: bool):
-        self._numbers = {label: number for number, label in enumerate(labels)}
-        self._pack = lambda first, second: pack(tokenizer, first, second, length, head_tail)
+    def __init__(self, tokenizer: BertTokenizer, labelling: Labelling, length: int, long: Long):
+        self._tokenizer, self._labelling, self._length, self._long = tokenizer, labelling, length, long
 
     def write(self, split: Split, table: Table, training: bool, aside, progress) -> None:
         """Writes the split's file and fills in what is in it."""
-        split.counts = [0] * len(self._numbers)
+        split.counts = [0] * len(self._labelling.labels)
 
         def set_aside(line: int, reason: str) -> None:
             split.set_aside += 1
@@ -231,35 +210,44 @@ class _Encoder:
             aside.write(f"{table.path}\t{line}\t{reason}\n")
 
         scratch = f"{split.file}.{os.getpid()}.tmp"
-        rows = self._numbered(split, table, training, set_aside)
+        rows = self._targets(split, table, training, set_aside)
         with open(scratch, "wb") as file:
             while chunk := list(itertools.islice(rows, MOST_ROWS)):
                 file.write(tfrecord.frame(self._encoded(split, chunk)))
-                split.rows += len(chunk)
-                progress(split.rows)
+                split.texts += len(chunk)
+                progress(split.texts)
         os.replace(scratch, split.file)
 
-    def _numbered(self, split, table, training, set_aside) -> Iterator[tuple[Row, int]]:
-        """Rows with the numbers of their labels."""
+    def _targets(self, split, table, training, set_aside) -> Iterator[tuple[Row, Sequence[float]]]:
+        """Rows with what their labels become."""
         for row in table.rows(set_aside):
-            number = self._numbers.get(row.label, len(self._numbers))
-            if number < len(self._numbers):
-                split.counts[number] += 1
-            elif training:  # what is declared has been checked
-                set_aside(row.line, "has no label")
+            target, fault = self._labelling.target(row)
+            if target is None or (training and fault):
+                # What is declared has been checked, so that training lacks no label that is there.
+                set_aside(row.line, fault if target is None else "has no label")
                 continue
-            elif row.label is None:
+            for number in self._labelling.counted(target):
+                split.counts[number] += 1
+            if fault == "unlabelled":
                 split.unlabelled += 1
-                split.tell("unlabelled", row.place)
-            else:
+                split.tell(fault, row.place)
+            elif fault == "unknown":
                 split.unknown += 1
-                split.tell("unknown", f"{row.place} {row.label!r}")
-            yield row, number
+                split.tell(fault, f"{row.place} {row.label!r}")
+            yield row, target
 
-    def _encoded(self, split: Split, chunk: list[tuple[Row, int]]) -> list[bytes]:
+    def _encoded(self, split: Split, chunk: list[tuple[Row, Sequence[float]]]) -> list[bytes]:
         rows = [row for row, _ in chunk]
         pairs = rows[0].second is not None
-        arrays, cut = self._pack([row.text for row in rows], [row.second or "" for row in rows] if pairs else None)
+        texts, row = [row.text for row in rows], np.arange(len(rows))
+        if self._long == "windows" and not pairs:
+            arrays, row, cut = pack_windows(self._tokenizer, texts, self._length)
+        else:
+            second = [row.second or "" for row in rows] if pairs else None
+            arrays, cut = pack(self._tokenizer, texts, second, self._length, self._long == "head-tail")
+        split.rows += len(row)
         split.cut += int(cut.sum())
         split.tokens += int(arrays[features.INPUT_MASK].sum())
-        return encoding.serialize(arrays | {features.LABEL_IDS: np.array([[number] for _, number in chunk])})
+        kind = np.int64 if self._labelling.feature == features.LABEL_IDS else np.float32
+        targets = np.array([target for _, target in chunk], kind)
+        return encoding.serialize(arrays | {self._labelling.feature: targets[row]})

@@ -11,6 +11,7 @@ import numpy as np
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 from preprocessing.tokenizer import BertTokenizer
 
+MOST_WINDOWS = 64  # of one text: what there is more is seen in part
 HEAD_SHARE = 4  # of what is kept of a text, its head has one part in so many (128 of 510: Sun et al. 2019)
 
 
@@ -23,12 +24,46 @@ def pack(
         second: of pairs. An empty one leaves `[CLS] A [SEP]`.
         head_tail: a text that is too long loses its middle, not its end.
     """
-    tokens = tokenizer.tokenize(list(first) + list(second or ()))
-    values, splits = tokens.values.numpy().astype(np.int64), tokens.row_splits.numpy()
-    starts, lengths = splits[:-1], np.diff(splits)
+    values, starts, lengths = _tokens(tokenizer, list(first) + list(second or ()))
     rows = len(first)
-    a, a_start = lengths[:rows], starts[:rows]
-    b, b_start = (lengths[rows:], starts[rows:]) if second else (np.zeros_like(a), np.zeros_like(a))
+    none = np.zeros(rows, np.int64)
+    a, b = (starts[:rows], lengths[:rows]), (starts[rows:], lengths[rows:]) if second else (none, none)
+    return _laid_out(tokenizer, values, a, b, length, head_tail)
+
+
+def pack_windows(
+    tokenizer: BertTokenizer, texts: Sequence[str], length: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """(int64 [W, L] by feature name of the windows of each text in turn, int64 [W] the text of each, bool [B]: which
+    texts are longer than a window)."""
+    values, starts, lengths = _tokens(tokenizer, texts)
+    row, start, kept = windows(lengths, length - 2)
+    none = np.zeros_like(row)
+    arrays, _ = _laid_out(tokenizer, values, (starts[row] + start, kept), (none, none), length, False)
+    return arrays, row, lengths > length - 2
+
+
+def windows(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(int64 [W] which row, where it begins there, its tokens): as few windows of `capacity` tokens as a row needs, the
+    first at its beginning, the last at its end, all about as far apart; at most MOST_WINDOWS, with gaps then."""
+    counts = np.clip(-(-lengths // capacity), 1, MOST_WINDOWS)
+    row = np.repeat(np.arange(len(lengths)), counts)
+    index = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = index * np.maximum(lengths[row] - capacity, 0) // np.maximum(counts[row] - 1, 1)
+    return row, starts, np.minimum(lengths[row], capacity)
+
+
+def _tokens(tokenizer: BertTokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(ids of all texts, int64 [N]; where those of each begin; how many they are)"""
+    tokens = tokenizer.tokenize(list(texts))
+    splits = tokens.row_splits.numpy()
+    return tokens.values.numpy().astype(np.int64), splits[:-1], np.diff(splits)
+
+
+def _laid_out(tokenizer, values, first, second, length: int, head_tail: bool):
+    """Of texts as (starts, lengths) in `values`; what `pack` returns."""
+    (a_start, a), (b_start, b) = first, second
+    rows = len(a)
     given = (b > 0).astype(np.int64)
     a_kept, b_kept = _cut_longer(a, b, length - 3)
     a_kept = np.where(given, a_kept, np.minimum(a, length - 2))

@@ -6,6 +6,7 @@ are UTF-8, with or without a line of names at the top. Memory is that of one row
 
 import dataclasses
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ NAMES |= {"premise", "hypothesis", "label", "labels", "category", "class", "targ
 
 # (line, reason): of a row that cannot be used.
 SetAside = Callable[[int, str], None]
+ROLES, MORE = ("text", "second", "label", "id"), "column "  # what a value is for
 _Record = Sequence[Any] | Mapping[str, Any]
 
 
@@ -32,6 +34,9 @@ class Columns:
         text, label: None: the one that is called so, else the first and the second of two.
         second: of the second text of a pair; None: there is none.
         labelled: whether a label is wanted.
+        separator: between labels, where a row may have several; None: it has one.
+        id: of what rows are called; None: the one that is called so, if there is one.
+        more: others whose values are wanted.
         header: whether the first line of a TSV or CSV file holds the names; None: it is guessed.
     """
 
@@ -40,22 +45,41 @@ class Columns:
     label: str | None = None
     labelled: bool = True
     header: bool | None = None
+    separator: str | None = None
+    id: str | None = None
+    more: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        require(self.separator != "", "a separator must not be empty", self.separator)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A usable row. `line` is that on which it begins, from 1; in Parquet the number of the row. `second` is None
-    without such a column, `label` where there is no value."""
+    without such a column, as `id`; `label` where there is no value. `labels`: the label's parts, each once, where a row
+    may have several. `more`: other columns by name."""
 
     file: str
     line: int
     text: str
     second: str | None
     label: str | None
+    id: str | None = None
+    labels: tuple[str, ...] = ()
+    more: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
     @property
     def place(self) -> str:
         return f"{self.file}:{self.line}"
+
+    @property
+    def number(self) -> float | None:
+        """The label, if it is a finite one."""
+        try:
+            value = float(self.label or "")
+        except ValueError:
+            return None
+        return value if math.isfinite(value) else None
 
 
 class Table:
@@ -86,10 +110,13 @@ class Table:
         if len(set(names)) < len(names):
             raise InputError(f"{self.path}: the columns' names must differ. {_list(names)}")
         self._width, self._names_of_columns = len(names), names
-        self._keys = self._found(columns, names)
-        self.pair = "second" in self._keys
-        chosen = (f"{role} {names[place]}" for role, place in self._keys.items())
-        self.told = f"{self.path}: {', '.join(chosen)}{told}"
+        found = self._found(columns, names)
+        self.pair = "second" in found
+        chosen = (f"{role} {names[place]}" for role, place in found.items())
+        self._keys = found | {f"{MORE}{name}": self._place("slice", name, names) for name in columns.more}
+        self._separator = columns.separator
+        between = "" if self._separator is None else f", several with {self._separator!r} between them"
+        self.told = f"{self.path}: {', '.join(chosen)}{between}{told}"
 
     def rows(self, set_aside: SetAside) -> Iterator[Row]:
         """The usable rows, in order. Those without a text, or that are no rows of the table, go to `set_aside`."""
@@ -102,7 +129,14 @@ class Table:
             if reason:
                 set_aside(line, reason)
             else:
-                yield Row(self.path, line, values["text"] or "", values.get("second"), values.get("label"))
+                text, second, label, called = (values.pop(role, None) for role in ROLES)
+                more = {role.removeprefix(MORE): value for role, value in values.items()}
+                yield Row(self.path, line, text or "", second, label, called, self._parts(label), more)
+
+    def _parts(self, label: str | None) -> tuple[str, ...]:
+        """The labels of a cell; blanks around each are not of it."""
+        parts = [] if self._separator is None or label is None else label.split(self._separator)
+        return tuple(dict.fromkeys(stripped for part in parts if (stripped := part.strip())))
 
     def _value(self, role: str, record: _Record) -> tuple[str | None, str]:
         """(the record's value, why the row cannot be used)"""
@@ -111,13 +145,17 @@ class Table:
         value = record.get(name) if isinstance(record, Mapping) else record[place]
         if isinstance(value, bytes):
             value = value.decode("utf-8", "surrogateescape")
-        if role == "label":
+        if role not in ("text", "second"):
             if value is None or value == "":
                 return None, ""
             if isinstance(value, bool):
                 value = str(value).lower()
+            if isinstance(value, list) and role == "label" and self._separator is not None:
+                if any(not isinstance(one, str | int) or self._separator in str(one) for one in value):
+                    return None, f"label ({name}) must be texts without {self._separator!r}. Received: {value!r}"
+                value = self._separator.join(map(str, value))
             if not isinstance(value, str | int | float):
-                return None, f"a label must be text or a number. Received: {type(value).__name__}"
+                return None, f"{role} ({name}) must be text or a number. Received: {type(value).__name__}"
             value = str(value)
         elif not isinstance(value, str):
             return None, f"{role} ({name}) must be text. Received: {'nothing' if value is None else repr(value)[:40]}"
@@ -131,18 +169,20 @@ class Table:
 
     def _found(self, columns: Columns, names: list[str]) -> dict[str, int]:
         """The place of each column that is wanted."""
-        stated = {"text": columns.text, "second": columns.second, "label": columns.label}
+        stated = {"text": columns.text, "second": columns.second, "label": columns.label, "id": columns.id}
         found = {role: self._place(role, name, names) for role, name in stated.items() if name is not None}
+        if "id" not in found and "id" in names and names.index("id") not in found.values():
+            found["id"] = names.index("id")
         missing = [role for role in ("text", "label")[: 1 + columns.labelled] if role not in found]
         found |= {role: names.index(role) for role in missing if role in names}
         free = [place for place in range(len(names)) if place not in found.values()]
         for role in missing:
             if role not in found:
-                if len(names) > 2 or not free:
+                if len(names) - ("id" in found) > 2 or not free:
                     raise InputError(f"{self.path}: which column is the {role}? Name it with --{role}. {_list(names)}")
                 found[role] = free.pop(0)
         if len(set(found.values())) < len(found):
-            raise InputError(f"{self.path}: text, second and label must be columns of their own. {_list(names)}")
+            raise InputError(f"{self.path}: text, second, label and id must be columns of their own. {_list(names)}")
         return found
 
     def _place(self, role: str, name: str, names: list[str]) -> int:
@@ -189,7 +229,7 @@ class Table:
     def _records(self) -> Iterator[tuple[int, Any, str]]:
         """(line, record, why it cannot be used)"""
         if self.format == "parquet":
-            names = [self._names_of_columns[place] for place in self._keys.values()]
+            names = [self._names_of_columns[place] for place in dict.fromkeys(self._keys.values())]
             yield from records.parquet(self.path, names)
         elif self.format == "jsonl":
             yield from records.objects(self.path)

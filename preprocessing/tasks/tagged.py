@@ -18,7 +18,8 @@ from preprocessing import features, tfrecord
 from preprocessing.errors import InputError, require
 from preprocessing.examples import encoding
 from preprocessing.storage import write_whole
-from preprocessing.tasks.examples import MAX_LABELS, MOST_ROWS, SHOWN, Split, fingerprint
+from preprocessing.tasks.examples import MOST_ROWS, SHOWN, Split, fingerprint
+from preprocessing.tasks.labelling import MAX_LABELS
 from preprocessing.tasks.sentences import Sentence, Sentences
 from preprocessing.tasks.word_windows import pack, pieces
 from preprocessing.tokenizer import BertTokenizer

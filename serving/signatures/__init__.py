@@ -4,7 +4,7 @@ ALL is what any checkpoint is asked for; each signature says what it needs. Expo
 tests take what stands here.
 """
 
-from serving.signatures.classification import CLASSIFY, CLASSIFY_PAIR
+from serving.signatures.classification import CLASSIFIERS
 from serving.signatures.fill_mask import FILL_MASK
 from serving.signatures.hidden_states import ATTENTION, FEATURES, TOKENIZE
 from serving.signatures.pretraining import EVALUATE, NEXT_SENTENCE
@@ -20,8 +20,7 @@ ALL = (
     ATTENTION,
     TOKENIZE,
     EVALUATE,
-    CLASSIFY,
-    CLASSIFY_PAIR,
+    *CLASSIFIERS,
     TAG,
     TAG_WORDS,
     ANSWER,

@@ -5,6 +5,7 @@ Texts are UTF-8; invalid bytes count for nothing. A text without tokens is `[CLS
 Shapes: B batch, L length of the padded batch, H hidden, N heads.
 """
 
+import copy
 import dataclasses
 import functools
 import string
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import tensorflow as tf
 
 from model.encoder import BertEncoder
-from model.encoder.heads import CLASSIFIER
+from model.encoder.heads import CLASSIFIER, Head
 from model.settings import ClassificationSettings, TaskSettings
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
@@ -74,7 +75,8 @@ class TextEncoder:
                 "the vocabulary must not be larger than the model's word embedding "
                 f"({encoder.settings.vocab_size} rows). Received: {tokenizer.vocab_size} tokens"
             )
-        self.task = _task(encoder, task)
+        self._heads = encoder.described_heads
+        self.task = _task(self._heads, task)
         self.model = StoredEncoder(encoder, settings)
         self.tokenizer = tokenizer
         self.settings = settings
@@ -82,6 +84,12 @@ class TextEncoder:
         self.vocab = tf.constant(tokenizer.vocab)
         self.special = {name: getattr(tokenizer, name) for name in ("cls_id", "sep_id", "pad_id")}
         self._shared: dict[tuple, Callable] = {}
+
+    def for_task(self, task: TaskSettings) -> "TextEncoder":
+        """The same, whose graphs share its encoder's, with another meaning of the head's numbers."""
+        other = copy.copy(self)
+        other.task = _task(self._heads, task)
+        return other
 
     def pack(self, text, **how) -> packing.Packed:
         """`how`: other `lengths`, or `head_tail`, as `serving.signatures.packing` has them."""
@@ -130,8 +138,8 @@ class TextEncoder:
         return " ".join([word] * count)
 
 
-def _task(encoder: BertEncoder, task: TaskSettings | None) -> TaskSettings | None:
-    sizes = {head.name: head.labels for head in encoder.described_heads}
+def _task(heads: Sequence[Head], task: TaskSettings | None) -> TaskSettings | None:
+    sizes = {head.name: head.labels for head in heads}
     if task is None and (count := sizes.get(CLASSIFIER.name)):
         task = ClassificationSettings(tuple(f"LABEL_{number}" for number in range(count)))
     if task is None or task.head not in sizes:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
-from preprocessing.tasks.packing import HEAD_SHARE
+from preprocessing.tasks.packing import HEAD_SHARE, MOST_WINDOWS
 
 
 class Rows(NamedTuple):
@@ -48,6 +48,17 @@ def halves(both: Rows) -> tuple[Rows, Rows]:
     """The first and the second half of 2 B rows, without copying a token."""
     (a_starts, b_starts), (a_lengths, b_lengths) = tf.split(both.starts, 2), tf.split(both.lengths, 2)
     return Rows(both.values, a_starts, a_lengths), Rows(both.values, b_starts, b_lengths)
+
+
+def windows(whole: Rows, capacity: int) -> tuple[Rows, tf.Tensor]:
+    """(windows of at most `capacity` tokens, int32 [W] the row of each): what `preprocessing.tasks.packing.windows`
+    cuts rows into."""
+    counts = tf.clip_by_value((whole.lengths + capacity - 1) // capacity, 1, MOST_WINDOWS)
+    row = tf.repeat(tf.range(tf.size(counts)), counts)
+    index = tf.range(tf.size(row)) - tf.gather(tf.cumsum(counts, exclusive=True), row)
+    lengths, last = tf.gather(whole.lengths, row), tf.gather(counts, row) - 1
+    starts = index * tf.maximum(lengths - capacity, 0) // tf.maximum(last, 1)
+    return Rows(whole.values, tf.gather(whole.starts, row) + starts, tf.minimum(lengths, capacity)), row
 
 
 def padded_length(longest: tf.Tensor, lengths: tuple[int, ...]) -> tf.Tensor:

@@ -18,7 +18,8 @@ from model.settings import ClassificationSettings, EncoderSettings
 from pipeline import cli
 from preprocessing.errors import InputError
 from serving.export import exporting, golden
-from serving.signatures import CLASSIFY, CLASSIFY_PAIR, TOKENIZE
+from serving.signatures import TOKENIZE
+from serving.signatures.classification import CLASSIFIERS
 from tests.serving import small_model
 
 FAST = ["--epochs", "12", "--batch-size", "16", "--learning-rate", "1e-2", "--max-seq-length", "16"]
@@ -131,6 +132,25 @@ def test_several_seeds_weights_and_another_figure(data, tmp_path):
     np.testing.assert_allclose(weights, [200 / 2 / count for count in counts])
 
 
+def test_rates_are_tried_and_layers_treated_apart(data, tmp_path):
+    more = ("--search", "--layer-decay", 0.9, "--head-rate", 2, "--reinit", 1, "--long", "windows", "--pooling", "mean")
+    train = write(tmp_path / "train.tsv", [(f"{text} {'no ' * 20}", label) for text, label in rows(40, 0)])
+    files = ("--train", train, "--dev", train, "--output", tmp_path, "--model", data / "checkpoint")
+    told = run("finetune", "--task", "classification", *files, "--epochs", 1, "--max-seq-length", 16, *more).stdout
+    assert "new: classifier, layer_0; unused: pooler" in told
+    assert "train: 40 rows, 100.0% longer than 16 tokens: 80 windows" in told
+    assert "of the learning rates 0.00015, 0.0003, 0.0006, 0.0012 the best with the first seed is taken" in told
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(metrics["search"]) == ["0.00015", "0.0003", "0.0006", "0.0012"]
+    best = max(figures["accuracy"] for figures in metrics["search"].values())
+    assert metrics["accuracy"] == best == metrics["search"][f"{metrics['training']['learning_rate']:g}"]["accuracy"]
+    assert metrics["training"]["layer_decay"] == 0.9
+    task = checkpoints.read_task(tmp_path / "model")
+    assert (task.long, task.pooling) == ("windows", "mean")
+    found = json.loads(run("evaluate", "--model", tmp_path / "model", "--data", train, "--json").stdout)
+    assert (found["rows"], found["accuracy"]) == (40, metrics["accuracy"])
+
+
 def test_one_class_alone_is_an_alarm(data, tmp_path):
     told = finetune(data, tmp_path, "--learning-rate", "1e-9", "--epochs", "0.1")
     assert "ALARM: the model says '" in told
@@ -150,7 +170,7 @@ def test_a_classifier_of_other_labels_begins_anew(data, tuned, tmp_path):
 def served(tuned, tmp_path_factory):
     """An export of few signatures, whose golden requests are answered in this process."""
     base, patch = tmp_path_factory.mktemp("served"), pytest.MonkeyPatch()
-    few = functools.partial(exporting.export_version, signatures=(TOKENIZE, CLASSIFY, CLASSIFY_PAIR))
+    few = functools.partial(exporting.export_version, signatures=(TOKENIZE, *CLASSIFIERS))
     patch.setattr(exporting, "export_version", few)
     patch.setattr(exporting, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
     result = run("export", "--model", tuned[0] / "model", "--output", base)
@@ -228,6 +248,8 @@ def test_a_hugging_face_classifier_answers_with_its_labels(data, tmp_path):
         (["--epochs", "0"], "epochs must be positive"),
         (["--batch-size", "0"], "batch_size must be positive"),
         (["--max-seq-length", "64"], r"max_seq_length must not exceed the model's positions \(48\). Received: 64"),
+        (["--freeze", "2"], "freeze must be a number of the model's layers, 0 to 1. Received: 2"),
+        (["--search"], "--search finds the learning rate: leave out"),
         (["--max-seq-length", "4"], "max_seq_length must be at least 8"),
         (["--model", "/none"], "/none: no such checkpoint"),
         (["--train", "/none.tsv"], "/none.tsv: no such table"),

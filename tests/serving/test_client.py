@@ -314,3 +314,35 @@ print(sorted({{"tensorflow", "keras"}} & sys.modules.keys()))
     root = ROOT
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.split() == ["[3]", "[3]", "[]"]
+
+
+def test_what_a_classifier_says(monkeypatch):
+    names = np.array([[b"a", "é".encode()]] * 2, object)
+    shares = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
+    answers = {
+        "classify": {"label": np.array(["é".encode(), b"a"], object), "labels": names, "probabilities": shares},
+        "classify_labels": {
+            "labels": np.array([["é".encode(), b""], [b"", b""]], object),
+            "names": names,
+            "probabilities": shares,
+        },
+        "score": {"score": np.array([1.5, 2], np.float32)},
+    }
+    asked = []
+
+    def predict(signature, **inputs):
+        asked.append((signature, inputs))
+        return answers[signature.removesuffix("_pair")]
+
+    with Client("localhost:1") as client:
+        monkeypatch.setattr(client, "predict", predict)
+        first, second = client.classify(["x", "y"])
+        assert (first.labels, first.probabilities) == (["é"], {"a": 0.25, "é": 0.75})
+        assert second.labels == ["a"]
+        assert [one.labels for one in client.classify_labels(["x", "y"], ["z", ""])] == [["é"], []]
+        assert client.score(["x", "y"]).tolist() == [1.5, 2]
+    assert asked == [
+        ("classify", {"text": ["x", "y"]}),
+        ("classify_labels_pair", {"first": ["x", "y"], "second": ["z", ""]}),
+        ("score", {"text": ["x", "y"]}),
+    ]

@@ -1,6 +1,7 @@
 """One label of a text or a pair."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 import types
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from model.settings import ClassificationSettings
-from pipeline.finetuning.kinds import label_files
+from pipeline.finetuning.kinds import label_files, texts
 from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
 from preprocessing.errors import InputError
 
@@ -33,28 +34,21 @@ class Classification:
         }
     )
     watched = ("accuracy", "macro_f1", "matthews", "cross_entropy")
-    defaults = types.MappingProxyType({"max_seq_length": 128, "long": "cut", "labels": None, "class_weights": None})
+    defaults = types.MappingProxyType(
+        {"max_seq_length": 128, "long": "cut", "pooling": None, "labels": None, "class_weights": None}
+    )
     chosen = "The temperature"
     signatures = ("classify", "classify_pair")
 
-    def source(self, path, columns):
-        from preprocessing.tasks.tables import Table
-
-        return Table(path, columns)
+    source = staticmethod(texts.source)
+    inputs = staticmethod(texts.inputs)
+    size = staticmethod(texts.size)
 
     def prepare(self, train, dev, tokenizer, folder, options, progress):
-        from preprocessing.tasks import examples
+        from preprocessing.tasks.labelling import OneLabel
 
-        found = examples.prepare(
-            train,
-            dev,
-            tokenizer,
-            folder,
-            max_seq_length=options.max_seq_length,
-            long=options.long,
-            labels=label_files.declared(options.labels),
-            progress=progress,
-        )
+        labelling = OneLabel(label_files.declared(options.labels))
+        found = texts.prepare(train, dev, tokenizer, folder, options, progress, labelling)
         if not sum(found.dev.counts):
             raise InputError(f"{dev.path}: dev must have rows with labels of train. Received: none; see --label")
         return found
@@ -67,34 +61,23 @@ class Classification:
             weights = classification.balanced(prepared.train.counts)
         elif options.class_weights is not None:
             weights = label_files.weights(options.class_weights, prepared.labels)
-        return classification.Classification(len(prepared.labels), weights, options.watch)
+        return classification.Classification(len(prepared.labels), weights, options.watch, options.pooling)
 
     def settings(self, prepared, train, options):
-        return ClassificationSettings(
-            tuple(prepared.labels), pair=train.pair, max_seq_length=options.max_seq_length, long=options.long
-        )
+        return ClassificationSettings(tuple(prepared.labels), **texts.settings(train, options))
 
     def told(self, prepared, options):
-        train, dev, labels = prepared.train, prepared.dev, prepared.labels
-        for split, name in ((train, "train"), (dev, "dev")):
-            yield f"{name}: {split.rows:,} rows, {split.cut / split.rows:.1%} cut at {options.max_seq_length} tokens"
-        shown = sorted(zip(train.counts, labels, strict=True), key=lambda pair: -pair[0])
-        classes = ", ".join(f"{label} {count:,}" for count, label in shown[:6]) + (", ..." if len(shown) > 6 else "")
-        yield f"{len(labels)} classes: {classes}"
+        yield from texts.told(prepared, options)
+        dev, labels = prepared.dev, prepared.labels
+        yield f"{len(labels)} classes: {texts.classes(prepared)}"
         most = max(range(len(labels)), key=dev.counts.__getitem__)
-        yield f"always saying {labels[most]!r} is right in {dev.counts[most] / dev.rows:.4f} of dev"
+        yield f"always saying {labels[most]!r} is right in {dev.counts[most] / dev.texts:.4f} of dev"
 
     def signature(self, source):
         return "classify_pair" if source.pair else "classify"
 
-    def inputs(self, signature, rows):
-        first = [row.text for row in rows]
-        if signature == "classify":
-            return {"text": first}
-        return {"first": first, "second": [row.second or "" for row in rows]}
-
-    def size(self, row):
-        return len(row.text) + len(row.second or "")
+    def labels(self, row):
+        return () if row.label is None else (row.label,)
 
     def said(self, row, answer):
         shares = zip(answer["labels"].tolist(), answer["probabilities"].tolist(), strict=True)
@@ -106,7 +89,7 @@ class Classification:
 
     def calibrated(self, settings: ClassificationSettings, answered: Iterable[tuple[Any, Answer]]) -> Calibration:
         """A temperature. The probabilities' logarithms are the logits but for a constant, which it takes off again."""
-        from pipeline.finetuning import calibration
+        from pipeline.finetuning import calibration, plots
 
         numbers = {label: number for number, label in enumerate(settings.labels)}
         known = [(answer["probabilities"], numbers[row.label]) for row, answer in answered if row.label in numbers]
@@ -114,24 +97,21 @@ class Classification:
         logits = np.log(np.maximum(probabilities, LEAST), dtype=float)
         temperature = calibration.temperature(logits, gold)
         before, after = (calibration.figures(found, gold) for found in (logits, logits / temperature))
+        first, then = (calibration.bins(*calibration.sureness(logits / by, gold)) for by in (1.0, temperature))
         return Calibration(
             dataclasses.replace(settings, temperature=temperature),
             {"temperature": temperature},
             before,
             after,
             {"cross_entropy": before["cross_entropy"]},
+            functools.partial(plots.reliability, first, then),
         )
 
     def judge(self):
         return Judge()
 
     def sections(self, prepared, metrics):
-        yield from ("## Classes", "", "| class | F1 on dev | rows of train | rows of dev |", "|---|---|---|---|")
-        counts = zip(prepared.labels, prepared.train.counts, prepared.dev.counts, strict=True)
-        for label, of_train, of_dev in sorted(counts, key=lambda row: metrics["f1"][row[0]]):
-            name = " ".join(label.split()).replace("|", "\\|")
-            yield f"| {name} | {metrics['f1'][label]:.4f} | {of_train} | {of_dev} |"
-        yield ""
+        yield from texts.sections(prepared, metrics["f1"])
 
 
 class Judge:
@@ -160,7 +140,7 @@ class Judge:
             row.label,
             label,
             None if said == gold else -math.log(of_gold) if of_gold else math.inf,
-            row.text if row.second is None else f"{row.text} ||| {row.second}",
+            texts.text(row),
             {"probability": float(shares[said]), "probability_of_gold": of_gold},
         )
 
@@ -186,15 +166,12 @@ class Judge:
             )
 
     def lines(self) -> Iterator[str]:
-        width = max(map(len, self._numbers), default=0)
-        each = self.details()["f1"]
-        for label, rows in zip(self._numbers, self._confusion.sum(1), strict=False):
-            yield f"  {label.ljust(width)}  F1 {each[label]:.4f}  {rows:,.0f} rows"
+        yield from texts.lines(self.details()["f1"], self._confusion.sum(1))
 
     def draw(self, folder: pathlib.Path) -> None:
         from pipeline.finetuning import plots
 
-        plots.confusion(self._confusion, [*self._numbers], folder / "confusion.png")
+        plots.confusion(self._confusion, [*self._numbers], folder)
 
 
 CLASSIFICATION = Classification()

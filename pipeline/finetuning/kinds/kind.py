@@ -36,6 +36,14 @@ class Row(Protocol):
     def place(self) -> str:
         """`file:line`"""
 
+    @property
+    def id(self) -> str | None:
+        """What the row is called where it was read."""
+
+    @property
+    def more(self) -> Mapping[str, str | None]:
+        """Values by name of the columns that were asked for as `columns.more`."""
+
 
 class Source(Protocol):
     """A file that has been opened and found to be one of the kind's."""
@@ -88,6 +96,7 @@ class Calibration:
         chosen: it, by name.
         before, after: figures of dev that show what it does.
         figures: those that only the answers before it can give.
+        draw: writes plots of it into a folder.
     """
 
     settings: TaskSettings
@@ -95,6 +104,7 @@ class Calibration:
     before: Mapping[str, float] = dataclasses.field(default_factory=dict)
     after: Mapping[str, float] = dataclasses.field(default_factory=dict)
     figures: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    draw: Callable[[pathlib.Path], None] = lambda folder: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +203,10 @@ class Kind(Protocol):
         """Rows as the inputs of a signature, by name: lists of texts, or arrays."""
 
     def size(self, row: Any) -> int:
-        """About how long it is; rows of like size are asked together."""
+        """Its number of characters; rows of like size are asked together."""
+
+    def labels(self, row: Any) -> Sequence[str]:
+        """What it is, to tell the figures of each apart."""
 
     def said(self, row: Any, answer: Answer) -> dict[str, Any]:
         """An answer as the JSON object that `bert predict` writes."""

@@ -31,9 +31,9 @@ class QuestionAnswering:
     signatures = ("answer",)
 
     def source(self, path, columns):
-        for name in ("text", "second", "label", "header"):
+        for name in ("text", "second", "label", "header", "separator", "id", "more"):
             given = getattr(columns, name)
-            require(given is None, f"{path}: questions have no columns to choose; leave --{name} out", given)
+            require(given in (None, ()), f"{path}: questions have no columns to choose; leave --{name} out", given)
         return Questions(path, columns.labelled)
 
     def prepare(self, train, dev, tokenizer, folder, options, progress):

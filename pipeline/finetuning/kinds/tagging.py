@@ -14,7 +14,7 @@ from model.settings import TaggingSettings
 from pipeline.finetuning.kinds import label_files
 from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
 from preprocessing import tags
-from preprocessing.errors import InputError
+from preprocessing.errors import require
 from preprocessing.tasks.sentences import Sentence, Sentences
 
 SHOWN = 3
@@ -47,9 +47,12 @@ class Tagging:
     def source(self, path, columns):
         from preprocessing.tasks.tables import Table
 
-        if columns.second is not None or columns.header is not None:
-            raise InputError(f"{path}: files of words and tags have no --second and no --header")
-        if not columns.labelled and path.lower().endswith(TEXTS):
+        are_texts = not columns.labelled and path.lower().endswith(TEXTS)
+        given = {"second": columns.second, "separator": columns.separator, "slices column:": columns.more or None}
+        given |= {} if are_texts else {"header": columns.header, "id": columns.id}
+        for name, value in given.items():
+            require(value is None, f"{path}: files of words and tags have no --{name}", value)
+        if are_texts:
             return Table(path, columns)
         return Sentences(path, columns.text, columns.label, columns.labelled)
 

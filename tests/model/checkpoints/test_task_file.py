@@ -32,6 +32,7 @@ def test_hugging_faces_labels(folder):
     config = json.loads((folder / "config.json").read_text())
     assert config["id2label"] == {"0": "no", "1": "yes", "2": "é"}
     assert config["label2id"] == {"no": 0, "yes": 1, "é": 2}
+    assert config["problem_type"] == "single_label_classification"
     (folder / "task.json").unlink()
     assert checkpoints.read_task(folder) == ClassificationSettings(TASK.labels)
 
@@ -52,8 +53,10 @@ def test_the_tags_of_hugging_faces_token_classifiers(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "kind"),
     [
-        ({"problem_type": "multi_label_classification"}, "multi_label_classification"),
-        ({"problem_type": "regression"}, "regression"),
+        ({"problem_type": "multi_label_classification"}, "multi-label"),
+        ({"problem_type": "ordinal"}, "ordinal"),
+        ({"problem_type": "regression", "id2label": {"0": "score"}}, "regression"),
+        ({"problem_type": "regression"}, "regression of several numbers"),
         ({"problem_type": "single_label_classification"}, "classification"),
         ({"id2label": {"0": "LABEL_0"}}, "regression"),
     ],
@@ -72,6 +75,9 @@ def test_what_is_no_classification_is_known(folder, changed, kind):
         ("task.json", {"labels": []}, "task.json: there must be labels"),
         ("task.json", {"labels": ["a", 1]}, "task.json: labels must be text"),
         ("task.json", {"labels": ["a"], "temperature": 0}, "task.json: temperature must be positive"),
+        ("task.json", {"labels": ["a"], "thresholds": [0.5, 0.5]}, "a threshold, from 0 to 1, for each of the 1"),
+        ("task.json", {"labels": ["a", "b"], "kind": "regression"}, "task.json: a number has one name"),
+        ("task.json", {"labels": ["a"], "scale": 0}, "task.json: mean and scale must be finite, scale above 0"),
         ("task.json", {"kind": "tagging", "labels": ["a"]}, "task.json: there must be two tags at least"),
         ("task.json", {"kind": "tagging", "labels": ["a", ""]}, "task.json: tags must be text"),
         ("task.json", {"labels": ["a"], "colour": 0}, "task.json: got an unexpected keyword argument 'colour'"),

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from model.encoder import BertEncoder
 from model.tasks import classification
-from model.tasks.classification import Classification
+from model.tasks.classification import Classification, pooled_logits
 from preprocessing import features
 from preprocessing.errors import InputError
 from tests.model import small_examples
@@ -36,7 +36,7 @@ def total(parts):
 
 def test_the_loss_is_the_mean_cross_entropy_of_labelled_rows():
     found = batch([0, 2, 1, 3])  # the last has none of the labels
-    logits = TASK.logits(ENCODER, found).numpy().astype(float)
+    logits = pooled_logits(ENCODER, found).numpy().astype(float)
     nll = np.log(np.exp(logits).sum(1)) - logits[np.arange(4), [0, 2, 1, 0]]
     sums = TASK.sums(ENCODER, found)
     assert float(TASK.loss(sums, TASK.totals(found))) == pytest.approx(nll[:3].mean(), rel=1e-5)
@@ -60,20 +60,20 @@ def test_a_row_that_fills_the_batch_counts_nowhere():
 def test_dropout_is_a_function_of_the_seed():
     found, seed = batch([0, 1, 2, 1]), tf.constant([1, 2])
     first, again, other = (
-        TASK.logits(ENCODER, found, training=True, seed=s).numpy() for s in (seed, seed, tf.constant([1, 3]))
+        pooled_logits(ENCODER, found, training=True, seed=s).numpy() for s in (seed, seed, tf.constant([1, 3]))
     )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-4
     # Its own, before the head: the pooled output has zeros.
     only_head = BertEncoder(small_examples.encoder_settings(attention_dropout=0.0, dropout=0.5), TASK.heads)
     only_head.classifier.kernel.assign(np.eye(3, 16))
-    assert (TASK.logits(only_head, found, training=True, seed=seed).numpy() == 0).any()
+    assert (pooled_logits(only_head, found, training=True, seed=seed).numpy() == 0).any()
 
 
 def test_the_last_layer_at_the_first_token_is_enough():
     found = batch([0, 1, 2])
     expected = ENCODER.classifier(ENCODER(found)["pooled_output"])
-    np.testing.assert_allclose(TASK.logits(ENCODER, found), expected, atol=1e-6)
+    np.testing.assert_allclose(pooled_logits(ENCODER, found), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("unknown", [0.0, 0.1])
@@ -105,7 +105,7 @@ def test_held_out_batches_add_up():
     sums = total(TASK.held_out(ENCODER, part) for part in parts)
     figures = TASK.figures(sums)
     gold = [0, 2, 1, 3, 1, 1]
-    said = np.concatenate([TASK.logits(ENCODER, part).numpy().argmax(1) for part in parts])[:6]
+    said = np.concatenate([pooled_logits(ENCODER, part).numpy().argmax(1) for part in parts])[:6]
     assert figures["accuracy"] == pytest.approx(np.mean(gold == said))
     assert figures["majority_accuracy"] == pytest.approx(3 / 6)
     assert set(figures) == {"cross_entropy", "accuracy", "macro_f1", "matthews", "majority_accuracy"}

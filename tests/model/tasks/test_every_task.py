@@ -17,8 +17,10 @@ from model.encoder import BertEncoder
 from model.settings import TrainingSettings
 from model.tasks.classification import Classification
 from model.tasks.distillation import Distillation
+from model.tasks.multi_label import MultiLabel
 from model.tasks.pretraining import Pretraining
 from model.tasks.question_answering import QuestionAnswering
+from model.tasks.regression import Regression
 from model.tasks.tagging import Tagging
 from model.tasks.task import Task
 from model.training.evaluation import Evaluation
@@ -55,6 +57,20 @@ def classified(count: int, seed: int) -> dict[str, np.ndarray]:
     return arrays | {features.LABEL_IDS: np.minimum(token // 14, 2)}
 
 
+def several(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Which thirds of the vocabulary its tokens are from."""
+    arrays = classified(count, seed)
+    label = arrays[features.LABEL_IDS]
+    return arrays | {features.LABEL_IDS: (np.arange(3) <= label).astype(np.int32)}
+
+
+def scored(count: int, seed: int) -> dict[str, np.ndarray]:
+    """The greatest of its ids."""
+    arrays = classified(count, seed)
+    del arrays[features.LABEL_IDS]
+    return arrays | {features.SCORES: arrays[features.INPUT_IDS].max(axis=1, keepdims=True).astype(np.float32)}
+
+
 def answered(count: int, seed: int) -> dict[str, np.ndarray]:
     """Where in the second half the one or two tokens are that the first half begins with, if they are."""
     arrays = upper.examples(count, seed)
@@ -82,6 +98,8 @@ PRETRAINING, UPPER = (
     Case("upper", upper.Upper(), upper.examples),
 )
 CLASSIFICATION = Case("classification", Classification(3, (1.0, 2.0, 0.5)), classified)
+MULTI_LABEL = Case("multi-label", MultiLabel(3), several)
+REGRESSION = Case("regression", Regression(20.0, 8.0), scored)
 TAGGING = Case("tagging", Tagging(("B-A", "I-A", "B-B", "I-B", "O"), "entity_f1"), tagged)
 ANSWERING = Case("question answering", QuestionAnswering(), answered)
 MASKED = Case("masked tokens alone", Pretraining(next_sentence=False), small_examples.examples)
@@ -90,8 +108,22 @@ DISTILLATION, SEEN = (
     Case(name, Distillation(small_examples.encoder(heads)), small_examples.examples)
     for name, heads in (("distillation", ("masked_lm",)), ("distillation of hidden states alone", ()))
 )
-CASES = (PRETRAINING, MASKED, UPPER, CLASSIFICATION, TAGGING, ANSWERING, DISTILLATION, SEEN)
-TRAINED = (PRETRAINING, UPPER, CLASSIFICATION, TAGGING, DISTILLATION)  # for those of which a run takes seconds
+MEAN = Case("classification by the mean", Classification(3, pooling="mean"), classified)
+CASES = (
+    PRETRAINING,
+    MASKED,
+    UPPER,
+    CLASSIFICATION,
+    MEAN,
+    MULTI_LABEL,
+    REGRESSION,
+    TAGGING,
+    ANSWERING,
+    DISTILLATION,
+    SEEN,
+)
+# For those of which a run takes seconds; a task of a head that another has would only be trained once more.
+TRAINED = (PRETRAINING, UPPER, CLASSIFICATION, TAGGING, DISTILLATION)
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 trained = pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
 ENCODER = small_examples.encoder_settings(num_layers=1)

@@ -51,6 +51,38 @@ def test_exactly_the_matrices_are_decayed():
 def test_layer_rates():
     paths = ["bert/embeddings/word", "bert/layer_0/qkv_bias", "bert/layer_1/inner_kernel", "bert/pooler/kernel"]
     assert optimizers.layer_rates(paths, 2, 0.5) == [0.125, 0.25, 0.5, 1.0]
+    assert optimizers.layer_rates(paths, 2, 0.5, 3.0) == [0.125, 0.25, 0.5, 3.0]
+
+
+BIASES = {"qkv_bias", "attention_bias", "inner_bias", "output_bias", "attention_norm_offset", "output_norm_offset"}
+
+
+@pytest.mark.parametrize(
+    ("values", "layers"),
+    [
+        ({}, {"embeddings/word", "layer_0/qkv_kernel", "layer_1/qkv_kernel"}),
+        ({"freeze": 1}, {"layer_1/qkv_kernel"}),
+        ({"freeze": 2}, set()),
+        ({"tune": "head"}, set()),
+        ({"tune": "bias"}, set()),
+    ],
+)
+def test_what_is_trained(values, layers):
+    """And no other weight changes in a step."""
+    encoder, settings = small_encoder(), changed(**values)
+    before = {variable.path: variable.numpy() for variable in encoder.variables}
+    optimizers.choose(encoder, settings)
+    trained = {variable.path for variable in encoder.trainable_variables}
+    matrices = {path for path in trained if path in DECAYED and path.startswith(("layer", "embeddings"))}
+    assert matrices >= layers
+    assert bool(matrices) == bool(layers)
+    assert {path for path in before if path.split("/")[0] not in ("embeddings", "layer_0", "layer_1")} <= trained
+    if values == {"tune": "bias"}:
+        assert {path for path in trained if path.startswith("layer_0")} == {f"layer_0/{name}" for name in BIASES}
+    one_step(encoder, settings, small_examples.batch(8))
+    moved = {variable.path for variable in encoder.variables if (variable.numpy() != before[variable.path]).any()}
+    assert moved <= trained
+    assert {"pooler/kernel", "masked_lm/kernel"} <= moved
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ from pipeline import cli
 from pipeline.finetuning import kinds, planning
 from pipeline.finetuning.kinds.classification import CLASSIFICATION
 from pipeline.finetuning.kinds.kind import Kind
+from pipeline.finetuning.kinds.multi_label import MULTI_LABEL
 from pipeline.finetuning.kinds.question_answering import QUESTION_ANSWERING
+from pipeline.finetuning.kinds.regression import REGRESSION
 from pipeline.finetuning.kinds.tagging import TAGGING
 from preprocessing.errors import InputError
 from preprocessing.tasks.tables import Columns
@@ -69,6 +71,37 @@ def wet_or_dry(folder):
     return folder / "train.tsv", folder / "dev.tsv"
 
 
+def wet_and_run(folder):
+    """Texts with "river" are wet, with "france" dry, with "run" fast: any of them."""
+
+    def rows(count, seed):
+        random = np.random.default_rng(seed)
+        for _ in range(count):
+            words = random.choice("paris is the capital of it lies on a here no".split(), 6).tolist()  # noqa: SIM905
+            found = [word for word in ("river", "france", "run") if random.random() < 0.5]
+            words[: len(found)] = found
+            labels = [{"river": "wet", "france": "dry", "run": "fast"}[word] for word in found]
+            yield f"{' '.join(words)}\t{', '.join(labels)}\n"
+
+    (folder / "train.tsv").write_text("".join(rows(200, 0)))
+    (folder / "dev.tsv").write_text("".join([*rows(40, 1), "the river\todd\n", "\twet\n"]))
+    return folder / "train.tsv", folder / "dev.tsv"
+
+
+def how_wet(folder):
+    """The number of words "river"."""
+
+    def rows(count, seed):
+        random = np.random.default_rng(seed)
+        for _ in range(count):
+            words = random.choice(["the", "river"], 8, p=random.dirichlet([1, 1])).tolist()
+            yield f"{' '.join(words)}\t{words.count('river')}\n"
+
+    (folder / "train.tsv").write_text("".join(rows(200, 0)))
+    (folder / "dev.tsv").write_text("".join([*rows(40, 1), "the river\tmuch\n"]))
+    return folder / "train.tsv", folder / "dev.tsv"
+
+
 def places_and_teams(folder):
     """ "paris" is a place and "runner of X" a team, whatever X; dev has a type more, and a ragged sentence."""
 
@@ -112,6 +145,8 @@ def where(folder):
 WINDOWS = ("--stride", "4", "--max-question", "4", "--max-answer", "3")
 CASES = (
     Case(CLASSIFICATION, wet_or_dry),
+    Case(MULTI_LABEL, wet_and_run),
+    Case(REGRESSION, how_wet),
     Case(TAGGING, places_and_teams),
     Case(QUESTION_ANSWERING, where, WINDOWS),
 )
@@ -195,11 +230,15 @@ def test_it_learns_and_leaves_what_there_is_to_know(case, tuned):
     kind, metrics = case.kind, metrics_of(output)
     settings = checkpoints.read_task(output / "model")
     assert settings.kind == kind.name
-    assert checkpoints.load(output / "model").heads == (settings.head,)
+    for name in ("model", "last"):
+        assert checkpoints.read_task(output / name) == settings
+        assert checkpoints.load(output / name).heads == (settings.head,)
+    assert f"that after {metrics['best_step']:,} of " in told
     assert checkpoints.vocab_file(output / "model") is not None
     assert metrics[next(iter(kind.figures))] >= case.least
     assert metrics["seeds"] == {"12345": {name: metrics[name] for name in metrics["mean"]}}
     assert list(metrics["mean"]) == list(kind.figures)
+    assert all(isinstance(metrics[name], float) for name in kind.figures)
     report = (output / "report.md").read_text()
     assert report.startswith(f"# {kind.title}\n")
     for name, title in kind.figures.items():
@@ -291,3 +330,52 @@ def test_a_model_without_its_head_is_refused(case, tuned):
         InputError, match=f"checkpoint: it must answer {case.kind.name}. Received: the checkpoint has no"
     ):
         run("evaluate", "--model", folder / "checkpoint", "--data", case.files(folder)[1], "--task", case.kind.name)
+
+
+@every
+def test_predictions_of_a_file(case, tuned, served, tmp_path):
+    """An object a row, in order, the same from a checkpoint and an export; what cannot be answered says why."""
+    folder, output, _ = tuned(case)
+    dev = case.files(folder)[1]
+    answers = []
+    for name, model in (("a", output / "model"), ("b", served(case))):
+        run("predict", "--model", model, "--input", dev, "--output", tmp_path / name)
+        answers.append([json.loads(line) for line in (tmp_path / name).read_text().splitlines()])
+    aside = []
+    source = case.kind.source(str(dev), Columns(labelled=False))
+    rows = list(source.rows(lambda line, reason: aside.append(line)))
+    assert [answer["line"] for answer in answers[0]] == sorted([*(row.line for row in rows), *aside])
+    assert [answer["line"] for answer in answers[0] if "error" in answer] == aside
+    for first, second in zip(*answers, strict=True):
+        assert_near(first, second)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]  # nothing half written
+    told = run("predict", "--model", output / "model", "--input", dev).stdout
+    assert told == (tmp_path / "a").read_text()
+
+
+def assert_near(first, second):
+    """JSON values, numbers up to rounding."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            assert_near(value, second[name])
+    elif isinstance(first, list):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_near(one, other)
+    else:
+        assert first == (pytest.approx(second, abs=1e-5) if isinstance(second, float) else second)
+
+
+@every
+def test_slices_add_up(case, tuned):
+    folder, output, _ = tuned(case)
+    metrics = metrics_of(output)
+    asked = ("evaluate", "--model", output / "model", "--data", case.files(folder)[1], "--slices", "length,label")
+    found = json.loads(run(*asked, "--json").stdout)["slices"]
+    assert found["length"] == metrics["slices"]["length"]
+    assert sum(part["rows"] for part in found["length"].values()) == metrics["rows"]
+    assert len(found["label"]) > 1
+    lines = run(*asked).stdout
+    for part in found["label"]:
+        assert f"  label {part}" in lines

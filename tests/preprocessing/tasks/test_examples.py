@@ -1,3 +1,4 @@
+import itertools
 import json
 import pathlib
 
@@ -7,8 +8,9 @@ import tensorflow as tf
 
 from preprocessing import batches, features
 from preprocessing.errors import InputError
-from preprocessing.tasks import examples
-from preprocessing.tasks.packing import pack
+from preprocessing.tasks import examples, labelling
+from preprocessing.tasks.labelling import OneLabel, Score, SeveralLabels
+from preprocessing.tasks.packing import MOST_WINDOWS, pack, pack_windows, windows
 from preprocessing.tasks.tables import Columns, Table
 from preprocessing.tokenizer import BertTokenizer
 
@@ -23,8 +25,9 @@ def table(folder, name, *rows, **columns):
     return Table(path, Columns(header=False, **columns))
 
 
-def prepare(folder, train, dev, **options):
-    return examples.prepare(train, dev, TOKENIZER, folder / "examples", **{"max_seq_length": 8} | options)
+def prepare(folder, train, dev, labels=None, labelling=None, **options):
+    options = {"max_seq_length": 8, "labelling": labelling or OneLabel(labels)} | options
+    return examples.prepare(train, dev, TOKENIZER, folder / "examples", **options)
 
 
 def arrays(split, classes):
@@ -96,6 +99,41 @@ def test_the_same_ids_as_a_served_model_has(head_tail, pair):
     np.testing.assert_array_equal(cut, expected.truncated)
 
 
+def test_windows_are_those_of_a_served_model():
+    from serving.signatures import packing
+
+    texts = [" ".join(["a", "b", "c"] * 200)[: 2 * length] for length in (*range(40), 100, 599)]
+    found, row, cut = pack_windows(TOKENIZER, texts, 8)
+    whole = packing.rows(TOKENIZER.tokenize(texts))
+    parts, of = packing.windows(whole, 6)
+    np.testing.assert_array_equal(row, of)
+    expected = packing.pack_single(parts, lengths=(8,), cls_id=2, sep_id=3, pad_id=0)
+    for name, value in expected.features.items():
+        np.testing.assert_array_equal(found[name], value)
+    np.testing.assert_array_equal(cut, whole.lengths > 6)
+
+
+@pytest.mark.parametrize("capacity", [1, 5, 6])
+def test_every_token_is_in_a_window(capacity):
+    lengths = np.arange(capacity * MOST_WINDOWS + 1)
+    row, start, kept = windows(lengths, capacity)
+    for length in lengths:
+        spans = [(a, a + b) for a, b in zip(start[row == length], kept[row == length], strict=True)]
+        assert len(spans) == max(1, -(-length // capacity))
+        assert (spans[0][0], spans[-1][1]) == (0, length)
+        assert all(after[0] <= before[1] for before, after in itertools.pairwise(spans))
+    assert len(windows(np.array([10**6]), capacity)[0]) == MOST_WINDOWS
+
+
+def test_a_long_text_is_several_examples(tmp_path):
+    train = table(tmp_path, "train", ("a b c d e f good bad", "x"), ("b", "y"))
+    prepared = prepare(tmp_path, train, train, long="windows")
+    assert (prepared.train.rows, prepared.train.texts, prepared.train.cut, prepared.train.counts) == (3, 2, 1, [1, 1])
+    found = arrays(prepared.train, 2)
+    assert found[features.LABEL_IDS].tolist() == [[0], [0], [1]]
+    assert [VOCAB[i] for i in found[features.INPUT_IDS][1]] == ["[CLS]", *"cdef", "good", "bad", "[SEP]"]
+
+
 def test_what_the_same_tables_gave_is_used_again(tmp_path):
     train, dev = (table(tmp_path, name, ("a", "x"), ("b", "y")) for name in ("train", "dev"))
     first = prepare(tmp_path, train, dev)
@@ -151,7 +189,7 @@ def test_a_dev_table_without_usable_rows(tmp_path):
 
 
 def test_a_column_that_is_no_label(tmp_path, monkeypatch):
-    monkeypatch.setattr(examples, "MAX_LABELS", 2)
+    monkeypatch.setattr(labelling, "MAX_LABELS", 2)
     train = table(tmp_path, "train", *((word, word) for word in "abcd"))
     with pytest.raises(InputError, match=r"train.tsv:3: more than 2 different labels; name the column"):
         prepare(tmp_path, train, train)
@@ -163,3 +201,39 @@ def test_the_report_is_json(tmp_path):
     (report,) = (tmp_path / "examples").glob("*.json")
     assert json.loads(report.read_text())["labels"] == ["x", "y"]
     assert tf.io.gfile.exists(json.loads(report.read_text())["train"]["file"])
+
+
+def test_several_labels_a_row(tmp_path):
+    columns = {"separator": "|"}
+    train = table(tmp_path, "train", ("a", "x|y"), ("b", ""), ("c", " z | x |x"), **columns)
+    dev = table(tmp_path, "dev", ("d", "y|odd"), ("e", "z"), **columns)
+    prepared = prepare(tmp_path, train, dev, labelling=SeveralLabels())
+    assert prepared.labels == ["x", "y", "z"]
+    spec = features.several_labels(3)
+    found = [
+        batches.open_examples([split.file], spec, vocab_size=len(VOCAB)).arrays[features.LABEL_IDS].tolist()
+        for split in (prepared.train, prepared.dev)
+    ]
+    assert found == [[[1, 1, 0], [0, 0, 0], [1, 0, 1]], [[0, 1, 0], [0, 0, 1]]]
+    assert (prepared.train.counts, prepared.train.set_aside) == ([2, 1, 1], 0)
+    assert (prepared.dev.counts, prepared.dev.unknown) == ([0, 1, 1], 1)
+    with pytest.raises(InputError, match=r"train.tsv:1: a label must be one of those declared \(x, z\). Received: 'y'"):
+        prepare(tmp_path, train, dev, labelling=SeveralLabels(["x", "z"]))
+    with pytest.raises(InputError, match="training needs rows with labels"):
+        prepare(tmp_path, table(tmp_path, "none", ("a", ""), ("b", ""), **columns), dev, labelling=SeveralLabels())
+
+
+def test_scores(tmp_path):
+    train = table(tmp_path, "train", ("a", "1"), ("b", "nan"), ("c", "-3.5"), ("d", ""))
+    dev = table(tmp_path, "dev", ("d", "1e3"), ("e", "much"))
+    prepared = prepare(tmp_path, train, dev, labelling=Score())
+    assert (prepared.mean, prepared.scale) == (-1.25, 2.25)
+    found = [
+        batches.open_examples([split.file], features.SCORED, vocab_size=len(VOCAB)).arrays[features.SCORES].tolist()
+        for split in (prepared.train, prepared.dev)
+    ]
+    assert found == [[[1.0], [-3.5]], [[1000.0]]]
+    assert "dev.tsv:2 its label must be a finite number. Received: 'much'" in "\n".join(prepared.notes())
+    assert prepare(tmp_path, train, dev, labelling=Score()) == prepared
+    with pytest.raises(InputError, match="the rows' numbers must differ"):
+        prepare(tmp_path, table(tmp_path, "same", ("a", "2"), ("b", "2")), dev, labelling=Score())

@@ -7,7 +7,7 @@ import pytest
 
 from preprocessing.errors import InputError
 from preprocessing.tasks.records import MAX_ROW
-from preprocessing.tasks.tables import Columns, Table
+from preprocessing.tasks.tables import Columns, Row, Table
 from tests import data
 
 
@@ -167,3 +167,40 @@ def test_real_tables():
     rows, aside, told = read(data.require("reviews_long/train.tsv"))
     assert len(rows) + len(aside) == 1400
     assert "columns' names" in told
+
+
+def test_ids_several_labels_and_other_columns(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = [
+        {"id": 7, "text": "a", "label": ["x", " y", "x"], "age": 3},
+        {"id": None, "text": "b", "label": "x; z ", "age": None},
+        {"text": "c", "label": ["x;y"]},
+        {"text": "d", "label": ["x"], "age": []},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = Table(path, Columns(separator=";", more=("age",)))
+    assert table.told == f"{path}: id id, text text, label label, several with ';' between them"
+    aside = []
+    first, second = table.rows(lambda line, reason: aside.append((line, reason)))
+    assert (first.id, first.labels, first.more) == ("7", ("x", "y"), {"age": "3"})
+    assert (second.id, second.labels, second.more) == (None, ("x", "z"), {"age": None})
+    assert aside == [
+        (3, "label (label) must be texts without ';'. Received: ['x;y']"),
+        (4, "column age (age) must be text or a number. Received: list"),
+    ]
+
+
+def test_a_column_of_ids_is_no_text(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,sentence\n1,a\n")
+    (row,) = Table(path, Columns(labelled=False, header=True)).rows(print)
+    assert (row.id, row.text, row.label) == ("1", "a", None)
+    (row,) = Table(path, Columns(text="id", label="sentence")).rows(print)
+    assert (row.id, row.text, row.label) == (None, "1", "a")
+
+
+@pytest.mark.parametrize(
+    ("label", "number"), [("1.5", 1.5), ("-2e3", -2000.0), ("nan", None), ("inf", None), ("one", None), (None, None)]
+)
+def test_labels_that_are_numbers(label, number):
+    assert Row("a", 1, "text", None, label).number == number

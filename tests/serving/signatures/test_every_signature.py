@@ -8,6 +8,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from model.encoder.heads import CLASSIFIER
+from model.settings import ClassificationSettings
 from preprocessing.features import MASK
 from preprocessing.tokenizer import BertTokenizer
 from serving.engine.loaded_model import WARMUP_REQUESTS, LoadedModel
@@ -17,15 +19,24 @@ from serving.signatures.base import TextEncoder
 from tests.serving import small_model
 
 TAGGING = (TAG, TAG_WORDS)  # of a model of their own
-CASES = [pytest.param(signature, id=signature.name) for signature in ALL]
-TEXTS = [*small_model.TEXTS, f"the {MASK} of {MASK}", MASK * 30]
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 @functools.cache
-def encoder_of(tagger):
-    encoder, task = (small_model.tagger(), small_model.TAGGING) if tagger else (small_model.encoder(), None)
-    return TextEncoder(encoder, BertTokenizer(small_model.VOCAB), small_model.EXPORT, task)
+def encoders():
+    """The small models, and what the classifier's numbers may mean beside."""
+    labels = ClassificationSettings(("a", "b", "c"), "multi-label", temperature=0.5, thresholds=(0.2, 0.5, 0.7))
+    number = ClassificationSettings(("number",), "regression", mean=2.0, scale=0.5)
+    small, one = small_model.encoder(), small_model.encoder((CLASSIFIER.with_labels(1),))
+    models = ((small, None), (small, labels), (one, number), (small_model.tagger(), small_model.TAGGING))
+    return [TextEncoder(of, BertTokenizer(small_model.VOCAB), small_model.EXPORT, task) for of, task in models]
+
+
+TEXTS = [*small_model.TEXTS, f"the {MASK} of {MASK}", MASK * 30]
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+OF_OTHER_TASKS = {f"{name}{pair}" for name in ("classify_labels", "score") for pair in ("", "_pair")}
+CASES = [pytest.param(signature, id=signature.name) for signature in ALL]
+# `pipeline.finetuning` exports the others, and compares.
+EXPORTED = [pytest.param(signature, id=signature.name) for signature in ALL if signature.name not in OF_OTHER_TASKS]
 
 
 opened = functools.cache(lambda folder: LoadedModel("bert", 1, folder))
@@ -33,7 +44,7 @@ opened = functools.cache(lambda folder: LoadedModel("bert", 1, folder))
 
 @pytest.fixture
 def texts(signature):
-    return encoder_of(signature in TAGGING)
+    return next(encoder for encoder in encoders() if not signature.missing(encoder))
 
 
 @pytest.fixture
@@ -73,7 +84,7 @@ def rows_of(request):
     return len(next(iter(request.values())))
 
 
-@pytest.mark.parametrize("signature", CASES)
+@pytest.mark.parametrize("signature", EXPORTED)
 def test_the_export_answers_as_the_python_path(signature, texts, model):
     for request in [columns(signature, texts), *signature.golden(texts)]:
         outputs = served(model, signature, request)
@@ -83,7 +94,7 @@ def test_the_export_answers_as_the_python_path(signature, texts, model):
             same(outputs[name], value.numpy(), name)
 
 
-@pytest.mark.parametrize("signature", CASES)
+@pytest.mark.parametrize("signature", EXPORTED)
 def test_outputs_are_as_declared(signature, texts, model, exported):
     """By the folder's own words: types, shapes, the batch first; finite; how near each number must be when rounded."""
     loaded = model.signature(signature.name)
@@ -118,7 +129,7 @@ def test_a_row_has_the_same_answer_alone_and_among_others(signature, texts):
                 assert set(among.ravel()) - set(value.numpy().ravel()) <= {b"", b"[PAD]"}, of
 
 
-@pytest.mark.parametrize("signature", CASES)
+@pytest.mark.parametrize("signature", EXPORTED)
 def test_answers_that_a_server_may_share_are_cut_back_to_what_they_were(signature, texts, model):
     """Also joined again, from the parts of a long request."""
     loaded, request = model.signature(signature.name), columns(signature, texts)
@@ -135,13 +146,13 @@ def test_answers_that_a_server_may_share_are_cut_back_to_what_they_were(signatur
         same(value, together[name], name)
 
 
-@pytest.mark.parametrize("signature", CASES)
+@pytest.mark.parametrize("signature", EXPORTED)
 def test_an_empty_batch_is_answered(signature, model):
     outputs = served(model, signature, {spec.name: np.zeros([0] * spec.shape.rank) for spec in signature.inputs})
     assert all(value.shape[0] == 0 for value in outputs.values())
 
 
-@pytest.mark.parametrize("signature", CASES)
+@pytest.mark.parametrize("signature", EXPORTED)
 def test_golden_requests_are_asked_and_warmed_up(signature, texts, exported):
     """The folder holds each request of the object, with its answer; warm-up fills each length exactly."""
     requests = signature.golden(texts)

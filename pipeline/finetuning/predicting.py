@@ -1,0 +1,28 @@
+"""A served model's answers to the rows of a file, as JSON objects."""
+
+import collections
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pipeline.finetuning import asking
+from pipeline.finetuning.kinds.kind import Kind, Source
+
+
+def objects(
+    kind: Kind, source: Source, served: asking.Served, progress: Callable[[int], None] = lambda rows: None
+) -> Iterator[dict[str, Any]]:
+    """One for each row, in order: `line`, `id` where it has one, and the answer; or `error`, why it has none. Memory
+    does not grow with the rows."""
+    aside: collections.deque[tuple[int, str]] = collections.deque()
+    answered = asking.answered(kind, source, served, lambda line, reason: aside.append((line, reason)))
+    for count, (row, answer) in enumerate(answered, 1):
+        while aside and aside[0][0] < row.line:
+            yield _refused(*aside.popleft())
+        named = {"line": row.line} if row.id is None else {"line": row.line, "id": row.id}
+        yield named | kind.said(row, answer)
+        progress(count)
+    yield from (_refused(*one) for one in aside)
+
+
+def _refused(line: int, reason: str) -> dict[str, Any]:
+    return {"line": line, "error": reason}
