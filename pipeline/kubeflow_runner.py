@@ -17,6 +17,8 @@ terminal.quiet()  # before TensorFlow is imported
 
 from pipeline.kubeflow import settings as clusters  # noqa: E402
 from pipeline.runs import run  # noqa: E402
+from pipeline.settings import PipelineSettings  # noqa: E402
+from preprocessing.errors import InputError  # noqa: E402
 
 
 @click.command()
@@ -32,6 +34,9 @@ def command(image: str, cluster_file: str, root: str | None, output: str) -> Non
 def compile_pipeline(image: str, cluster_file: str, root: str | None, output: str) -> None:
     """Raises InputError for settings that do not go together."""
     settings, _ = run.from_environment(os.environ)
+    rule = "BERT_SETTINGS must be of a pipeline that pretrains: fine-tuning runs on one machine"
+    if not isinstance(settings, PipelineSettings):
+        raise InputError(f"{rule}. Received: task {settings.task}")
     cluster = clusters.load(cluster_file)
 
     import yaml

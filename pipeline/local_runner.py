@@ -1,6 +1,6 @@
 """The pipeline on this machine: the file that `tfx ... --engine local --pipeline_path` is given.
 
-BERT_SETTINGS  demo (default), smoke, base or a JSON file
+BERT_SETTINGS  demo (default), smoke, base, classification or a JSON file
 BERT_CORPUS    files or globs of your own text, separated by blanks; none: the embedded corpus
 BERT_SPAN      the newest span to read where the corpus has {SPAN}; none: the newest that is there
 BERT_HOME      folder for everything that the pipeline keeps; default `.bert` in the current folder

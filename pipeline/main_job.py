@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -58,7 +59,7 @@ def run(home: pathlib.Path) -> None:
         for protocol, target in (("REST", rest_address), ("gRPC", grpc_address)):
             click.echo(f"\nThe pushed model answers over {protocol} ({target}):")
             with Client(target, model=name) as client:
-                ask(client)
+                ask_task(client, report) if "task" in report else ask(client)
     programs = pathlib.Path(sys.executable).parent
     click.echo(
         f"""
@@ -89,6 +90,23 @@ def ask(client: Client) -> None:
     (embedding,) = client.embed([TEXT])
     numbers = " ".join(f"{value:.3f}" for value in embedding[:6])
     _show(f"serving_default  {TEXT}", f"embedding of {len(embedding)} numbers: {numbers} ...")
+
+
+def ask_task(client: Client, report: dict[str, Any]) -> None:
+    """Some held-out rows, and what is said of them."""
+    from pipeline.finetuning import kinds, rows  # TensorFlow, which takes seconds
+
+    kind = kinds.named(report["task"])
+    asked = [rows.of_values(kind, values) for values in report["samples"]]
+    outputs = client.predict(report["signature"], **kind.inputs(report["signature"], asked))
+    judge = kind.judge()
+    for number, row in enumerate(asked):
+        verdict = judge.add(row, {name: values[number] for name, values in outputs.items()})
+        text = verdict.text if len(verdict.text) <= 90 else f"{verdict.text[:89]}…"
+        _show(
+            f"{report['signature']:15}  {text}",
+            f"{verdict.answer}" + (f" (it is {verdict.gold})" if verdict.cost else ""),
+        )
 
 
 def _show(question: str, answer: str) -> None:

@@ -5,11 +5,15 @@ import glob
 import json
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 from model import settings as encoders
 from model.settings import EncoderSettings, TrainingSettings
 from pipeline import values
+from pipeline.finetuning import settings as finetuning
+from pipeline.finetuning.settings import FinetuningSettings
+from pipeline.retention import RetentionSettings
 from preprocessing.errors import InputError, require
 from preprocessing.features import MASK
 from preprocessing.settings import SPAN, CorpusSettings, ExampleSettings, VocabularySettings
@@ -34,22 +38,6 @@ class SpanSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class RetentionSettings:
-    """What `bert clean` leaves."""
-
-    runs: int = 10  # the newest, whose artifacts all stay
-    versions: int = 5  # the newest pushed ones that were not rolled back, beside those that have or had a label
-    parents: int | None = None  # checkpoints of models that a kept version was warm-started from, in turn; None: all
-    training_days: int = 7  # a training that was broken off, since it was last written to
-
-    def __post_init__(self):
-        require(self.runs >= 1, "retention.runs must be positive: the next run begins with the newest's", self.runs)
-        require(self.versions >= 1, "retention.versions must be positive: the newest is compared with", self.versions)
-        require(self.parents is None or self.parents >= 0, "retention.parents must not be negative", self.parents)
-        require(self.training_days >= 0, "retention.training_days must not be negative", self.training_days)
-
-
-@dataclasses.dataclass(frozen=True)
 class PipelineSettings:
     """Everything a run depends on."""
 
@@ -68,12 +56,7 @@ class PipelineSettings:
     webhook: str = "$BERT_WEBHOOK"
     eval_share: float = 0.1  # of the documents, chosen by hash of their content, held out
     init: str | None = None  # checkpoint to start from
-    beam_args: tuple[str, ...] = (
-        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-        "--direct_running_mode=in_memory",
-        # Of no use here, but without it TFX packs itself anew for each step and leaves 40 MB in the temporary folder.
-        "--sdk_container_image=unused",
-    )
+    beam_args: tuple[str, ...] = values.BEAM_ARGS
     step_beam_args: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # more of them, by step
 
     def __post_init__(self):
@@ -150,13 +133,15 @@ class PipelineSettings:
         return dataclasses.replace(self, **changes)
 
 
-def from_json(text: str, origin: str = "settings") -> PipelineSettings:
-    """Reads what `to_json` wrote; parts that are left out have their defaults. Raises InputError for unknown names."""
+def from_json(text: str, origin: str = "settings") -> PipelineSettings | FinetuningSettings:
+    """Reads what `to_json` wrote; parts that are left out have their defaults, and a `task` tells fine-tuning from
+    pretraining. Raises InputError for unknown names."""
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{origin}:{error.lineno}: not JSON: {error.msg}") from error
-    return values.build(PipelineSettings, found, origin)
+    of_task = isinstance(found, dict) and "task" in found
+    return values.build(FinetuningSettings if of_task else PipelineSettings, found, origin)
 
 
 def demo() -> PipelineSettings:
@@ -198,10 +183,11 @@ def base() -> PipelineSettings:
     )
 
 
-PRESETS = {"demo": demo, "smoke": smoke, "base": base}
+Settings = PipelineSettings | FinetuningSettings
+PRESETS: dict[str, Callable[[], Settings]] = {"demo": demo, "smoke": smoke, "base": base, **finetuning.PRESETS}
 
 
-def load(name_or_file: str) -> PipelineSettings:
+def load(name_or_file: str) -> Settings:
     """A preset by name, or a JSON file. Raises InputError where it is neither."""
     if name_or_file in PRESETS:
         return PRESETS[name_or_file]()

@@ -9,6 +9,14 @@ from typing import Any
 
 from preprocessing.errors import InputError, require
 
+# Beam in this process.
+BEAM_ARGS = (
+    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    "--direct_running_mode=in_memory",
+    # Of no use here, but without it TFX packs itself anew for each step and leaves 40 MB in the temporary folder.
+    "--sdk_container_image=unused",
+)
+
 
 def read(text: str, **kinds: Any) -> types.SimpleNamespace:
     """The parts of settings that one step is given, by name; a step that reads its own parts depends on no other."""

@@ -12,6 +12,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from pipeline.components.vocabulary import FILE
+from pipeline.finetuning import description
 from pipeline.history import pushed
 
 NONE = "none"
@@ -20,7 +21,8 @@ NONE = "none"
 def find(serving: str, candidate: str) -> str | None:
     """Folder of the model pushed last that the candidate can be compared with: another one (so that a run that repeats
     another finds the same baseline and its cached result) that was not rolled back, of the same vocabulary (losses a
-    token say nothing across vocabularies), and for texts no shorter."""
+    token say nothing across vocabularies), and for texts no shorter; of fine-tuned models one of the same labels,
+    judged on the same rows."""
     others = {pushed.own_identity(candidate), *pushed.rolled_back(pushed.read(serving))}
     for _, folder in sorted(pushed.versions(serving).items(), reverse=True):
         if pushed.identity(folder) not in others and _is_comparable(folder, candidate):
@@ -37,9 +39,18 @@ def _is_comparable(baseline: str, candidate: str) -> bool:
         return json.loads(read(folder, "assets.extra", "export.json"))["settings"]["max_seq_length"]
 
     try:
+        if description.exists(candidate):
+            found = description.read(baseline) if description.exists(baseline) else None
+            return found is not None and found.is_comparable(description.read(candidate))
         same = read(baseline, "assets", FILE) == read(candidate, "assets", FILE)
         return same and length(baseline) >= length(candidate)
-    except (fileio.NotFoundError, OSError, ValueError, KeyError):  # another program's model, or removed since
+    except (
+        fileio.NotFoundError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # another program's model, or removed since
         return False
 
 

@@ -118,10 +118,11 @@ def answered(
         others = [name for name in kind.signatures if name in served.signatures]
         reason = served.left_out.get(signature, f"it has no signature {signature}, but {', '.join(others)}")
         raise InputError(f"{served.path}: {reason}")
-    return _answered(kind, signature, source.rows(set_aside), served)
+    return asked(kind, signature, source.rows(set_aside), served)
 
 
-def _answered(kind: Kind, signature: str, rows: Iterable[Row], served: Served) -> Iterator[tuple[Row, Answer]]:
+def asked(kind: Kind, signature: str, rows: Iterable[Row], served: Served) -> Iterator[tuple[Row, Answer]]:
+    """The same of rows from anywhere."""
     rows = iter(rows)
     while held := list(itertools.islice(rows, SORTED)):
         order = sorted(range(len(held)), key=lambda place: kind.size(held[place]))

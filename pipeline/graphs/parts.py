@@ -12,6 +12,7 @@ from tfx.types import BaseChannel
 
 from pipeline.components import gates
 from pipeline.components.gates import AnomalyGate
+from pipeline.finetuning.settings import FinetuningSettings
 from pipeline.graphs import fingerprint
 from pipeline.settings import PipelineSettings
 from preprocessing.errors import require
@@ -22,7 +23,7 @@ def code_of(*modules: types.ModuleType) -> str:
     return fingerprint.of_code(*(module.__name__ for module in modules))
 
 
-def part(settings: PipelineSettings, *names: str) -> str:
+def part(settings: PipelineSettings | FinetuningSettings, *names: str) -> str:
     """The settings that one step depends on, so that a change re-runs no other."""
     values = dataclasses.asdict(settings)
     return json.dumps({name: values[name] for name in names}, sort_keys=True)

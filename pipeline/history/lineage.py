@@ -56,6 +56,11 @@ def trace(home: Home, serving: str, version: str) -> dict[str, Any]:
         )
     examples = store.inputs(trainer)["examples"][0]
     maker = store.producer(examples)
+    if maker and "task" in json.loads(maker.properties["settings"]):
+        raise InputError(
+            f"{serving}: lineage is told of pretrained versions; what a fine-tuned one was made of stands in the "
+            f"report.md beside its weights. Received: version {version}, of {model.uri}"
+        )
     given = store.inputs(maker) if maker else {}
     documents = next(iter(given.get("documents", [])), None)
     vocabulary = next(iter(given.get("vocabulary_artifact", [])), None)

@@ -34,6 +34,16 @@ def find(serving: str, span: int) -> Parent | None:
     return None
 
 
+def newest_checkpoint(serving: str) -> str | None:
+    """The weights of the newest version that was not rolled back, if they are still there."""
+    back = pushed.rolled_back(pushed.read(serving))
+    for _, folder in sorted(pushed.versions(serving).items(), reverse=True):
+        if pushed.identity(folder) not in back:
+            found = read(folder).get("checkpoint")
+            return found if found and (storage.is_remote(found) or os.path.exists(found)) else None
+    return None
+
+
 def read(model: str) -> dict[str, Any]:
     """The card of a model; empty where it has none."""
     try:

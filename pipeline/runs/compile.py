@@ -18,7 +18,7 @@ from pipeline.runs import run as runs
 from preprocessing import storage
 
 
-def compile_run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path, run_id: str) -> pathlib.Path:
+def compile_run(settings: pipeline_settings.Settings, home: pathlib.Path, run_id: str) -> pathlib.Path:
     """Gives the file. Raises InputError for bad input, Busy where a whole run is at work in the home."""
     with locks.held(home, "compile"):
         storage.write_whole(settings.to_json(), home / "settings.json")

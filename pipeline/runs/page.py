@@ -39,7 +39,8 @@ def of_run(home: pathlib.Path, record: Record, report: dict[str, Any]) -> None:
     model does not fail for the page."""
     try:
         pushed = report["pushed_to"]
-        found = lineage.trace(Home(home), report["serving_folder"], os.path.basename(pushed)) if pushed else None
+        traced = pushed and "task" not in report  # of a fine-tuned version report.md says what it was made of
+        found = lineage.trace(Home(home), report["serving_folder"], os.path.basename(pushed)) if traced else None
         write(record.folder, read_json(record.folder / "run.json"), report, found)
         shutil.copy(record.folder / NAME, record.folder / "runs" / record.run_id)
     except Exception:
@@ -53,10 +54,9 @@ def write(folder: pathlib.Path, run: dict[str, Any], report: dict[str, Any], tra
     gate = run.get("settings", {}).get("gate", {})
     sections = [
         ("Gate", _table(("figure", "value", "bound", "verdict"), _gate(report, gate))),
-        ("On documents that the model has not seen", _table(("figure", "value"), _figures(report["metrics"]))),
+        ("On what the model has not seen", _held_out(report)),
         ("Curves", _image(folder / "curves.png")),
-        ("Data", _data(report)),
-        ("Set aside", _set_aside(folder / "set_aside.jsonl", report)),
+        *_of_data(folder, report),
         ("Steps", _table(("step", "what it did", "took"), _steps(run["nodes"]))),
         ("Lineage", _lineage(traced)),
     ]
@@ -72,25 +72,44 @@ def write(folder: pathlib.Path, run: dict[str, Any], report: dict[str, Any], tra
     (folder / NAME).write_text(page, "utf-8")
 
 
+_BOUNDS: tuple[tuple[str, str, str], ...] = (
+    ("masked_lm_loss_gain", "min_loss_gain", "at least {:.4g} nats below the unigram distribution's"),
+    ("masked_lm_accuracy_gain", "min_accuracy_gain", "at least {:.4g} above the commonest token's"),
+)
+_CHANGE = ("masked_lm_loss", "max_loss_increase", "at most {:.4g} nats above that of the baseline")
+
+
 def _gate(report: dict[str, Any], gate: dict[str, float]) -> Iterable[Sequence[Any]]:
     metrics, refusals = report["metrics"], report["refusals"]
-    bounds = [
-        ("masked_lm_loss_gain", "min_loss_gain", "at least {:.4g} nats below the unigram distribution's"),
-        ("masked_lm_accuracy_gain", "min_accuracy_gain", "at least {:.4g} above the commonest token's"),
-    ]
-    if report["compared"]:
-        bounds.append(("masked_lm_loss", "max_loss_increase", "at most {:.4g} nats above that of the baseline"))
-    for figure, setting, bound in bounds:
+    bounds, change = _BOUNDS, _CHANGE
+    if "task" in report:
+        bounds = (("gain", "min_gain", f"at least {{:.4g}} above {report['floor']:.4g} in {report['first']}"),)
+        change = (report["first"], "max_decrease", "at most {:.4g} below that of the baseline")
+    for figure, setting, bound in (*bounds, change) if report["compared"] else bounds:
         refused = any(refusal.startswith(f"{figure} is ") for refusal in refusals)
         verdict = Raw(f'<span class="{"refused" if refused else "passed"}">{"refused" if refused else "passed"}</span>')
         stated = bound.format(gate[setting]) if setting in gate else "not recorded"
         yield figure.replace("_", " "), metrics[figure], stated, verdict
     if not report["compared"]:
-        yield "masked lm loss", metrics["masked_lm_loss"], "there is no earlier model to compare it with", ""
+        yield change[0].replace("_", " "), metrics[change[0]], "there is no earlier model to compare it with", ""
 
 
-def _figures(metrics: dict[str, float]) -> Iterable[Sequence[Any]]:
-    return ((name.replace("_", " "), value) for name, value in metrics.items())
+def _held_out(report: dict[str, Any]) -> str:
+    untrained, metrics = report.get("untrained"), report["metrics"]
+    if not untrained:
+        return _table(("figure", "value"), ((name.replace("_", " "), value) for name, value in metrics.items()))
+    rows = ((name.replace("_", " "), value, untrained.get(name, "")) for name, value in metrics.items())
+    return _table(("figure", "value", "of an untrained encoder, taught the same"), rows)
+
+
+def _of_data(folder: pathlib.Path, report: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    if "task" not in report:
+        return ("Data", _data(report)), ("Set aside", _set_aside(folder / "set_aside.jsonl", report))
+    rows = [(name, *(part[key] for key in _COUNTS)) for name, part in report["data"].items()]
+    return (("Data", _table(("split", *(name.replace("_", " ") for name in _COUNTS)), rows)),)
+
+
+_COUNTS = ("rows", "unlabelled", "set_aside")
 
 
 def _data(report: dict[str, Any]) -> str:

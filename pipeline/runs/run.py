@@ -18,6 +18,7 @@ import click
 
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
+from pipeline.finetuning.settings import FinetuningSettings
 from pipeline.runs import lean, locks
 from pipeline.runs.process import Refused
 from preprocessing import storage
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _KEPT_SECONDS = 7 * 24 * 3600
 
 
-def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.PipelineSettings, pathlib.Path]:
+def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.Settings, pathlib.Path]:
     """Settings and home folder that BERT_SETTINGS, BERT_CORPUS, BERT_SPAN and BERT_HOME ask for (see local_runner)."""
     settings = pipeline_settings.load(environment.get("BERT_SETTINGS") or "demo")
     try:
@@ -40,19 +41,23 @@ def from_environment(environment: Mapping[str, str]) -> tuple[pipeline_settings.
     except ValueError as error:
         received = environment["BERT_CORPUS"]
         raise InputError(f"CORPUS is read as a shell reads words ({error}). Received: {received}") from None
-    if patterns:
-        settings = settings.replace(corpus=pipeline_settings.dataclasses.replace(settings.corpus, input=patterns))
     span = environment.get("BERT_SPAN")
     require(not span or span.isdecimal(), "BERT_SPAN must be a number", span)
-    # Of other corpora it says nothing: a scheduler that gives each run its day would have them all read anew.
-    if span and any(SPAN in pattern for pattern in settings.corpus.input):
-        settings = settings.replace(corpus=dataclasses.replace(settings.corpus, newest_span=int(span)))
+    if isinstance(settings, FinetuningSettings):
+        rule = "CORPUS is what is pretrained on; fine-tuning takes the files `train` and `eval` of its settings"
+        require(not patterns, rule, " ".join(patterns))
+    else:
+        corpus = dataclasses.replace(settings.corpus, input=patterns or settings.corpus.input)
+        # Of other corpora it says nothing: a scheduler that gives each run its day would have them all read anew.
+        if span and any(SPAN in pattern for pattern in corpus.input):
+            corpus = dataclasses.replace(corpus, newest_span=int(span))
+        settings = settings.replace(corpus=corpus)
     home = environment.get("BERT_HOME") or ".bert"
     require("://" not in home, "BERT_HOME must be a local folder", home)
     return settings, pathlib.Path(home).absolute()
 
 
-def run(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> None:
+def run(settings: pipeline_settings.Settings, home: pathlib.Path) -> None:
     """Runs the pipeline once. `home` keeps `artifacts/`, `metadata.sqlite`, `training/` (checkpoints of a run that has
     not finished), `serving/<name>/<version>/`, `reports/` and `logs/`. Raises InputError for bad input, Refused where
     no model was pushed; what else goes wrong is in the log. The settings' webhook is told of all of these."""
@@ -98,19 +103,20 @@ def without_signs(home: pathlib.Path) -> pathlib.Path:
     return link
 
 
-def create_pipeline(settings: pipeline_settings.PipelineSettings, home: pathlib.Path) -> "Pipeline":
+def create_pipeline(settings: pipeline_settings.Settings, home: pathlib.Path) -> "Pipeline":
     """The pipeline with its places in a home. Raises InputError for a corpus that is not there."""
-    if settings.corpus.input:
+    if not isinstance(settings, FinetuningSettings) and settings.corpus.input:
         from preprocessing.corpus import inputs
 
         inputs.check_input(settings.corpus)
     lean.without_all_components()
     from tfx.orchestration import metadata
 
-    from pipeline.graphs import pretraining
+    from pipeline.graphs import finetuning, pretraining
 
     plain = without_signs(home)
-    return pretraining.create_pipeline(
+    graph: Any = finetuning if isinstance(settings, FinetuningSettings) else pretraining
+    return graph.create_pipeline(
         settings,
         root=str(plain / "artifacts"),
         metadata=metadata.sqlite_metadata_connection_config(str(plain / "metadata.sqlite")),

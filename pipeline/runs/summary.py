@@ -11,9 +11,10 @@ from tfx.utils import path_utils
 
 from pipeline.components import pushed
 from pipeline.components.baseline import NONE
-from pipeline.evaluation import pretraining
+from pipeline.finetuning import description
 from pipeline.history import parents
 from pipeline.history.pushed import RECORD
+from pipeline.runs import task_summary
 from pipeline.runs.record import Record
 
 
@@ -24,9 +25,10 @@ def collect(record: Record, serving: str) -> dict[str, Any]:
     validation = tfma.load_validation_result(evaluated)
     model = record.artifact("Trainer", "model")["uri"]
     blessed = validation.validation_ok
-    to = pushed.push(path_utils.serving_model_path(model), serving) if blessed else None
-    documents, baseline = record.artifact("CorpusGen", "documents"), record.artifact("Baseline", "baseline")
-    return {
+    exported = path_utils.serving_model_path(model)
+    to = pushed.push(exported, serving) if blessed else None
+    baseline = record.artifact("Baseline", "baseline")
+    found = {
         "blessed": blessed,
         "refusals": [_refusal(failure) for failure in _failures(validation)],
         "pushed_to": to,
@@ -35,18 +37,33 @@ def collect(record: Record, serving: str) -> dict[str, Any]:
         "model": model,
         "compared": baseline["properties"]["baseline"] != NONE,
         "metrics": _metrics(evaluated),
+        "model_run": record.artifact("Trainer", "model_run")["uri"],
+    }
+    of_task = description.exists(exported)
+    return found | (task_summary.collect(record, exported) if of_task else _of_pretraining(record, exported))
+
+
+def _of_pretraining(record: Record, exported: str) -> dict[str, Any]:
+    documents = record.artifact("CorpusGen", "documents")
+    return {
         "documents": _report(documents),
         "vocabulary": _report(record.artifact("VocabularyGen", "vocabulary_artifact")),
         "examples": _report(record.artifact("MaskedExamplesGen", "examples")),
-        "began_with": parents.read(path_utils.serving_model_path(model)).get("init"),
+        "began_with": parents.read(exported).get("init"),
         "corpus": documents["uri"],
-        "model_run": record.artifact("Trainer", "model_run")["uri"],
     }
 
 
 def copy_files(report: dict[str, Any], folder: pathlib.Path) -> None:
-    """Beside the report: the training curves and the input lines that could not be used, if any."""
-    for path in (pathlib.Path(report["model_run"], "curves.png"), pathlib.Path(report["corpus"], "set_aside.jsonl")):
+    """Beside the report: curves, the input that could not be used, if any, and of a fine-tuning its own report. What
+    an earlier run left there goes."""
+    run, corpus = pathlib.Path(report["model_run"]), report.get("corpus")
+    found = [run / "curves.png", *task_summary.files(report)]
+    if corpus:
+        found.append(pathlib.Path(corpus, "set_aside.jsonl"))
+    for path in map(folder.joinpath, ("set_aside.jsonl", *task_summary.NAMES)):
+        path.unlink(missing_ok=True)
+    for path in found:
         (folder / path.name).unlink(missing_ok=True)
         if path.exists():
             shutil.copy(path, folder)
@@ -54,6 +71,26 @@ def copy_files(report: dict[str, Any], folder: pathlib.Path) -> None:
 
 def show(report: dict[str, Any]) -> None:
     """Prints the held-out figures beside what needs no model, and what the gate said."""
+    if "task" in report:
+        task_summary.show(report)
+    else:
+        _show_pretraining(report)
+    if not report["compared"]:
+        alike = "labels and eval rows" if "task" in report else "vocabulary"
+        click.echo(f"There is no earlier model of the same {alike} to compare it with.")
+    if report["rolled_back"]:
+        click.echo("The gate is passed, but this model was rolled back (by `bert rollback`, or its version folder was")
+        click.echo("removed while an older one stands), so it is not pushed again. `bert promote` takes that back;")
+        click.echo(f"{RECORD} in {report['serving_folder']} knows of it")
+    elif report["blessed"]:
+        click.echo(f"The gate is passed. Pushed to {report['pushed_to']}")
+    else:
+        click.echo("The gate is NOT passed, so nothing was pushed:")
+        for refusal in report["refusals"]:
+            click.echo(f"  {refusal}")
+
+
+def _show_pretraining(report: dict[str, Any]) -> None:
     for span, counts in report["documents"].get("spans", {}).items():
         made = report["examples"]["spans"][span]
         share = report["vocabulary"]["unknown_share_by_span"].get(span)
@@ -75,18 +112,6 @@ def show(report: dict[str, Any]) -> None:
     for title, metric, baseline, meaning in rows:
         values = report["metrics"]
         click.echo(f"  {title:24} {values[metric]:7.3f}    without a model {values[baseline]:7.3f}  ({meaning})")
-    if not report["compared"]:
-        click.echo("There is no earlier model of the same vocabulary to compare it with.")
-    if report["rolled_back"]:
-        click.echo("The gate is passed, but this model was rolled back (by `bert rollback`, or its version folder was")
-        click.echo("removed while an older one stands), so it is not pushed again. `bert promote` takes that back;")
-        click.echo(f"{RECORD} in {report['serving_folder']} knows of it")
-    elif report["blessed"]:
-        click.echo(f"The gate is passed. Pushed to {report['pushed_to']}")
-    else:
-        click.echo("The gate is NOT passed, so nothing was pushed:")
-        for refusal in report["refusals"]:
-            click.echo(f"  {refusal}")
 
 
 def _report(artifact: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +123,7 @@ def _metrics(folder: str) -> dict[str, float]:
     """The candidate's figures over all held-out examples."""
     result = tfma.load_eval_result(folder)
     found = result.get_metrics_for_slice(())
-    return {name: float(found[name]["doubleValue"]) for name in pretraining.METRICS}  # "NaN" is a string there
+    return {name: float(value["doubleValue"]) for name, value in found.items() if "doubleValue" in value}
 
 
 def _failures(validation: Any) -> list[Any]:

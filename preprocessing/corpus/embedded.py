@@ -39,7 +39,7 @@ def documents(max_bytes: int) -> Iterator[tuple[str, list[str]]]:
     """Yields (origin, paragraphs) in a fixed order until `max_bytes` of UTF-8 text have been given."""
     given = 0
     for package in PACKAGES:
-        for origin, text in _texts(package):
+        for origin, text in docstrings(package):
             paragraphs = prose(text)
             if len(paragraphs) < MIN_PARAGRAPHS:
                 continue
@@ -74,7 +74,8 @@ def prose(text: str) -> list[str]:
     return paragraphs
 
 
-def _texts(package: str) -> Iterator[tuple[str, str]]:
+def docstrings(package: str) -> Iterator[tuple[str, str]]:
+    """Yields (origin, text) in a fixed order; nothing of a package that is not installed."""
     spec = importlib.util.find_spec(package)  # finds a top-level package without importing it
     if spec is None or not spec.submodule_search_locations:
         return

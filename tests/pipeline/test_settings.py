@@ -109,5 +109,5 @@ def test_settings_from_a_file(tmp_path):
     (tmp_path / "latin.json").write_bytes(b'{"name": "\xe9"}')
     with pytest.raises(InputError, match=r"latin\.json: not UTF-8"):
         settings.load(str(tmp_path / "latin.json"))
-    with pytest.raises(InputError, match="must be demo, smoke, base or a JSON file"):
+    with pytest.raises(InputError, match=r"must be demo, smoke, base, classification, .* or a JSON file"):
         settings.load(str(tmp_path / "none.json"))

@@ -8,3 +8,8 @@ from pipeline.finetuning.kinds.regression import REGRESSION
 from pipeline.finetuning.kinds.tagging import TAGGING
 
 ALL: tuple[Kind, ...] = (CLASSIFICATION, MULTI_LABEL, REGRESSION, TAGGING, QUESTION_ANSWERING)
+
+
+def named(name: str) -> Kind:
+    """The one of ALL that is called so."""
+    return next(kind for kind in ALL if kind.name == name)

@@ -40,6 +40,7 @@ class Classification:
     chosen = "The temperature"
     signatures = ("classify", "classify_pair")
 
+    row = staticmethod(texts.row)
     source = staticmethod(texts.source)
     inputs = staticmethod(texts.inputs)
     size = staticmethod(texts.size)

@@ -172,6 +172,10 @@ class Kind(Protocol):
     def signatures(self) -> Sequence[str]:
         """Names of those that answer it."""
 
+    def row(self) -> type:
+        """The dataclass of its rows, whose fields are strings, numbers, None, tuples, mappings of these, and more such
+        dataclasses."""
+
     def source(self, path: str, columns: "Columns") -> Source:
         """Opens a file. `columns.labelled`: whether rows must have labels. Imports no TensorFlow. Raises InputError."""
 

@@ -35,6 +35,7 @@ class MultiLabel:
     defaults = types.MappingProxyType({"max_seq_length": 128, "long": "cut", "pooling": None, "labels": None})
     chosen = "The temperature and the labels' thresholds"
     signatures = ("classify_labels", "classify_labels_pair")
+    row = staticmethod(texts.row)
     inputs = staticmethod(texts.inputs)
     size = staticmethod(texts.size)
 

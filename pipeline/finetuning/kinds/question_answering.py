@@ -30,6 +30,9 @@ class QuestionAnswering:
     chosen = "The threshold of no answer"
     signatures = ("answer",)
 
+    def row(self):
+        return Question
+
     def source(self, path, columns):
         for name in ("text", "second", "label", "header", "separator", "id", "more"):
             given = getattr(columns, name)

@@ -33,6 +33,7 @@ class Regression:
     chosen = "Nothing"
     signatures = ("score", "score_pair")
     source = staticmethod(texts.source)
+    row = staticmethod(texts.row)
     inputs = staticmethod(texts.inputs)
     size = staticmethod(texts.size)
 

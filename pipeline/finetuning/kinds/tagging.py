@@ -44,6 +44,9 @@ class Tagging:
     chosen = "Nothing"
     signatures = ("tag_words", "tag")
 
+    def row(self):
+        return Sentence
+
     def source(self, path, columns):
         from preprocessing.tasks.tables import Table
 

@@ -5,6 +5,12 @@ from collections.abc import Iterator
 from preprocessing.errors import InputError, require
 
 
+def row() -> type:
+    from preprocessing.tasks.tables import Row
+
+    return Row
+
+
 def source(path, columns):
     """A table of rows with one label."""
     from preprocessing.tasks.tables import Table

@@ -1,6 +1,8 @@
 """What is pushed, what is not again, and what a candidate is compared with."""
 
+import dataclasses
 import json
+import pathlib
 import shutil
 import time
 import types
@@ -12,6 +14,7 @@ from tfx.utils import proto_utils
 
 from pipeline.components import baseline, evaluator, pusher
 from pipeline.components import pushed as pushing
+from pipeline.finetuning.description import Description
 from pipeline.history import pushed
 from preprocessing.errors import InputError
 
@@ -107,6 +110,28 @@ def test_a_model_without_its_fingerprint_is_one_line(serving, model, tmp_path):
         pushing.push(folder, serving)
     with pytest.raises(InputError, match=r"fingerprint\.pb"):
         baseline.find(serving, folder)
+
+
+def test_fine_tuned_models_are_compared_where_labels_and_eval_rows_are_the_same(serving, model):
+    same = Description("classification", "classify", ["dry", "wet"], "rows", 0.5)
+    for name in ("pretrained", "labels", "rows", "floor"):
+        model(name, "a\n" if name == "floor" else "a\nb\n")
+    described = {
+        "labels": dataclasses.replace(same, labels=["dry", "odd"]),
+        "rows": dataclasses.replace(same, eval_rows="others"),
+        "floor": dataclasses.replace(same, floor=0.7),
+    }
+    candidate = model("candidate")
+    same.write(candidate)
+    found = {}
+    for name in ("floor", "pretrained", "labels", "rows"):
+        folder = str(pathlib.Path(candidate).parents[1] / name / "Format-Serving")
+        if name in described:
+            described[name].write(folder)
+        found[name] = pushing.push(folder, serving)
+    assert baseline.find(serving, candidate) == found["floor"]
+    shutil.rmtree(found["floor"])
+    assert baseline.find(serving, candidate) is None
 
 
 def test_a_served_folder_of_another_program_is_left_alone(serving, model, tmp_path):

@@ -102,3 +102,23 @@ def test_a_page_that_cannot_be_written_fails_no_run(small, caplog):
 
     page.of_run(small.folder, Record(), {"pushed_to": None})
     assert "could not be written" in caplog.text
+
+
+def test_a_fine_tuning_is_told_by_its_own_figures(small):
+    small.run()
+    split = {"rows": 1234, "unlabelled": 0, "set_aside": 7}
+    found = {
+        **{name: report(small)[name] for name in ("pushed_to", "rolled_back")},
+        "task": "classification",
+        "first": "accuracy",
+        "floor": 0.5,
+        "metrics": {"accuracy": 0.75, "gain": 0.25},
+        "untrained": {"accuracy": 0.625},
+        "data": {"train": split, "eval": split},
+        "refusals": ["gain is 0.25. it must"],
+        "compared": False,
+    }
+    told = written(small, found).text
+    for said in ("0.75", "0.625", "of an untrained encoder", "refused", "1,234", "no earlier model to compare it with"):
+        assert said in told
+    assert "masked" not in told

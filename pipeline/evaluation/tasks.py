@@ -1,0 +1,155 @@
+"""A fine-tuned model judged in TensorFlow Model Analysis: the served signature is asked about raw rows, and its answers
+go to the judge of the kind.
+
+A prediction is a pickled pair of a row and its answer: it lives as long as the Beam pipeline does.
+"""
+
+import contextlib
+import json
+import math
+import pickle
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.metrics import metric_types
+from tensorflow_model_analysis.proto import config_pb2
+
+from pipeline.finetuning import asking, description, judging, kinds, rows
+from pipeline.finetuning.kinds.kind import Kind
+
+if TYPE_CHECKING:
+    from pipeline.finetuning.settings import TuningGate  # its values are part of what is evaluated
+
+GAIN = "gain"  # of the first figure over the floor, what is to be had without a pretrained model
+ANSWERED, FLOOR = "answered", "floor"
+
+
+def custom_extractors(eval_shared_model, eval_config, tensor_adapter_config):
+    """What TFX's Evaluator looks for in this module."""
+    models = eval_shared_model if isinstance(eval_shared_model, list) else [eval_shared_model]
+    ask = beam.ParDo(_Ask({model.model_name: model.model_path for model in models}))
+    return tfma.default_extractors(
+        eval_shared_model=eval_shared_model,
+        eval_config=eval_config,
+        tensor_adapter_config=tensor_adapter_config,
+        custom_predict_extractor=tfma.extractors.Extractor("AskServedSignature", ask),
+    )
+
+
+class _Ask(beam.DoFn):
+    """Adds predictions to batches of extracts, by the model's name where there are several. `models`: folders."""
+
+    def __init__(self, models: dict[str, str]):
+        self._models = models
+
+    def setup(self):
+        self._open = contextlib.ExitStack()
+        self._served = {name: self._open.enter_context(asking.opened(path)) for name, path in self._models.items()}
+        self._descriptions = {name: description.read(path) for name, path in self._models.items()}
+
+    def teardown(self):
+        self._open.close()
+
+    def process(self, extracts):
+        found = {}
+        for name, served in self._served.items():
+            what = self._descriptions[name]
+            wanted = [rows.decode(what.kind, record) for record in extracts[tfma.INPUT_KEY]]
+            pairs = [pickle.dumps(pair) for pair in asking.asked(what.kind, what.signature, wanted, served)]
+            found[name] = {ANSWERED: np.array(pairs, object), FLOOR: np.full(len(pairs), what.floor)}
+        yield {**extracts, tfma.PREDICTIONS_KEY: found if len(found) > 1 else next(iter(found.values()))}
+
+
+class TaskMetrics(metric_types.Metric):
+    """The figures of a kind's judge, and GAIN. `code`: see `pipeline.evaluation.pretraining.PretrainingMetrics`."""
+
+    def __init__(self, task: str, name: str = "task", code: str = "", **kwargs):
+        super().__init__(_computations, name=name, task=task, code=code, **kwargs)
+
+
+def _computations(
+    task: str, name: str | None = None, model_names: list[str] | None = None, **_
+) -> metric_types.MetricComputations:
+    kind = kinds.named(task)
+    return [
+        metric_types.MetricComputation(
+            keys=[_key(figure, model) for figure in (*kind.figures, GAIN)],
+            preprocessors=None,
+            combiner=TaskCombiner(kind, model),
+        )
+        for model in model_names or [""]
+    ]
+
+
+def _key(metric: str, model_name: str) -> metric_types.MetricKey:
+    # example_weighted None, and not its default False: so the keys of the thresholds are made.
+    return metric_types.MetricKey(name=metric, model_name=model_name, example_weighted=None)
+
+
+metric_types.register_metric(TaskMetrics)
+
+
+class TaskCombiner(beam.CombineFn):
+    """Collects the answers, some kilobytes a row, since what a judge has seen cannot be added to another's."""
+
+    def __init__(self, kind: Kind, model_name: str):
+        self.kind, self.model_name = kind, model_name
+
+    def create_accumulator(self):
+        return [], math.nan  # pickled pairs; the floor
+
+    def add_input(self, accumulator, element):
+        answered, _ = accumulator
+        predictions = element.get_predictions(model_name=self.model_name) or {}
+        answered.append(predictions[ANSWERED].item())
+        return answered, float(predictions[FLOOR].item())
+
+    def merge_accumulators(self, accumulators):
+        total, floor = self.create_accumulator()
+        for answered, own in accumulators:
+            total.extend(answered)
+            floor = own if answered else floor
+        return total, floor
+
+    def extract_output(self, accumulator):
+        answered, floor = accumulator
+        found = figures(self.kind, map(pickle.loads, sorted(answered)), floor)
+        return {_key(name, self.model_name): value for name, value in found.items()}
+
+
+def figures(kind: Kind, answered: Iterable[tuple[Any, Any]], floor: float) -> dict[str, float]:
+    """The judge's, by name, and GAIN."""
+    judge, _ = judging.judged(kind, answered)
+    found = {name: value for name, value in judge.figures().items() if name in kind.figures}
+    return {**found, GAIN: found[next(iter(kind.figures))] - floor}
+
+
+def eval_config(kind: Kind, gate: "TuningGate", code: str = "") -> config_pb2.EvalConfig:
+    """The gate is over all eval rows. `code`: see TaskMetrics."""
+    first = next(iter(kind.figures))
+    bounds = {
+        GAIN: config_pb2.MetricThreshold(
+            value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": gate.min_gain})
+        ),
+        first: config_pb2.MetricThreshold(
+            change_threshold=config_pb2.GenericChangeThreshold(
+                absolute={"value": -gate.max_decrease}, direction=config_pb2.MetricDirection.HIGHER_IS_BETTER
+            )
+        ),
+    }
+    thresholds = {
+        name: config_pb2.PerSliceMetricThresholds(
+            thresholds=[config_pb2.PerSliceMetricThreshold(slicing_specs=[config_pb2.SlicingSpec()], threshold=bound)]
+        )
+        for name, bound in bounds.items()
+    }
+    config = json.dumps({"task": kind.name, "code": code})
+    metric = config_pb2.MetricConfig(class_name=TaskMetrics.__name__, module=__name__, config=config)
+    return config_pb2.EvalConfig(
+        model_specs=[config_pb2.ModelSpec(model_type=tfma.TF_GENERIC)],
+        slicing_specs=[config_pb2.SlicingSpec()],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=[metric], per_slice_thresholds=thresholds)],
+    )

@@ -1,0 +1,82 @@
+import pytest
+from tfx.orchestration.pipeline import Pipeline
+
+from model import checkpoints
+from model.encoder import BertEncoder
+from model.settings import EncoderSettings
+from pipeline import settings
+from pipeline.components import pushed
+from pipeline.finetuning.settings import TuningGate
+from pipeline.graphs import finetuning
+from pipeline.history import parents
+from pipeline.runs import steps
+from preprocessing.errors import InputError
+from tests.pipeline.graphs import test_pretraining
+from tests.serving import small_model
+
+RUN = settings.load("classification-smoke")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    encoder = BertEncoder(EncoderSettings(len(small_model.VOCAB), 16, 1, 2, 32, max_positions=48), ())
+    checkpoints.save(encoder, folder / "checkpoint", small_model.write_vocab(folder), True)
+    return str(folder / "checkpoint")
+
+
+def create(run, serving="/serving/packages"):
+    return finetuning.create_pipeline(run, root="/artifacts", metadata=None, serving=serving, work="/work")
+
+
+def node(pipeline, name):
+    (found,) = (node for node in pipeline.components if node.id == name)
+    return found
+
+
+def test_every_step_has_a_title_and_the_graph_knows_no_orchestrator(checkpoint):
+    pipeline = create(RUN.replace(init=checkpoint))
+    assert isinstance(pipeline, Pipeline)
+    names = {node.id for node in pipeline.components}
+    pretraining = {node.id for node in test_pretraining.create(settings.smoke()).components}
+    assert names | pretraining == set(steps.TITLES)
+    assert pipeline.metadata_connection_config is None
+
+
+def test_without_a_pretrained_model_it_says_what_to_do(tmp_path):
+    with pytest.raises(InputError, match=r"serving/bert: no pretrained model was pushed there, .*`make run` first"):
+        create(RUN, str(tmp_path / "serving" / "packages"))
+
+
+def test_it_begins_with_what_was_pushed_last(tmp_path):
+    serving = tmp_path / "serving" / "bert"
+    for name in ("old", "new"):
+        exported, weights = tmp_path / name / "Format-Serving", tmp_path / name / "weights"
+        weights.mkdir(parents=True)
+        (exported / "assets.extra").mkdir(parents=True)
+        for file in ("saved_model.pb", "fingerprint.pb"):
+            (exported / file).write_text(name)
+        parents.write(str(exported), spans=[], checkpoint=str(weights), init=None)
+        pushed.push(str(exported), str(serving))
+    assert finetuning.checkpoint(RUN, str(serving)) == str(weights)
+    weights.rmdir()
+    with pytest.raises(InputError, match="or its checkpoint is gone"):
+        finetuning.checkpoint(RUN, str(serving))
+    assert finetuning.checkpoint(RUN.replace(init="/other"), str(serving)) == "/other"
+
+
+def test_a_setting_runs_again_only_what_depends_on_it(checkpoint):
+    run = RUN.replace(init=checkpoint)
+
+    def given(run):
+        return {node.id: str(node.exec_properties) for node in create(run).components}
+
+    def changed(**changes):
+        before, after = given(run), given(run.replace(**changes))
+        return {name for name in before if before[name] != after[name]}
+
+    assert changed() == set()
+    assert changed(embedded_rows=50) == {"TaskExamplesGen"}
+    assert changed(options={"max_seq_length": 16}) == {"Trainer"}
+    assert changed(gate=TuningGate(RUN.gate.min_gain, 0.5, RUN.gate.max_drift)) == {"Evaluator"}
+    assert changed(gate=TuningGate(RUN.gate.min_gain, RUN.gate.max_decrease, 0.5)) == {"DriftGate"}
