@@ -10,8 +10,8 @@ import tfx.components  # noqa: F401  whole, since other tests of this process wa
 from tfx.dsl.components.base import base_executor
 
 from pipeline import kubeflow_node, settings
-from pipeline.components import pushed
 from pipeline.graphs import pretraining
+from pipeline.history import pushed
 from pipeline.kubeflow import spec
 from pipeline.kubeflow.settings import ClusterSettings
 from preprocessing.errors import InputError
