@@ -43,17 +43,17 @@ class Tagging:
     tags: tuple[str, ...]
     watched: Watched = "accuracy"
 
-    def __post_init__(self):
-        require(len(self.tags) > 1, "tagging needs at least two tags", self.tags)
-        require_one_of(Watched, "watched", self.watched)
-        fits = self._reading is not None or self.watched != "entity_f1"
-        require(fits, "entity_f1 needs tags that mark entities, like B-PER", self.tags[:3])
-
     sum_names = ("nll", "right", "known", "words")
     curves = (
         Curve("Cross entropy (nats)", "cross_entropy"),
         Curve("Accuracy", "accuracy", "majority_accuracy", "commonest tag", shown="accuracy"),
     )
+
+    def __post_init__(self):
+        require(len(self.tags) > 1, "tagging needs at least two tags", self.tags)
+        require_one_of(Watched, "watched", self.watched)
+        fits = self._reading is not None or self.watched != "entity_f1"
+        require(fits, "entity_f1 needs tags that mark entities, like B-PER", self.tags[:3])
 
     @property
     def labels(self) -> int:

@@ -17,6 +17,7 @@ from preprocessing.tags import OUTSIDE
 SECOND = "second"  # may be empty where there is a text beside it; see serving.signatures.base
 LOCAL = "127.0.0.1:8500"
 CONTEXT = "context"  # comes behind its question
+LONGEST = 60  # characters that are shown of an answer
 
 
 @click.command()
@@ -198,8 +199,9 @@ def _answered(inputs, outputs, most=5):
     for row, question in enumerate(inputs["question"]):
         yield f"{question}  {_text(outputs['answer'][row]) or '(no answer)'}"
         texts = [_text(text) for text in outputs["answers"][row][:most] if text]
-        if texts:
-            yield from _bars(texts, outputs["scores"][row][: len(texts)])
+        shown = [text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…" for text in texts]
+        if shown:
+            yield from _bars(shown, outputs["scores"][row][: len(shown)])
 
 
 def _bars(names, shares):

@@ -13,7 +13,8 @@ home_option = click.option(
 def command(home, as_json):
     """List the runs of a home, the oldest first: how each ended, what its steps did, and the version that it pushed.
 
-    `broken off` are those that were killed: the next run goes on where they stopped.
+    `broken off` are those on which nothing is at work any more, or not at this moment: the next run goes on where they
+    stopped.
     """
     import json
 

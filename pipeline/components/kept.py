@@ -55,8 +55,8 @@ def files(uri: str, span: int | None) -> list[str]:
     return sorted(found)
 
 
-def finish(uri: str, entries: dict[int | None, dict[str, Any]], joined: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Writes the report of all spans, and the files that are `joined` from those of each; gives the report.
+def finish(uri: str, entries: dict[int | None, dict[str, Any]], joined: tuple[str, ...] = ()) -> None:
+    """Writes the report of all spans, and the files that are `joined` from those of each.
 
     The report of one without spans is its own; else counts are sums, and `spans` has each span's, with `taken_over`.
     """
@@ -74,7 +74,6 @@ def finish(uri: str, entries: dict[int | None, dict[str, Any]], joined: tuple[st
                 io_utils.write_string_file(os.path.join(uri, name), text.decode())
         io_utils.write_string_file(os.path.join(uri, SPANS), json.dumps(entries, indent=2))
     io_utils.write_string_file(os.path.join(uri, "report.json"), json.dumps(report, indent=2))
-    return report
 
 
 def _sum(reports: list[dict[str, Any]]) -> dict[str, Any]:

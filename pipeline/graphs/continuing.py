@@ -11,11 +11,14 @@ from preprocessing.errors import require
 
 
 def with_parent(settings: PipelineSettings, serving: str) -> PipelineSettings:
-    """Settings with the vocabulary and, for a warm start, the weights of the model pushed last of earlier spans, where
-    there is one and they name none of their own. Raises InputError where its weights are gone."""
+    """Settings that name the newest span, so that a run is the same whoever said which that is, and the vocabulary and,
+    for a warm start, the weights of the model pushed last of earlier spans, where there is one and they name none of
+    their own. Raises InputError where its weights are gone."""
     if not spans.are_in(settings.corpus):
         return settings
-    parent = parents.find(serving, spans.window(settings.corpus)[-1].number)
+    newest = spans.window(settings.corpus)[-1].number
+    settings = settings.replace(corpus=dataclasses.replace(settings.corpus, newest_span=newest))
+    parent = parents.find(serving, newest)
     if parent is None:
         return settings
     if settings.spans.keep_vocabulary and settings.vocabulary.file is None:

@@ -38,7 +38,8 @@ def draw(found: dict[str, Any], path: str | pathlib.Path) -> None:
         axes.text(x + 0.05, y + 0.08, title, fontsize=9, weight="bold", va="top")
         axes.text(x + 0.05, y + 0.32, text, fontsize=7, va="top", parse_math=False)
     for start, end in _EDGES:
-        if start in places and end in places:
+        learned = end != "vocabulary" or not found["vocabulary"]["taken_from"]
+        if start in places and end in places and learned:
             (from_x, from_y), (to_x, to_y) = places[start], places[end]
             below = from_x == to_x
             tail = (

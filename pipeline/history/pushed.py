@@ -67,6 +67,7 @@ def read(serving: str) -> dict[str, Any]:
     standing = [int(number) for number in record["versions"] if int(number) in there]
     gone = {number for number in record["versions"] if int(number) not in there}
     newly = {number for number in gone if standing and int(number) > max(standing)}
+    record["refused"] = [number for number in record["refused"] if number in record["versions"]]
     record["rolled_back"] = sorted((newly | set(record["rolled_back"])) & gone)
     return record
 

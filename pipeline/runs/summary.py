@@ -12,6 +12,7 @@ from tfx.utils import path_utils
 from pipeline.components import pushed
 from pipeline.components.baseline import NONE
 from pipeline.finetuning import description
+from pipeline.history import parents
 from pipeline.history.pushed import RECORD
 from pipeline.runs import task_summary
 from pipeline.runs.record import Record
@@ -37,6 +38,7 @@ def collect(record: Record, serving: str) -> dict[str, Any]:
         "compared": baseline["properties"]["baseline"] != NONE,
         "metrics": _metrics(evaluated),
         "model_run": record.artifact("Trainer", "model_run")["uri"],
+        "began_with": parents.read(exported).get("init"),
     }
     of_task = description.exists(exported)
     return found | (task_summary.collect(record, exported) if of_task else _of_pretraining(record))
@@ -73,6 +75,8 @@ def show(report: dict[str, Any]) -> None:
         task_summary.show(report)
     else:
         _show_pretraining(report)
+    if report["began_with"]:
+        click.echo(f"Training began with {report['began_with']}")
     if not report["compared"]:
         alike = "labels and eval rows" if "task" in report else "vocabulary"
         click.echo(f"There is no earlier model of the same {alike} to compare it with.")
@@ -97,6 +101,8 @@ def _show_pretraining(report: dict[str, Any]) -> None:
             f"{'taken over' if counts['taken_over'] else 'read'}, {made['examples']:,} examples "
             f"{'taken over' if made['taken_over'] else 'made'}" + ("" if share is None else f", {share:.2%} [UNK]")
         )
+    if file := report["vocabulary"].get("file"):
+        click.echo(f"The vocabulary is that of {file}")
     rows = [
         ("masked-token loss", "masked_lm_loss", "unigram_loss", "the held-out unigram distribution"),
         ("masked-token accuracy", "masked_lm_accuracy", "commonest_token_accuracy", "always the commonest token"),

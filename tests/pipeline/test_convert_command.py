@@ -7,7 +7,8 @@ from click.testing import CliRunner
 
 from model import checkpoints
 from model.encoder import BertEncoder
-from model.settings import EncoderSettings
+from model.encoder.heads import TAGGER
+from model.settings import EncoderSettings, TaggingSettings
 from pipeline.commands import convert
 from preprocessing.errors import InputError
 from preprocessing.features import SPECIAL_TOKENS
@@ -42,6 +43,18 @@ def test_converts_reads_back_and_reports(source, tmp_path, to):
     if to == "keras-hub":
         difference = re.search(r"BertBackbone differs by up to ([\d.e-]+)$", result.output, re.MULTILINE)
         assert float(difference[1]) < 2e-5
+
+
+def test_tags_go_with_a_tagger_to_hugging_face_and_back(tmp_path):
+    tags = TaggingSettings(("B-X", "I-X", "O"), max_seq_length=16)
+    encoder = BertEncoder(SETTINGS, [TAGGER.with_labels(3)])
+    checkpoints.save(encoder, tmp_path / "ours", [*SPECIAL_TOKENS, "ab"], lower_case=True)
+    checkpoints.write_task(tmp_path / "ours", tags)
+    assert run(tmp_path / "ours", tmp_path / "theirs", "huggingface").exit_code == 0
+    (tmp_path / "theirs" / "task.json").unlink()  # as it comes from them
+    assert run(tmp_path / "theirs", tmp_path / "again", "ours").exit_code == 0
+    assert checkpoints.read_task(tmp_path / "again") == TaggingSettings(tags.labels)
+    assert checkpoints.largest_difference(encoder, checkpoints.load(tmp_path / "again")) == 0
 
 
 def test_keras_hub_needs_the_special_tokens(tmp_path):

@@ -50,10 +50,12 @@ class Tagging:
     def source(self, path, columns):
         from preprocessing.tasks.tables import Table
 
-        given = {"second": columns.second, "header": columns.header, "separator": columns.separator}
-        for name, value in {**given, "slices column:": columns.more or None}.items():
+        are_texts = not columns.labelled and path.lower().endswith(TEXTS)
+        given = {"second": columns.second, "separator": columns.separator, "slices column:": columns.more or None}
+        given |= {} if are_texts else {"header": columns.header, "id": columns.id}
+        for name, value in given.items():
             require(value is None, f"{path}: files of words and tags have no --{name}", value)
-        if not columns.labelled and path.lower().endswith(TEXTS):
+        if are_texts:
             return Table(path, columns)
         return Sentences(path, columns.text, columns.label, columns.labelled)
 

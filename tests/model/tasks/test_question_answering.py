@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +10,7 @@ from preprocessing.errors import InputError
 from tests.model import small_examples
 
 TASK = QuestionAnswering()
+keras.utils.set_random_seed(0)
 ENCODER = BertEncoder(small_examples.encoder_settings(initializer_range=1.0), TASK.heads)
 
 

@@ -117,3 +117,16 @@ def test_columns_are_for_tables(tmp_path):
         "no_answer": -1.0,
         "truncated": False,
     }
+
+
+def test_a_question_on_the_command_line_comes_before_its_context():
+    from pipeline.commands import predict
+
+    inputs = predict._inputs("answer", ["context", "question"], ("Who?", CONTEXT, "What?", CONTEXT))
+    assert inputs == {"question": ("Who?", "What?"), "context": (CONTEXT, CONTEXT)}
+    rows = [answer("Ada", -1, score=0.75), answer("notes", 2, said="")]
+    lines = list(predict._table(inputs, {name: np.array([row[name] for row in rows]) for name in rows[0]}))
+    assert lines[0] == "Who?  Ada"
+    assert lines[1].startswith("  Ada  75.00%  █")
+    assert lines[2] == "What?  (no answer)"
+    assert lines[3].startswith("  notes  50.00%  █")

@@ -63,8 +63,10 @@ def test_words_are_judged_as_scikit_learn_does():
     assert list(judge.notes()) == ["tags that the model never says: C"]
 
 
-def test_one_tag_alone_is_an_alarm():
+def test_one_tag_alone_is_an_alarm(tmp_path):
     judge, _ = judged((["A", "B"], ["A", "A"]))
+    judge.draw(tmp_path)
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert any(note.startswith("ALARM: the model says 'A' of every word") for note in judge.notes())
 
 
@@ -105,5 +107,7 @@ def test_sources(tmp_path):
     assert TAGGING.inputs("tag", [only]) == {"text": ["a b"]}
     inputs = TAGGING.inputs("tag_words", [row("ab"), row("é")])["words"]
     assert inputs.tolist() == [[b"a", b"b"], ["é".encode(), b""]]
-    with pytest.raises(InputError, match="have no --second"):
-        TAGGING.source(str(tmp_path / "a.txt"), Columns(second="2"))
+    for columns in (Columns(second="2"), Columns(header=True), Columns(id="1"), Columns(more=("x",))):
+        with pytest.raises(InputError, match="files of words and tags have no --"):
+            TAGGING.source(str(tmp_path / "a.txt"), columns)
+    assert TAGGING.source(str(tmp_path / "a.csv"), Columns(labelled=False, header=True))

@@ -1,5 +1,6 @@
 """`bert promote` and `bert rollback`, and what the next push and the servers make of them."""
 
+import json
 import pathlib
 import shutil
 
@@ -83,6 +84,18 @@ def test_what_was_rolled_back_is_neither_pushed_again_nor_compared_with(home):
     promote(home, 3)
     assert served(home)[1] == {"stable": 3}
     assert push(home.models[3], home.serving) == f"{home.serving}/{home.versions[3]}"
+
+
+def test_a_version_that_is_taken_out_of_the_record_is_forgotten(home):
+    promote(home, 0)
+    promote(home, 3)
+    bert("rollback", "--home", home.folder)
+    file = pathlib.Path(home.serving, pushed.RECORD)
+    record = json.loads(file.read_text())
+    del record["versions"][home.versions[3]]
+    file.write_text(json.dumps(record))
+    assert not pushed.rolled_back(pushed.read(home.serving))
+    assert push(home.models[3], home.serving)
 
 
 def test_a_rolled_back_version_is_no_baseline(home, monkeypatch):

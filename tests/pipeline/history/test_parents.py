@@ -58,7 +58,9 @@ def test_the_model_of_the_newest_earlier_span_is_the_parent(tmp_path, pushed_mod
 
 def test_a_run_takes_over_vocabulary_and_weights_and_does_so_again_when_it_is_repeated(tmp_path, pushed_model, run):
     serving = str(tmp_path / "serving" / "bert")
-    assert continuing.with_parent(run, serving) == run
+    named = dataclasses.replace(run.corpus, newest_span=3)
+    assert continuing.with_parent(run, serving) == run.replace(corpus=named)
+    run = run.replace(corpus=named)
     two = pushed_model(1, 2)
     taken = continuing.with_parent(run, serving)
     assert taken.vocabulary.file == f"{serving}/{two}/assets/vocab.txt"
