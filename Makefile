@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve airflow test test-long test-runners test-airflow test-fuzz test-other-stack test-stacks lint format prism \
-  kfp clean
+.PHONY: help setup run serve airflow test test-long test-runners test-airflow test-fuzz test-other-stack test-stacks \
+  test-image lint format image prism kfp clean
 
 # Everything that the pipeline keeps: artifacts, metadata, pushed models, reports.
 export BERT_HOME ?= $(CURDIR)/.bert
@@ -49,12 +49,18 @@ test-other-stack: ## lint, tests and the smoke pipeline on the stack that this m
 test-stacks: setup ## what was made on one stack is used on the other (needs root and debootstrap)
 	@$(BIN)/python -m pytest -m stacks
 
+test-image: setup ## build the container image and run the smoke pipeline's steps in it, as Kubeflow would
+	@.ci/image test
+
 lint: setup ## formatting, lint and types (of the oldest Python, and of this one)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && \
 	  $(BIN)/mypy --python-version $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 format: setup ## format and mend what ruff can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+image: ## build the container image with docker, podman or buildah (IMAGE=name BASE=python:... EXTRAS='--extra gpu')
+	@.ci/image
 
 prism: setup ## build Beam's portable runner (needs Go)
 	@if command -v go >/dev/null; then [ -x .uv/prism ] || { mkdir -p .uv && \

@@ -5,6 +5,7 @@ kubernetes_executor_config.proto of Kubeflow Pipelines 2.17, and its driver, whi
 """
 
 import json
+import re
 from typing import Any
 
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
@@ -70,7 +71,8 @@ def documents(
         label = spec["components"][step]["executorLabel"]
         container = spec["deploymentSpec"]["executors"][label]["container"]
         container["resources"] = _resources(given, cluster.gpu)
-        uses_claim = f"{cluster.mount}/" in json.dumps([container["args"], task.get("inputs")])
+        told = json.dumps([container["args"], task.get("inputs")])
+        uses_claim = re.search(rf"{re.escape(cluster.mount)}(?![\w.-])", told) is not None
         executors[label] = _of_kubernetes(given, cluster, uses_claim)
     return [spec, {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}]
 
