@@ -33,8 +33,8 @@ from preprocessing.errors import InputError
 @click.option("--lower-case/--cased", default=None, help="Kind of vocabulary, where the checkpoint does not say.")
 @click.option("--seed", type=int, default=12345, show_default=True, help="Of what is split by chance.")
 def command(
-    model, path, output, text, second, label, header, layers, pooling, unit_length, logistic, test, compare, report,
-    max_seq_length, vocab, lower_case, seed,
+    model, path, output, columns, layers, pooling, unit_length, logistic, test, compare, report, max_seq_length, vocab,
+    lower_case, seed,
 ):  # fmt: skip
     """Makes a vector of each text, in order; of a pair (--second) the cosine of both vectors, and with --label says how
     far it goes with that.
@@ -48,9 +48,11 @@ def command(
 
         bert features --model CHECKPOINT --input train.tsv --test test.tsv --logistic --compare
     """
-    pairs, fits = second is not None, logistic or (compare and second is None)
+    pairs, label = "second" in columns, columns.get("label")
+    fits = logistic or (compare and not pairs)
     for wrong, rule in (
         (output is not None and not output.endswith((".parquet", ".npy")), "--output must end in .parquet or .npy"),
+        (columns.keys() & {"separator", "id"}, "--separator and --id are not for vectors: a line of the input has one"),
         (pairs and fits, "--logistic is of single texts, not with --second"),
         (pairs and compare and label is None, "--compare of pairs needs --label, the column of their scores"),
         (label is not None and not pairs and not fits, "--label is for --logistic, --compare or --second"),
@@ -64,7 +66,7 @@ def command(
 
     from preprocessing.tasks.tables import Columns, Table
 
-    wanted = Columns(text, second, label, labelled=fits or label is not None, header=header)
+    wanted = Columns(**columns, labelled=fits or label is not None)
     read = [Table(file, wanted) for file in (path, test) if file is not None]  # before TensorFlow, which takes seconds
 
     from pipeline.features import run, sources, telling
@@ -73,6 +75,7 @@ def command(
     tables = run.Tables(read, click.echo)
     if unit_length is None and (layers or pooling or compare):
         unit_length = False
+    pooling = "mean" if compare else pooling  # which is among all
     given = {"embedding": pooling, "unit_length": unit_length, "max_seq_length": max_seq_length}
     given = {name: value for name, value in given.items() if value is not None}
     source = sources.opened(model, vocab, lower_case, given, click.echo)

@@ -78,8 +78,14 @@ class _Checkpoint:
     def __init__(self, model, vocab, lower_case, given, tell):
         read = checkpoints.read(model)
         tokenizer = text_rules.tokenizer_of(model, vocab, lower_case, tell)
-        if checkpoints.sentences(model) is None and "embedding" not in given:
+        said = checkpoints.sentences(model)
+        if said is None and "embedding" not in given:
             tell("the checkpoint does not say which vector it was trained for: the mean over the tokens")
+        elif said is not None and not said.whole and "embedding" not in given:
+            reasons = "; ".join(said.unlike) or "no pooling"
+            raise InputError(
+                f"{model}: its own vectors cannot be made; name a --pooling for others. Received: {reasons}"
+            )
         self.settings = text_rules.settings_of(model, given, tell)
         self.last, self.hidden = read.settings.num_layers, read.settings.hidden_size
         self.has_pooler = any(part_of(name) == POOLER for name in read.arrays)

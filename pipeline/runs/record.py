@@ -10,6 +10,8 @@ from typing import Any
 
 Artifacts = dict[str, list[dict[str, Any]]]  # of a node, by output key
 
+_OF_A_TRY = ("nodes", "error", "node", "ended")  # which the next one does not take over
+
 
 class Record:
     """One run in the folder of reports.
@@ -28,7 +30,7 @@ class Record:
         self._header: dict[str, Any] = {"run": self.run_id, "pipeline": pipeline, "state": "running"}
         self.nodes: list[dict[str, Any]] = []
         begun = self._written(self.folder / "runs" / self.run_id)
-        known = {name: value for name, value in begun.items() if name not in ("nodes", "error", "node", *self._header)}
+        known = {name: value for name, value in begun.items() if name not in (*_OF_A_TRY, *self._header)}
         self._facts: dict[str, Any] = {"started": _now()} | known
 
     def start(self) -> None:

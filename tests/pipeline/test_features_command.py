@@ -121,6 +121,10 @@ def test_a_checkpoint_says_what_it_was_trained_for(folder, tmp_path):
     assert "layers 4, pooling cls, divided by its length" in run(*asked).output
     source = sources.opened(str(tmp_path / "own"), None, None, {"unit_length": False}, lambda line: None)
     assert str(sources.chosen("3", None, source)) == "layers 3, pooling cls"
+    modules.append({"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"})
+    (tmp_path / "own" / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(InputError, match=r"its own vectors cannot be made; name a --pooling for others.*Dense"):
+        run(*asked)
     cls = np.array([states(text)[0][4, 0] for text in TEXTS])
     expected = cls / np.linalg.norm(cls, axis=1, keepdims=True)
     np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), expected, atol=2e-5)
@@ -223,6 +227,7 @@ def test_an_export_gives_the_same_vectors(folder, exported, tmp_path):
         (("--output", "a.npy", "--test", "b.tsv"), "--test is for"),
         (("--output", "a.npy", "--logistic"), "--output is not with --logistic"),
         (("--compare", "--layers", "2"), "--compare takes all"),
+        (("--logistic", "--separator", ","), "--separator and --id are not for vectors"),
         (("--output", "a.npy", "--layers", "9"), "--layers must be of the model's: 0, the embeddings, to 4"),
         (("--second", 2, "--label", 2), "must be columns of their own"),
         (("--logistic", "--model", "/none"), "/none: no such checkpoint"),

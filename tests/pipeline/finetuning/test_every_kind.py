@@ -263,7 +263,14 @@ def test_each_row_of_dev_is_answered_once_in_order(case, tuned):
     assert {len(error) for error in errors} <= {6}
 
 
-@every
+# Where the head is another's, the run is, too.
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[pytest.mark.long] if case.kind in (MULTI_LABEL, REGRESSION) else [])
+        for case in CASES
+    ],
+)
 def test_the_same_again_and_a_run_that_was_killed_end_alike(case, tuned, tmp_path):
     """To the last bit; what has been done is not done again."""
     folder, output, _ = tuned(case)

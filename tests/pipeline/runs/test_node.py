@@ -133,10 +133,12 @@ def test_a_failure_is_one_line_and_stands_in_the_reports(home, first, error, mes
         node.launch(home, "one", "First")
     found = written(home, "report.json")
     assert (found["state"], found["node"]) == ("failed", "First")
+    assert "ended" in written(home, "run.json")
     assert "Traceback" in (home / "logs" / "First.log").read_text()
     compile_run(home, first="good")
     node.launch(home, "one", "First")
     assert written(home, "report.json")["state"] == "running"
+    assert not {"ended", "error", "node"} & written(home, "run.json").keys()
 
 
 def test_a_node_whose_inputs_are_not_there_has_failed(home):

@@ -208,7 +208,7 @@ def test_no_two_have_one_name():
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("signature", CASES)
+@pytest.mark.parametrize("signature", EXPORTED)
 def test_which_signatures_share_batches(signature, model):
     """Those whose answer does not depend on how long their neighbours are, and whose inputs are of one size."""
     found = model.signature(signature.name)
