@@ -38,18 +38,18 @@ def collect(record: Record, serving: str) -> dict[str, Any]:
         "compared": baseline["properties"]["baseline"] != NONE,
         "metrics": _metrics(evaluated),
         "model_run": record.artifact("Trainer", "model_run")["uri"],
+        "began_with": parents.read(exported).get("init"),
     }
     of_task = description.exists(exported)
-    return found | (task_summary.collect(record, exported) if of_task else _of_pretraining(record, exported))
+    return found | (task_summary.collect(record, exported) if of_task else _of_pretraining(record))
 
 
-def _of_pretraining(record: Record, exported: str) -> dict[str, Any]:
+def _of_pretraining(record: Record) -> dict[str, Any]:
     documents = record.artifact("CorpusGen", "documents")
     return {
         "documents": _report(documents),
         "vocabulary": _report(record.artifact("VocabularyGen", "vocabulary_artifact")),
         "examples": _report(record.artifact("MaskedExamplesGen", "examples")),
-        "began_with": parents.read(exported).get("init"),
         "corpus": documents["uri"],
     }
 
@@ -75,6 +75,8 @@ def show(report: dict[str, Any]) -> None:
         task_summary.show(report)
     else:
         _show_pretraining(report)
+    if report["began_with"]:
+        click.echo(f"Training began with {report['began_with']}")
     if not report["compared"]:
         alike = "labels and eval rows" if "task" in report else "vocabulary"
         click.echo(f"There is no earlier model of the same {alike} to compare it with.")
@@ -101,8 +103,6 @@ def _show_pretraining(report: dict[str, Any]) -> None:
         )
     if file := report["vocabulary"].get("file"):
         click.echo(f"The vocabulary is that of {file}")
-    if report["began_with"]:
-        click.echo(f"Training began with {report['began_with']}")
     rows = [
         ("masked-token loss", "masked_lm_loss", "unigram_loss", "the held-out unigram distribution"),
         ("masked-token accuracy", "masked_lm_accuracy", "commonest_token_accuracy", "always the commonest token"),
