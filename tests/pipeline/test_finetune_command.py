@@ -132,6 +132,7 @@ def test_several_seeds_weights_and_another_figure(data, tmp_path):
     np.testing.assert_allclose(weights, [200 / 2 / count for count in counts])
 
 
+@pytest.mark.long
 def test_rates_are_tried_and_layers_treated_apart(data, tmp_path):
     more = ("--search", "--layer-decay", 0.9, "--head-rate", 2, "--reinit", 1, "--long", "windows", "--pooling", "mean")
     train = write(tmp_path / "train.tsv", [(f"{text} {'no ' * 20}", label) for text, label in rows(40, 0)])

@@ -288,7 +288,7 @@ class Asked:
     [
         ("follows", "abcd", {"first": [b"a", b"c"], "second": [b"b", b"d"]}),
         ("look", "ab", {"text": [b"a", b"b"], "second": [b"", b""]}),
-        ("answer", "ab", {"context": [b"a"], "question": [b"b"]}),
+        ("answer", "ab", {"question": [b"a"], "context": [b"b"]}),
         ("three", "abcdef", {"a": [b"a", b"d"], "b": [b"b", b"e"], "c": [b"c", b"f"]}),
         ("unknown", "ab", {"text": [b"a", b"b"]}),  # the server says that it has none
     ],

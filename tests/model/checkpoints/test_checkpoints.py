@@ -307,9 +307,7 @@ def test_missing_heads_are_named_and_initialised(folder):
     assert told == [f"{folder}: has no pooler, no masked_lm: initialised at random"]
     assert 0.01 < loaded.masked_lm.kernel.numpy().std() < 0.03
     assert checkpoints.load(folder, heads=(), report=told.append).heads == ()
-    with pytest.raises(
-        InputError, match=r"heads must be among \('masked_lm', 'next_sentence', 'classifier'\).*'masked-lm'"
-    ):
+    with pytest.raises(InputError, match=r"heads must be among \('masked_lm', .*'masked-lm'"):
         checkpoints.load(folder, heads=("masked-lm",))
 
 

@@ -125,7 +125,11 @@ CASES = (
 # For those of which a run takes seconds; a task of a head that another has would only be trained once more.
 TRAINED = (PRETRAINING, UPPER, CLASSIFICATION, TAGGING, DISTILLATION)
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-trained = pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
+# Those whose runs others stand for in the fast tests: a figure that is better the higher, and two models at once.
+SLOW = (UPPER, DISTILLATION)
+trained = pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=[pytest.mark.long] * (case in SLOW)) for case in TRAINED]
+)
 ENCODER = small_examples.encoder_settings(num_layers=1)
 # Dropout stays on: its random numbers must resume, too.
 SETTINGS = TrainingSettings(
