@@ -21,47 +21,28 @@ from preprocessing.features import Long
 from preprocessing.storage import write_whole
 from preprocessing.tasks.labelling import Labelling, Score
 from preprocessing.tasks.packing import pack, pack_windows
+from preprocessing.tasks.splits import SHOWN, Split, earlier, fingerprint, ignored
 from preprocessing.tasks.tables import Row, Table
 from preprocessing.tokenizer import BertTokenizer
 
 MOST_ROWS = 1024  # encoded at once
-SHOWN = 3  # places that are told of each kind of fault
 VERSION = 2  # of what is written of the same tables
 
 
 @dataclasses.dataclass
-class Split:
-    """What is in a file of examples.
+class TableSplit(Split):
+    """What is in a file of examples of a table.
 
     Attributes:
-        file: of tf.Examples, in the table's order.
-        told: how the table was read.
-        rows: how many examples.
         texts: how many rows of the table they are of; fewer, where a text has several windows.
         counts: texts by label.
         unlabelled, unknown: rows of dev without a label, and with one that train does not have.
-        cut: rows with more tokens than the model is given.
-        tokens: that it is given.
-        set_aside: rows that cannot be used.
-        places: for each kind of fault, the first places of it and what is wrong.
     """
 
-    file: str
-    told: str
-    rows: int = 0
     texts: int = 0
     counts: list[int] = dataclasses.field(default_factory=list)
     unlabelled: int = 0
     unknown: int = 0
-    cut: int = 0
-    tokens: int = 0
-    set_aside: int = 0
-    places: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-
-    def tell(self, kind: str, place: str) -> None:
-        shown = self.places.setdefault(kind, [])
-        if len(shown) < SHOWN:
-            shown.append(place)
 
 
 @dataclasses.dataclass
@@ -70,8 +51,8 @@ class Prepared:
     in train too; `leaked_places`: the first of them; `mean` and `scale` of train's scores."""
 
     labels: list[str]
-    train: Split
-    dev: Split
+    train: TableSplit
+    dev: TableSplit
     leaked: int
     leaked_places: list[str]
     mean: float = 0.0
@@ -125,19 +106,15 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     name = fingerprint(train, dev, tokenizer, VERSION, max_seq_length, long, labelling.stated)
     report = folder / f"{name}.json"
-    if report.is_file():
-        found = json.loads(report.read_text())
-        known = Prepared(train=Split(**found.pop("train")), dev=Split(**found.pop("dev")), **found)
-        for split in (known.train, known.dev):  # the folder may have been moved
-            split.file = str(folder / os.path.basename(split.file))
-        if os.path.isfile(known.train.file) and os.path.isfile(known.dev.file):
-            return known
+    if known := earlier(report, Prepared, TableSplit):
+        return known
     train_split, dev_split = (
-        Split(str(folder / f"{name}-{part}.tfrecord"), table.told) for part, table in (("train", train), ("dev", dev))
+        TableSplit(str(folder / f"{name}-{part}.tfrecord"), table.told)
+        for part, table in (("train", train), ("dev", dev))
     )
-    dev_texts = collections.Counter(_key(row) for row in dev.rows(_ignored))
+    dev_texts = collections.Counter(_key(row) for row in dev.rows(ignored))
     shared = set()
-    for row in train.rows(_ignored):
+    for row in train.rows(ignored):
         labelling.learn(row)
         if row.label is not None and (key := _key(row)) in dev_texts:
             shared.add(key)
@@ -146,7 +123,7 @@ def prepare(
     if isinstance(labelling, Score):
         prepared.mean, prepared.scale = labelling.mean, labelling.scale
     if prepared.leaked:
-        leaked = (row.place for row in dev.rows(_ignored) if _key(row) in shared)
+        leaked = (row.place for row in dev.rows(ignored) if _key(row) in shared)
         prepared.leaked_places = list(itertools.islice(leaked, SHOWN))
     encode = _Encoder(tokenizer, labelling, max_seq_length, long)
     scratch = folder / f"{name}-set_aside.tsv"
@@ -156,10 +133,6 @@ def prepare(
             require(split.rows > 0, f"{table.path}: a table must have usable rows", _first(split) or "none")
     write_whole(json.dumps(dataclasses.asdict(prepared)), report)
     return prepared
-
-
-def _ignored(line: int, reason: str) -> None:
-    """For the passes that come before the one that tells."""
 
 
 def _first(split: Split) -> str:
@@ -181,42 +154,21 @@ def _more(count: int) -> str:
     return f" and {count} more" if count > 0 else ""
 
 
-def fingerprint(train, dev, tokenizer: BertTokenizer, *settings) -> str:
-    """Of all that decides the examples of two sources, which have a `path` and what is `told` of them."""
-    rules = (tokenizer.lower_case, tokenizer.longest_word, sorted(tokenizer.added.items()))
-    digest = hashlib.sha256(repr((rules, settings, train.told, dev.told)).encode())
-    digest.update("\n".join(tokenizer.vocab).encode())
-    for table in (train, dev):
-        with open(table.path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
-
-
 class _Encoder:
     """Writes the rows of tables as examples."""
 
     def __init__(self, tokenizer: BertTokenizer, labelling: Labelling, length: int, long: Long):
         self._tokenizer, self._labelling, self._length, self._long = tokenizer, labelling, length, long
 
-    def write(self, split: Split, table: Table, training: bool, aside, progress) -> None:
+    def write(self, split: TableSplit, table: Table, training: bool, aside, progress) -> None:
         """Writes the split's file and fills in what is in it."""
         split.counts = [0] * len(self._labelling.labels)
-
-        def set_aside(line: int, reason: str) -> None:
-            split.set_aside += 1
-            split.tell("set_aside", f"{table.path}:{line} {reason}")
-            aside.write(f"{table.path}\t{line}\t{reason}\n")
-
-        scratch = f"{split.file}.{os.getpid()}.tmp"
-        rows = self._targets(split, table, training, set_aside)
-        with open(scratch, "wb") as file:
+        rows = self._targets(split, table, training, split.aside(table.path, aside))
+        with split.written() as file:
             while chunk := list(itertools.islice(rows, MOST_ROWS)):
                 file.write(tfrecord.frame(self._encoded(split, chunk)))
                 split.texts += len(chunk)
                 progress(split.texts)
-        os.replace(scratch, split.file)
 
     def _targets(self, split, table, training, set_aside) -> Iterator[tuple[Row, Sequence[float]]]:
         """Rows with what their labels become."""
@@ -236,7 +188,7 @@ class _Encoder:
                 split.tell(fault, f"{row.place} {row.label!r}")
             yield row, target
 
-    def _encoded(self, split: Split, chunk: list[tuple[Row, Sequence[float]]]) -> list[bytes]:
+    def _encoded(self, split: TableSplit, chunk: list[tuple[Row, Sequence[float]]]) -> list[bytes]:
         rows = [row for row, _ in chunk]
         pairs = rows[0].second is not None
         texts, row = [row.text for row in rows], np.arange(len(rows))

@@ -19,48 +19,30 @@ from preprocessing.errors import require
 from preprocessing.examples import encoding
 from preprocessing.storage import write_whole
 from preprocessing.tasks import squad, windows
-from preprocessing.tasks.examples import fingerprint
+from preprocessing.tasks.splits import SHOWN, Split, earlier, fingerprint, ignored
 from preprocessing.tasks.squad import Question, Questions
 from preprocessing.tasks.windows import WindowRules
 from preprocessing.tokenizer import BertTokenizer
 
 MOST_QUESTIONS = 512  # encoded at once
-SHOWN = 3  # places that are told of each kind of fault
 VERSION = 1  # of what is written of the same files
 
 
 @dataclasses.dataclass
-class Split:
-    """What is in a file of examples.
+class QuestionSplit(Split):
+    """What is in a file of examples, `features.ANSWERED`, which are windows; `cut` are questions with more tokens than
+    a window has room for.
 
     Attributes:
-        file: of tf.Examples as `features.ANSWERED` says, in the order of the questions.
-        told: how the questions were read.
-        rows: windows; `answered` of these hold an answer.
+        answered: windows that hold an answer.
         questions: of them all; `impossible` of these have no answer.
         moved: answers that are not where the file says, but elsewhere in the context.
-        cut: questions with more tokens than a window has room for.
-        tokens: of all windows.
-        set_aside: questions that cannot be used.
-        places: for each kind of fault, the first places of it and what is wrong.
     """
 
-    file: str
-    told: str
-    rows: int = 0
     answered: int = 0
     questions: int = 0
     impossible: int = 0
     moved: int = 0
-    cut: int = 0
-    tokens: int = 0
-    set_aside: int = 0
-    places: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-
-    def tell(self, kind: str, place: str) -> None:
-        shown = self.places.setdefault(kind, [])
-        if len(shown) < SHOWN:
-            shown.append(place)
 
 
 @dataclasses.dataclass
@@ -68,8 +50,8 @@ class Prepared:
     """The files of a run. `leaked`: questions of dev that train asks of the same context; `leaked_places`: the first of
     them."""
 
-    train: Split
-    dev: Split
+    train: QuestionSplit
+    dev: QuestionSplit
     leaked: int
     leaked_places: list[str]
 
@@ -107,13 +89,8 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     name = fingerprint(train, dev, tokenizer, VERSION, dataclasses.astuple(rules))
     report = folder / f"{name}.json"
-    if report.is_file():
-        found = json.loads(report.read_text())
-        known = Prepared(train=Split(**found.pop("train")), dev=Split(**found.pop("dev")), **found)
-        for split in (known.train, known.dev):  # the folder may have been moved
-            split.file = str(folder / os.path.basename(split.file))
-        if os.path.isfile(known.train.file) and os.path.isfile(known.dev.file):
-            return known
+    if known := earlier(report, Prepared, QuestionSplit):
+        return known
     with (folder / f"{name}-set_aside.tsv").open("w") as aside:
         of_train, of_dev = (
             write(questions, str(folder / f"{name}-{part}.tfrecord"), tokenizer, rules, aside, progress)
@@ -126,12 +103,8 @@ def prepare(
 
 
 def _leaked(train: Questions, dev: Questions) -> Iterator[Question]:
-    known = {hash((question.question, question.context)) for question in train.rows(_ignored)}
-    return (question for question in dev.rows(_ignored) if hash((question.question, question.context)) in known)
-
-
-def _ignored(line: int, reason: str) -> None:
-    """For the passes beside the one that tells."""
+    known = {hash((question.question, question.context)) for question in train.rows(ignored)}
+    return (question for question in dev.rows(ignored) if hash((question.question, question.context)) in known)
 
 
 def write(
@@ -141,29 +114,22 @@ def write(
     rules: WindowRules,
     aside: TextIO,
     progress: Callable[[int], None] = lambda questions: None,
-) -> Split:
+) -> QuestionSplit:
     """Writes the examples, and into `aside` what cannot be used. Raises InputError where no question is usable."""
-    split = Split(file, questions.told)
-
-    def set_aside(line: int, reason: str) -> None:
-        split.set_aside += 1
-        split.tell("set_aside", f"{questions.path}:{line} {reason}")
-        aside.write(f"{questions.path}\t{line}\t{' '.join(reason.split())}\n")
-
-    scratch = f"{file}.{os.getpid()}.tmp"
+    split = QuestionSplit(file, questions.told)
+    set_aside = split.aside(questions.path, aside)
     usable = _with_answers(split, questions.rows(set_aside), set_aside)
-    with open(scratch, "wb") as stream:
+    with split.written() as stream:
         while chunk := list(itertools.islice(usable, MOST_QUESTIONS)):
             stream.write(tfrecord.frame(_serialized(split, chunk, tokenizer, rules, set_aside)))
             progress(split.questions)
-    os.replace(scratch, file)
     first = next((place for places in split.places.values() for place in places), "none")
     require(split.questions > 0, f"{questions.path}: there must be usable questions", first)
     return split
 
 
 def _with_answers(
-    split: Split, questions: Iterable[Question], set_aside: squad.SetAside
+    split: QuestionSplit, questions: Iterable[Question], set_aside: squad.SetAside
 ) -> Iterator[tuple[Question, int, int]]:
     """(question, where its answer begins and ends in the context); -1 where it has none."""
     for question in questions:

@@ -18,23 +18,28 @@ from preprocessing import features, tfrecord
 from preprocessing.errors import InputError, require
 from preprocessing.examples import encoding
 from preprocessing.storage import write_whole
-from preprocessing.tasks.examples import MOST_ROWS, SHOWN, Split, fingerprint
 from preprocessing.tasks.labelling import MAX_LABELS
 from preprocessing.tasks.sentences import Sentence, Sentences
+from preprocessing.tasks.splits import SHOWN, Split, earlier, fingerprint, ignored
 from preprocessing.tasks.word_windows import pack, pieces
 from preprocessing.tokenizer import BertTokenizer
+
+MOST_ROWS = 1024  # encoded at once
 
 
 @dataclasses.dataclass
 class TaggedSplit(Split):
     """What is in a file of examples, `features.tagged`, which are windows: `rows` of them; `cut` are sentences that lie
-    in several. `counts` are of words, by tag, and so is `unknown`.
+    in several.
 
     Attributes:
+        counts: words by tag; `unknown` have one that train does not have.
         removed: words of which nothing is left when they are cleaned.
         broken: sentences whose tags broke their scheme.
     """
 
+    counts: list[int] = dataclasses.field(default_factory=list)
+    unknown: int = 0
     sentences: int = 0
     words: int = 0
     removed: int = 0
@@ -99,23 +104,18 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     name = fingerprint(train, dev, tokenizer, "tagging", max_seq_length, labels)
     report = folder / f"{name}.json"
-    if report.is_file():
-        found = json.loads(report.read_text())
-        known = TaggedPrepared(train=TaggedSplit(**found.pop("train")), dev=TaggedSplit(**found.pop("dev")), **found)
-        for split in (known.train, known.dev):  # the folder may have been moved
-            split.file = str(folder / os.path.basename(split.file))
-        if os.path.isfile(known.train.file) and os.path.isfile(known.dev.file):
-            return known
+    if known := earlier(report, TaggedPrepared, TaggedSplit):
+        return known
     train_split, dev_split = (
         TaggedSplit(str(folder / f"{name}-{part}.tfrecord"), source.told)
         for part, source in (("train", train), ("dev", dev))
     )
-    in_dev = collections.Counter(_key(sentence) for sentence in dev.rows(_ignored))
+    in_dev = collections.Counter(_key(sentence) for sentence in dev.rows(ignored))
     tags, shared = _tags_and_shared(train, in_dev, labels)
     require(len(tags) > 1, f"{train.path}: training needs at least two tags", ", ".join(tags))
     prepared = TaggedPrepared(list(labels or sorted(tags)), train_split, dev_split, sum(in_dev[key] for key in shared))
     if shared:
-        leaked = (sentence.place for sentence in dev.rows(_ignored) if _key(sentence) in shared)
+        leaked = (sentence.place for sentence in dev.rows(ignored) if _key(sentence) in shared)
         prepared.leaked_places = list(itertools.islice(leaked, SHOWN))
     with (folder / f"{name}-set_aside.tsv").open("w") as aside:
         for split, source in ((train_split, train), (dev_split, dev)):
@@ -126,10 +126,6 @@ def prepare(
     return prepared
 
 
-def _ignored(line: int, reason: str) -> None:
-    """For the passes that come before the one that tells."""
-
-
 def _key(sentence: Sentence) -> bytes:
     return hashlib.blake2b("\0".join(sentence.words).encode(), digest_size=12).digest()
 
@@ -138,7 +134,7 @@ def _tags_and_shared(train: Sentences, in_dev, declared) -> tuple[set[str], set[
     """(train's tags, the sentences of dev that train has)"""
     found: set[str] = set(declared or ())
     shared = set()
-    for sentence in train.rows(_ignored):
+    for sentence in train.rows(ignored):
         for line, tag in zip(sentence.lines, sentence.tags or (), strict=True):
             if tag not in found:
                 if declared is not None:
@@ -158,15 +154,8 @@ def _write(split: TaggedSplit, source: Sentences, tokenizer, labels, length: int
     numbers = {label: number for number, label in enumerate(labels)}
     counts = np.zeros(len(labels) + 1, int)
     split.broken, split.places["broken"] = source.broken, [source.first_broken]
-
-    def set_aside(line: int, reason: str) -> None:
-        split.set_aside += 1
-        split.tell("set_aside", f"{source.path}:{line} {reason}")
-        aside.write(f"{source.path}\t{line}\t{reason}\n")
-
-    scratch = f"{split.file}.{os.getpid()}.tmp"
-    sentences = source.rows(set_aside)
-    with open(scratch, "wb") as file:
+    sentences = source.rows(split.aside(source.path, aside))
+    with split.written() as file:
         while chunk := list(itertools.islice(sentences, MOST_ROWS)):
             for sentence in chunk:
                 for line, tag in zip(sentence.lines, sentence.tags or (), strict=True):
@@ -185,5 +174,4 @@ def _write(split: TaggedSplit, source: Sentences, tokenizer, labels, length: int
             split.cut += int((of.lengths > length - 2).sum())
             split.tokens += int(windows.features[features.INPUT_MASK].sum())
             progress(split.sentences)
-    os.replace(scratch, split.file)
     *split.counts, split.unknown = counts.tolist()
