@@ -9,17 +9,14 @@ from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2
 
 from pipeline import task_trainer
 from pipeline.components import baseline as baselines
-from pipeline.components import drift, gates, task_examples
+from pipeline.components import drift, task_examples
 from pipeline.components import evaluator as evaluators
 from pipeline.components.baseline import Baseline
 from pipeline.components.drift import DriftGate
 from pipeline.components.evaluator import Evaluator
-from pipeline.components.gates import ServingCheck
-from pipeline.components.pusher import Pusher
 from pipeline.components.task_examples import TaskExamplesGen
 from pipeline.evaluation import tasks as evaluation
 from pipeline.finetuning.rows import LABELS, SIZE
@@ -113,12 +110,4 @@ def model_steps(
         eval_config=evaluation.eval_config(settings.kind, settings.gate, parts.code_of(evaluation, evaluators)),
         module_path=evaluation.__name__,
     )
-    serving_check = ServingCheck(model=trainer.outputs["model"], code=parts.code_of(gates))
-    folder = pusher_pb2.PushDestination.Filesystem(base_directory=serving)
-    pusher = Pusher(
-        model=trainer.outputs["model"],
-        model_blessing=evaluator.outputs["blessing"],
-        infra_blessing=serving_check.outputs["blessing"],
-        push_destination=pusher_pb2.PushDestination(filesystem=folder),
-    )
-    return [trainer, baseline, evaluator, serving_check, pusher]
+    return [trainer, baseline, evaluator, *parts.pushing(trainer, evaluator, serving)]

@@ -1,4 +1,4 @@
-"""What every graph is built from: a step's part of the settings, its code, and the gate over statistics."""
+"""What every graph is built from: a step's part of the settings, its code, the gate over statistics, the push."""
 
 import dataclasses
 import json
@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from tfx.components.example_validator.component import ExampleValidator
 from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.base_node import BaseNode
+from tfx.proto import pusher_pb2
 from tfx.types import BaseChannel
 
 from pipeline.components import gates
-from pipeline.components.gates import AnomalyGate
+from pipeline.components.gates import AnomalyGate, ServingCheck
+from pipeline.components.pusher import Pusher
 from pipeline.finetuning.settings import FinetuningSettings
 from pipeline.graphs import fingerprint
 from pipeline.settings import PipelineSettings
@@ -44,3 +46,16 @@ def add_beam_args(nodes: Sequence[BaseNode], args: Mapping[str, Sequence[str]]) 
     for name, own in args.items():
         require(name in beam, f"step_beam_args are for {', '.join(beam)}", name)
         beam[name].with_beam_pipeline_args(list(own))
+
+
+def pushing(trainer: BaseNode, evaluator: BaseNode, serving: str) -> tuple[BaseNode, BaseNode]:
+    """What checks that an exported model answers, and what pushes it to `serving` if the evaluator blesses it."""
+    model = trainer.outputs["model"]
+    check = ServingCheck(model=model, code=code_of(gates))
+    pusher = Pusher(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=check.outputs["blessing"],
+        push_destination=pusher_pb2.PushDestination(filesystem={"base_directory": serving}),
+    )
+    return check, pusher

@@ -10,13 +10,12 @@ from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2
 from tfx.types import BaseChannel
 
 from model import training
 from pipeline import trainer as trainers
 from pipeline.components import baseline as baselines
-from pipeline.components import documents, gates
+from pipeline.components import documents
 from pipeline.components import evaluator as evaluators
 from pipeline.components import examples as masked_examples
 from pipeline.components import vocabulary as vocabularies
@@ -24,8 +23,6 @@ from pipeline.components.baseline import Baseline
 from pipeline.components.documents import CorpusGen
 from pipeline.components.evaluator import Evaluator
 from pipeline.components.examples import MaskedExamplesGen
-from pipeline.components.gates import ServingCheck
-from pipeline.components.pusher import Pusher
 from pipeline.components.vocabulary import VocabularyGen
 from pipeline.evaluation import pretraining as evaluation
 from pipeline.graphs import continuing, fingerprint, parts
@@ -146,12 +143,4 @@ def model_steps(
         example_splits=["eval"],
         eval_config=evaluation.eval_config(settings.gate, parts.code_of(evaluation, evaluators)),
     )
-    serving_check = ServingCheck(model=trainer.outputs["model"], code=parts.code_of(gates))
-    folder = pusher_pb2.PushDestination.Filesystem(base_directory=serving)
-    pusher = Pusher(
-        model=trainer.outputs["model"],
-        model_blessing=evaluator.outputs["blessing"],
-        infra_blessing=serving_check.outputs["blessing"],
-        push_destination=pusher_pb2.PushDestination(filesystem=folder),
-    )
-    return [trainer, baseline, evaluator, serving_check, pusher]
+    return [trainer, baseline, evaluator, *parts.pushing(trainer, evaluator, serving)]
