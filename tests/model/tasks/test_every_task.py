@@ -1,6 +1,7 @@
 """What holds for each task, whatever it is for. A new one is tested by standing in CASES."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -33,11 +34,18 @@ from tests.model.tasks import upper
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A task, and examples [count, ...] of small_examples' vocabulary that it can learn from: `arrays(count, seed)`."""
+    """A task, and examples [count, ...] of small_examples' vocabulary that it can learn from: `arrays(count, seed)`.
+
+    The task is made when it is first used: several workers must have found each other before TensorFlow does anything.
+    """
 
     name: str
-    task: Task
+    made: Callable[[], Task]
     arrays: Callable[[int, int], dict[str, np.ndarray]]
+
+    @functools.cached_property
+    def task(self) -> Task:
+        return self.made()
 
     def settings(self, **values) -> TrainingSettings:
         return dataclasses.replace(SETTINGS, next_sentence=getattr(self.task, "next_sentence", True), **values)
@@ -93,22 +101,25 @@ def tagged(count: int, seed: int) -> dict[str, np.ndarray]:
     return arrays | {features.TAG_IDS: np.where(token > 4, tag, 0)}
 
 
-PRETRAINING, UPPER = (
-    Case("pretraining", Pretraining(), small_examples.examples),
-    Case("upper", upper.Upper(), upper.examples),
-)
-CLASSIFICATION = Case("classification", Classification(3, (1.0, 2.0, 0.5)), classified)
-MULTI_LABEL = Case("multi-label", MultiLabel(3), several)
-REGRESSION = Case("regression", Regression(20.0, 8.0), scored)
-TAGGING = Case("tagging", Tagging(("B-A", "I-A", "B-B", "I-B", "O"), "entity_f1"), tagged)
-ANSWERING = Case("question answering", QuestionAnswering(), answered)
-MASKED = Case("masked tokens alone", Pretraining(next_sentence=False), small_examples.examples)
-keras.utils.set_random_seed(3)  # the teachers must be the same in each process
-DISTILLATION, SEEN = (
-    Case(name, Distillation(small_examples.encoder(heads)), small_examples.examples)
-    for name, heads in (("distillation", ("masked_lm",)), ("distillation of hidden states alone", ()))
-)
-MEAN = Case("classification by the mean", Classification(3, pooling="mean"), classified)
+def distilled(*heads: str) -> Callable[[], Distillation]:
+    def made():
+        keras.utils.set_random_seed(3)  # the teachers must be the same in each process
+        return Distillation(small_examples.encoder(heads))
+
+    return made
+
+
+PRETRAINING = Case("pretraining", Pretraining, small_examples.examples)
+UPPER = Case("upper", upper.Upper, upper.examples)
+CLASSIFICATION = Case("classification", lambda: Classification(3, (1.0, 2.0, 0.5)), classified)
+MULTI_LABEL = Case("multi-label", lambda: MultiLabel(3), several)
+REGRESSION = Case("regression", lambda: Regression(20.0, 8.0), scored)
+TAGGING = Case("tagging", lambda: Tagging(("B-A", "I-A", "B-B", "I-B", "O"), "entity_f1"), tagged)
+ANSWERING = Case("question answering", QuestionAnswering, answered)
+MASKED = Case("masked tokens alone", lambda: Pretraining(next_sentence=False), small_examples.examples)
+DISTILLATION = Case("distillation", distilled("masked_lm"), small_examples.examples)
+SEEN = Case("distillation of hidden states alone", distilled(), small_examples.examples)
+MEAN = Case("classification by the mean", lambda: Classification(3, pooling="mean"), classified)
 CASES = (
     PRETRAINING,
     MASKED,
