@@ -370,7 +370,7 @@ def test_two_devices_give_the_weights_of_one(tmp_path):
 
 def test_another_description_is_another_run(whole):
     folder, output, _ = whole(UPPER)
-    other = dataclasses.replace(UPPER, task=upper.Upper(smoothing=0.1))
+    other = dataclasses.replace(UPPER, made=lambda: upper.Upper(smoothing=0.1))
     with pytest.raises(InputError, match=r"task\.smoothing was 0\.0, now 0\.1"):
         train(other, folder, output, vocab_path=str(folder / "vocab.txt"))
 
