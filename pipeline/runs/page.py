@@ -142,8 +142,8 @@ def _how(counts: dict[str, Any], done: str) -> str:
 def _set_aside(path: pathlib.Path, report: dict[str, Any]) -> str:
     count = report["documents"].get("lines_set_aside", 0)
     passed = report["documents"].get("passed_over", {})
-    said = [f"{found['count']:,} files passed over ({reason})" for reason, found in passed.items()]
-    said = [f"{count:,} of {report['documents'].get('lines', 0):,} lines could not be used", *said]
+    said = [f"{found['count']:,.0f} files passed over ({reason})" for reason, found in passed.items()]
+    said = [f"{count:,.0f} of {report['documents'].get('lines', 0):,.0f} lines could not be used", *said]
     found = f"<p>{_text('; '.join(said))}</p>"
     if count and path.exists():
         with path.open(encoding="utf-8") as lines:
