@@ -28,7 +28,7 @@ def of_newer_arrow(path, old, new):
     for at in (at for at, byte in enumerate(schema) if byte == old):
         changed = schema[:at] + bytes([new]) + schema[at + 1 :]
         try:
-            wanted = str(pa.ipc.read_schema(pa.py_buffer(changed)).types[0]).endswith("_view")
+            wanted = any(str(kind).endswith("_view") for kind in pa.ipc.read_schema(pa.py_buffer(changed)).types)
         except (pa.ArrowException, OSError) as error:
             wanted = f"Unrecognized type:{new}" in str(error)
         if wanted:
