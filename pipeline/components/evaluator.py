@@ -9,11 +9,13 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import path_utils
 
-if not hasattr(tfma, "EvalConfig"):  # TFX 1.21 puts it there as it imports all of its components: see pipeline.runs.lean
+if not hasattr(
+    tfma, "EvalConfig"
+):  # TFX 1.21 puts it there as it imports all of its components: see pipeline.runs.lean
     tfma.EvalConfig = config_pb2.EvalConfig
 
-from tfx.components.evaluator import component as evaluator  # noqa: E402
-from tfx.components.evaluator import executor as evaluator_executor  # noqa: E402
+from tfx.components.evaluator import component as evaluator
+from tfx.components.evaluator import executor as evaluator_executor
 
 
 class Executor(evaluator_executor.Executor):
