@@ -9,9 +9,8 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import path_utils
 
-if not hasattr(
-    tfma, "EvalConfig"
-):  # TFX 1.21 puts it there as it imports all of its components: see pipeline.runs.lean
+# TFX 1.21 puts it there as it imports all of its components, which `pipeline.runs.lean` spares.
+if not hasattr(tfma, "EvalConfig"):
     tfma.EvalConfig = config_pb2.EvalConfig
 
 from tfx.components.evaluator import component as evaluator
