@@ -116,9 +116,9 @@ def test_a_training_that_was_killed_goes_on_on_the_other_stack(stacks, maker, us
 def test_a_home_goes_on_on_the_other_stack(stacks, maker, user):
     maker, user = stacks[maker], stacks[user]
     home = {"BERT_HOME": str(maker.work / "home"), "BERT_SETTINGS": "smoke"}
-    maker.run("-m", "pipeline.main_job", **home)
+    maker.run("pipeline/local_runner.py", **home)
     maker.hand_over(user)
-    user.run("-m", "pipeline.main_job", **home)
+    user.run("pipeline/local_runner.py", **home)
     for stack, pushed in ((maker, 1), (user, 2)):
         assert len(list(stack.on_disk.glob("home/serving/bert/[0-9]*"))) == pushed
         record = json.loads((stack.on_disk / "home" / "reports" / "run.json").read_text())
