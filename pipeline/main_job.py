@@ -105,7 +105,7 @@ def ask_task(client: Client, report: dict[str, Any]) -> None:
         text = verdict.text if len(verdict.text) <= 90 else f"{verdict.text[:89]}…"
         _show(
             f"{report['signature']:15}  {text}",
-            f"{verdict.answer}" + (f" (it is {verdict.gold})" if verdict.cost else ""),
+            f"{verdict.answer}" + (f" (it is {verdict.gold})" if verdict.cost is not None else ""),
         )
 
 

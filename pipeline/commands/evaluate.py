@@ -11,8 +11,6 @@ from pipeline.commands import finetune
 from pipeline.finetuning import kinds
 from preprocessing.errors import InputError
 
-SHOWN = 3
-
 
 @click.command("evaluate")
 @click.option(
@@ -37,14 +35,15 @@ def command(model, data, task, columns, slices, model_name, as_json):
 
     from pipeline.finetuning import asking, judging
     from pipeline.finetuning import slices as slicing
+    from pipeline.finetuning.places import Places
     from preprocessing.tasks.tables import Columns
 
     by = [name for name in slices.split(",") if name]
     wanted = Columns(**columns, more=slicing.columns(by))
-    aside: list[str] = []
+    aside = Places()
 
     def set_aside(line, reason):
-        aside.append(f"{data}:{line} {reason}" if len(aside) < SHOWN else "")
+        aside.add(f"{data}:{line} {reason}")
 
     with asking.opened(model, model=model_name) as served:
         kind = asking.kind_of(served, kinds.ALL, task)
@@ -55,16 +54,22 @@ def command(model, data, task, columns, slices, model_name, as_json):
             judge, rows = judging.judged(kind, answered, slices=parts, progress=progress.update)
             seconds = time.monotonic() - started
     if not rows:
-        raise InputError(f"{data}: there must be usable rows. Received: {aside[0] if aside else 'none'}")
+        raise InputError(f"{data}: there must be usable rows. Received: {aside if aside.count else 'none'}")
     figures = judge.figures()
     if as_json:
-        found = {"rows": rows, "rows_per_second": rows / seconds, **figures, **judge.details(), "set_aside": len(aside)}
+        found = {
+            "rows": rows,
+            "rows_per_second": rows / seconds,
+            **figures,
+            **judge.details(),
+            "set_aside": aside.count,
+        }
         found |= {"slices": parts.found()} if by else {}
         click.echo(json.dumps(found, ensure_ascii=False))
         return
     click.echo(source.told)
-    if aside:
-        click.echo(f"{len(aside):,} rows cannot be used: {'; '.join(filter(None, aside))}")
+    if aside.count:
+        click.echo(f"{aside.count:,} rows cannot be used: {aside}")
     for note in judge.notes():
         click.echo(note)
     click.echo(f"{rows:,} rows, {rows / seconds:.0f} a second")

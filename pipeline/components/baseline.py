@@ -44,13 +44,7 @@ def _is_comparable(baseline: str, candidate: str) -> bool:
             return found is not None and found.is_comparable(description.read(candidate))
         same = read(baseline, "assets", FILE) == read(candidate, "assets", FILE)
         return same and length(baseline) >= length(candidate)
-    except (
-        fileio.NotFoundError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # another program's model, or removed since
+    except (fileio.NotFoundError, OSError, ValueError, KeyError, TypeError):  # another program's, or removed since
         return False
 
 

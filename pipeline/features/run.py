@@ -28,8 +28,8 @@ class Tables:
         self.counts = [Counted.of(table) for table in tables]
         for table, counted in zip(tables, self.counts, strict=True):
             tell(f"{table.told}; {counted.rows:,} rows")
-            if counted.aside:
-                tell(f"{counted.aside:,} rows cannot be used and have no vector: {'; '.join(counted.places)}")
+            if counted.aside.count:
+                tell(f"{counted.aside.count:,} rows cannot be used and have no vector: {counted.aside}")
             require(counted.rows > 0, f"{table.path}: a table must have usable rows", "none")
 
     def rows(self, number: int) -> Iterator[Row]:
@@ -81,10 +81,10 @@ def straight(
 
 
 def _file(output, counted, width, made):
-    if counted.aside and output.endswith(".npy"):
+    if counted.aside.count and output.endswith(".npy"):
         raise InputError(
             f"{output}: in .npy a vector's place is all that says whose it is, so that each row must have one; write "
-            f".parquet, or mend the rows. Received: {counted.aside:,} rows without"
+            f".parquet, or mend the rows. Received: {counted.aside.count:,} rows without"
         )
     return files.written(output, counted.rows, width, made)
 

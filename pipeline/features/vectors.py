@@ -10,30 +10,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from pipeline.features.sources import Ask
+from pipeline.finetuning.places import Places
 from preprocessing.tasks.tables import Row, Table
 
 FLOATS = 1 << 24  # of vectors that are held at once
 MOST_ROWS = 4096  # that are held at once, so that texts of like length are encoded together
 BATCH, CHARACTERS = 64, 16_384  # texts that are encoded at once, and what they may have together as they are padded
-SHOWN = 3
 
 
 @dataclasses.dataclass
 class Counted:
-    """What is in a table. `aside`: rows that cannot be used; `places`: the first of them, and why."""
+    """What is in a table. `aside`: rows that cannot be used, and why."""
 
     rows: int = 0
-    aside: int = 0
-    places: list[str] = dataclasses.field(default_factory=list)
+    aside: Places = dataclasses.field(default_factory=Places)
 
     @classmethod
     def of(cls, table: Table) -> "Counted":
         found = cls()
 
         def set_aside(line: int, reason: str) -> None:
-            found.aside += 1
-            if len(found.places) < SHOWN:
-                found.places.append(f"{table.path}:{line} {reason}")
+            found.aside.add(f"{table.path}:{line} {reason}")
 
         found.rows = sum(1 for _ in table.rows(set_aside))
         return found

@@ -13,9 +13,9 @@ import numpy as np
 from model.settings import ClassificationSettings
 from pipeline.finetuning.kinds import label_files, texts
 from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
+from pipeline.finetuning.places import Places
 from preprocessing.errors import InputError
 
-SHOWN = 3
 LEAST = 1e-37  # a probability below it may have lost digits, or be 0
 
 
@@ -122,8 +122,7 @@ class Judge:
     def __init__(self):
         self._numbers: dict[str, int] = {}
         self._confusion = np.zeros((1, 0))  # rows [C + 1, C] of each label, the last of none, by what was said
-        self._unknown = 0
-        self._places: list[str] = []
+        self._unknown = Places()
 
     def add(self, row: Any, answer: Answer) -> Verdict:
         if not self._numbers:
@@ -133,9 +132,7 @@ class Judge:
         said, gold = self._numbers[label], self._numbers.get(row.label, len(self._numbers))
         of_gold = float(shares[gold]) if gold < len(shares) else 0.0
         if gold == len(shares):
-            self._unknown += 1
-            if len(self._places) < SHOWN:
-                self._places.append(f"{row.place} {'no label' if row.label is None else repr(row.label)}")
+            self._unknown.add(f"{row.place} {'no label' if row.label is None else repr(row.label)}")
         self._confusion[gold, said] += 1
         return Verdict(
             row.label,
@@ -154,11 +151,11 @@ class Judge:
         from model.tasks import classification
 
         each = classification.f1(self._confusion).tolist()
-        return {"f1": dict(zip(self._numbers, each, strict=True)), "unknown": self._unknown}
+        return {"f1": dict(zip(self._numbers, each, strict=True)), "unknown": self._unknown.count}
 
     def notes(self) -> Iterator[str]:
-        if self._unknown:
-            yield f"{self._unknown:,} rows have none of the model's labels: errors: {'; '.join(self._places)}"
+        if self._unknown.count:
+            yield f"{self._unknown.count:,} rows have none of the model's labels: errors: {self._unknown}"
         said = np.flatnonzero(self._confusion.sum(0))
         if len(said) == 1 and np.count_nonzero(self._confusion.sum(1)) > 1:
             yield (

@@ -13,9 +13,8 @@ import numpy as np
 from model.settings import ClassificationSettings
 from pipeline.finetuning.kinds import label_files, texts
 from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
+from pipeline.finetuning.places import Places
 from preprocessing.errors import InputError
-
-SHOWN = 3
 
 
 class MultiLabel:
@@ -131,8 +130,8 @@ class Judge:
     def __init__(self):
         self._names: list[str] = []
         self._counts = np.zeros((3, 0))  # of each label: how often it was said rightly, said, and there
-        self._rows = self._exact = self._unknown = 0
-        self._places: list[str] = []
+        self._rows = self._exact = 0
+        self._unknown = Places()
 
     def add(self, row: Any, answer: Answer) -> Verdict:
         if not self._names:
@@ -144,9 +143,7 @@ class Judge:
         self._rows += 1
         known = there.sum() == len(gold)
         if not known:
-            self._unknown += 1
-            if len(self._places) < SHOWN:
-                self._places.append(f"{row.place} {row.label!r}")
+            self._unknown.add(f"{row.place} {row.label!r}")
         right = known and bool((was_said == there).all())
         self._exact += right
         with np.errstate(divide="ignore"):
@@ -164,11 +161,11 @@ class Judge:
         from model.tasks import multi_label
 
         each = multi_label.f1(*self._counts).tolist()
-        return {"f1": dict(zip(self._names, each, strict=True)), "unknown": self._unknown}
+        return {"f1": dict(zip(self._names, each, strict=True)), "unknown": self._unknown.count}
 
     def notes(self) -> Iterator[str]:
-        if self._unknown:
-            yield f"{self._unknown:,} rows have labels that the model does not have: errors: {'; '.join(self._places)}"
+        if self._unknown.count:
+            yield f"{self._unknown.count:,} rows have labels that the model does not have: errors: {self._unknown}"
         if self._rows and not self._counts[1].any():
             yield "ALARM: the model says no label of any row: it has learned nothing. Try more --epochs"
 

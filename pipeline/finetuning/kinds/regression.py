@@ -11,8 +11,7 @@ import numpy as np
 from model.settings import ClassificationSettings
 from pipeline.finetuning.kinds import texts
 from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
-
-SHOWN = 3
+from pipeline.finetuning.places import Places
 
 
 class Regression:
@@ -81,15 +80,12 @@ class Judge:
 
     def __init__(self):
         self._pairs: list[tuple[float, float]] = []  # (label, answer)
-        self._unknown = 0
-        self._places: list[str] = []
+        self._unknown = Places()
 
     def add(self, row: Any, answer: Answer) -> Verdict:
         gold, said = row.number, float(answer["score"])
         if gold is None:
-            self._unknown += 1
-            if len(self._places) < SHOWN:
-                self._places.append(f"{row.place} {'no label' if row.label is None else repr(row.label)}")
+            self._unknown.add(f"{row.place} {'no label' if row.label is None else repr(row.label)}")
             return Verdict(row.label, said, None, texts.text(row), {})
         self._pairs.append((gold, said))
         return Verdict(gold, said, abs(gold - said) or None, texts.text(row), {})
@@ -109,11 +105,11 @@ class Judge:
         }
 
     def details(self) -> dict[str, Any]:
-        return {"unknown": self._unknown}
+        return {"unknown": self._unknown.count}
 
     def notes(self) -> Iterator[str]:
-        if self._unknown:
-            yield f"{self._unknown:,} rows have no number for a label and count nowhere: {'; '.join(self._places)}"
+        if self._unknown.count:
+            yield f"{self._unknown.count:,} rows have no number for a label and count nowhere: {self._unknown}"
         if len({said for _, said in self._pairs}) == 1 < len(self._pairs):
             yield "ALARM: the model says one number of every row: it has learned nothing. Try another --learning-rate"
 
