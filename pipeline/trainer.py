@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -15,11 +16,14 @@ from model.tasks.pretraining import Pretraining
 from pipeline import terminal, values
 from pipeline.components import kept
 from pipeline.components.vocabulary import FILE
+from pipeline.evaluation import slices
 from pipeline.history import parents
-from preprocessing import vocab_file
+from preprocessing import storage, vocab_file
 from preprocessing.settings import VocabularySettings
 from serving.export import exporting
 from serving.settings import ExportSettings
+
+SLICES = "slices.json"  # beside the run's model: figures of parts of what was held out
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -68,10 +72,19 @@ def run_fn(fn_args: FnArgs) -> None:
         checkpoint=os.path.join(fn_args.model_run_dir, "model"),
         init=run.init,
     )
+    parts = slices.of(result.encoder, _held_out(examples))
+    storage.write_whole(json.dumps(parts, indent=2), os.path.join(fn_args.model_run_dir, SLICES))
     for name in ("model", "logs", "curves.png"):
         if (work / name).exists():
             shutil.move(work / name, os.path.join(fn_args.model_run_dir, name))
     shutil.rmtree(work)
+
+
+def _held_out(examples: str) -> dict[str, list[str]]:
+    """The files of held-out examples by source: their span, where data comes in spans."""
+    spans = {f"span {span}": kept.prefix(span, "*") for span in kept.read(examples)} or {"all": "*"}
+    found = {name: sorted(fileio.glob(os.path.join(examples, "Split-eval", glob))) for name, glob in spans.items()}
+    return {name: files for name, files in found.items() if files}
 
 
 def _examples_folder(patterns: list[str]) -> str:
