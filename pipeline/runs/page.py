@@ -39,8 +39,7 @@ def of_run(home: pathlib.Path, record: Record, report: dict[str, Any]) -> None:
     model does not fail for the page."""
     try:
         pushed = report["pushed_to"]
-        traced = pushed and "task" not in report  # of a fine-tuned version report.md says what it was made of
-        found = lineage.trace(Home(home), report["serving_folder"], os.path.basename(pushed)) if traced else None
+        found = lineage.trace(Home(home), report["serving_folder"], os.path.basename(pushed)) if pushed else None
         write(record.folder, read_json(record.folder / "run.json"), report, found)
         shutil.copy(record.folder / NAME, record.folder / "runs" / record.run_id)
     except Exception:
@@ -55,8 +54,10 @@ def write(folder: pathlib.Path, run: dict[str, Any], report: dict[str, Any], tra
     sections = [
         ("Gate", _table(("figure", "value", "bound", "verdict"), _gate(report, gate))),
         ("On what the model has not seen", _held_out(report)),
+        ("Parts of it", _slices(report.get("slices", {}))),
         ("Curves", _image(folder / "curves.png")),
         *_of_data(folder, report),
+        ("Drift", _drift(report.get("drift", []))),
         ("Steps", _table(("step", "what it did", "took"), _steps(run["nodes"]))),
         ("Lineage", _lineage(traced)),
     ]
@@ -87,9 +88,8 @@ def _gate(report: dict[str, Any], gate: dict[str, float]) -> Iterable[Sequence[A
         change = (report["first"], "max_decrease", "at most {:.4g} below that of the baseline")
     for figure, setting, bound in (*bounds, change) if report["compared"] else bounds:
         refused = any(refusal.startswith(f"{figure} is ") for refusal in refusals)
-        verdict = Raw(f'<span class="{"refused" if refused else "passed"}">{"refused" if refused else "passed"}</span>')
         stated = bound.format(gate[setting]) if setting in gate else "not recorded"
-        yield figure.replace("_", " "), metrics[figure], stated, verdict
+        yield figure.replace("_", " "), metrics[figure], stated, _verdict(not refused)
     if not report["compared"]:
         yield change[0].replace("_", " "), metrics[change[0]], "there is no earlier model to compare it with", ""
 
@@ -151,6 +151,33 @@ def _set_aside(path: pathlib.Path, report: dict[str, Any]) -> str:
         rows = [(line["file"], line["line"], line["reason"], line["text"][:200]) for line in first]
         found += _table(("file", "line", "why", "text"), rows)
     return found
+
+
+def _slices(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Figures of parts of the held-out predictions, by what they are told apart by."""
+    rows = [
+        (by if number == 0 else "", part, *figures.values())
+        for by, parts in found.items()
+        for number, (part, figures) in enumerate(parts.items())
+    ]
+    return _table(("by", "part", "predictions", "masked loss", "masked accuracy"), rows) if rows else ""
+
+
+def _drift(lines: list[dict[str, Any]]) -> str:
+    """What the gates of the data compared before the training."""
+    rows = (
+        (line["feature"], f"{line['what']}: {line['against']}, {line['of']}", line["before"], line["now"],
+         line["distance"], line["bound"], _verdict(line["passes"]))
+        for line in lines
+    )  # fmt: skip
+    return (
+        _table(("feature", "of which is given", "before", "now", "distance", "bound", "verdict"), rows) if lines else ""
+    )
+
+
+def _verdict(passes: bool) -> Raw:
+    word = "passed" if passes else "refused"
+    return Raw(f'<span class="{word}">{word}</span>')
 
 
 def _steps(nodes: list[dict[str, Any]]) -> Iterable[Sequence[Any]]:
