@@ -17,7 +17,7 @@ from pipeline.components import gates, span_statistics
 from pipeline.components.vocabulary import FILE, Vocabulary
 from pipeline.drift import measures, statistics
 from pipeline.drift.comparing import Moved
-from preprocessing import storage
+from preprocessing import storage, vocab_file
 from preprocessing.errors import InputError
 from preprocessing.settings import ExampleSettings
 
@@ -57,7 +57,8 @@ def _amounts(bounds: DataBounds, before, now) -> list[Moved]:
         return report["documents_train"] + report["documents_eval"]
 
     def again(report):
-        return report.get("duplicates", 0) / max(report.get("duplicates", 0) + documents(report), 1)
+        left_out = report.get("duplicates", 0) + report.get("near_duplicates", 0)
+        return left_out / max(left_out + documents(report), 1)
 
     words, later = (
         documents(report) * statistics.mean(found[measures.WORDS])
@@ -85,10 +86,9 @@ def ExampleGate(
     gates.check(anomalies)
     run = values.read(settings, bounds=DataBounds, examples=ExampleSettings)
     own, theirs = (os.path.join(artifact.uri, FILE) for artifact in (vocabulary_artifact, examples))
-    words = storage.read(own).decode()
-    if storage.read(theirs).decode() != words:
+    if storage.read(theirs) != storage.read(own):
         raise InputError(f"{theirs}: the examples must be of the run's vocabulary, {own}. Received: another")
-    of_record = functools.partial(measures.of_example, vocabulary=words.splitlines())
+    of_record = functools.partial(measures.of_example, vocabulary=vocab_file.load(own))
     entries = span_statistics.measure(
         examples.uri, statistics_artifact, of_record, code, beam_pipeline, "examples", _EXAMPLES
     )
