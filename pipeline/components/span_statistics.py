@@ -64,7 +64,6 @@ def measure(
             entry = {"key": wanted, "taken_over": False, "files": files, "report": read["report"]}
         entries[span] = entry
     own.split_names = artifact_utils.encode_split_names([split(span) for span in entries])
-    own.span = 0
     return entries
 
 

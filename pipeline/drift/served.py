@@ -26,6 +26,7 @@ from serving.protocol.errors import RequestError
 BOUNDS = DataBounds(words=1.0, tokens=0.15)
 _LEAST = 20  # texts
 _BATCH = 1000
+_EVALUATE = "evaluate"  # the signature that takes serialized examples instead of texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,10 @@ def texts(files: Sequence[str]) -> Iterator[str]:
 
 
 def _asked(entry: prediction_log_pb2.PredictionLog) -> Iterator[str]:
-    for _, proto in sorted(entry.predict_log.request.inputs.items()):
+    request = entry.predict_log.request
+    if request.model_spec.signature_name == _EVALUATE:
+        return
+    for _, proto in sorted(request.inputs.items()):
         array = tensors.from_proto(proto)
         if array.dtype == object and array.ndim:
             for row in array.reshape(len(array), -1):

@@ -19,14 +19,17 @@ from pipeline.runs.record import Record
 
 NAME = "report.html"
 _SET_ASIDE = 20  # lines that are shown
+_WIDE = ("Gate", "Curves", "Set aside", "Drift", "Lineage")  # sections that have none beside them
 _STYLE = """
 :root { color-scheme: light dark }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
-h2 { margin-top: 2.5rem; font-size: 1.15rem }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem }
+main { display: flex; flex-wrap: wrap; gap: 0 4rem } section { max-width: 100% } section.wide { flex-basis: 100% }
+h2 { margin: 2rem 0 .5rem; font-size: 1.15rem }
 table { border-collapse: collapse } td, th { padding: .2rem 1.2rem .2rem 0; text-align: left; vertical-align: top }
 td { border-top: 1px solid #8884; overflow-wrap: anywhere } td.number { text-align: right; white-space: nowrap }
-.passed { color: #1a7f37 } .refused { color: #cf222e; font-weight: 600 } img, svg { max-width: 100%; height: auto }
-figure { margin: 0; background: white; overflow-x: auto }
+.passed { color: #1a7f37 } .refused { color: #cf222e; font-weight: 600 }
+img { max-width: 100% } svg { width: 100%; min-width: 70rem; height: auto }
+figure { margin: 0; background: white; overflow-x: auto; width: fit-content; max-width: 100% }
 """
 
 
@@ -51,24 +54,30 @@ def write(folder: pathlib.Path, run: dict[str, Any], report: dict[str, Any], tra
     what `lineage.trace` found of the version that it pushed, if any."""
     state = "pushed" if report["pushed_to"] else "rolled back before" if report["rolled_back"] else "not blessed"
     gate = run.get("settings", {}).get("gate", {})
+    data, *aside = _of_data(folder, report)
     sections = [
         ("Gate", _table(("figure", "value", "bound", "verdict"), _gate(report, gate))),
         ("On what the model has not seen", _held_out(report)),
         ("Parts of it", _slices(report.get("slices", {}))),
         ("Curves", _image(folder / "curves.png")),
-        *_of_data(folder, report),
         ("Drift", _drift(report.get("drift", []))),
+        data,
         ("Steps", _table(("step", "what it did", "took"), _steps(run["nodes"]))),
+        *aside,
         ("Lineage", _lineage(traced)),
     ]
     title = f"{run['pipeline']}: {state}"
-    body = "".join(f"<h2>{_text(name)}</h2>\n{content}\n" for name, content in sections if content)
+    body = "".join(
+        f"<section{' class=wide' if name in _WIDE else ''}><h2>{_text(name)}</h2>\n{content}\n</section>\n"
+        for name, content in sections
+        if content
+    )
     head = f"<p>Run {_text(run['run'])}, begun {_text(run['started'][:19])} UTC"
     head += f"; {_text(report['pushed_to'])}</p>" if report["pushed_to"] else "</p>"
     page = (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{_text(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>\n'
-        f"<h1>{_text(title)}</h1>\n{head}\n{body}</html>\n"
+        f"<h1>{_text(title)}</h1>\n{head}\n<main>\n{body}</main></html>\n"
     )
     (folder / NAME).write_text(page, "utf-8")
 
@@ -115,12 +124,13 @@ _COUNTS = ("rows", "unlabelled", "set_aside")
 def _data(report: dict[str, Any]) -> str:
     documents, examples, vocabulary = report["documents"], report["examples"], report["vocabulary"]
     rows = [("documents " + part, documents.get(f"documents_{part}", 0)) for part in ("train", "eval")]
-    rows += [("examples " + name, value) for name, value in examples.items() if isinstance(value, int | float)]
-    rows += [("vocabulary " + name, value) for name, value in vocabulary.items() if isinstance(value, int | float)]
-    found = _table(("figure", "value"), ((name.replace("_", " "), value) for name, value in rows))
+    for what, found in (("examples", examples), ("vocabulary", vocabulary)):  # the counts of faults are mostly zero
+        figures = [(name, value) for name, value in found.items() if isinstance(value, int | float) and value]
+        rows += [(name if name == what else f"{what} {name}", value) for name, value in figures]
+    said = _table(("figure", "value"), ((name.replace("_", " "), value) for name, value in rows))
     if "spans" in documents:
         shares = vocabulary.get("unknown_share_by_span", {})
-        found += _table(
+        said += _table(
             ("span", "documents", "examples", "[UNK]"),
             (
                 (
@@ -132,7 +142,7 @@ def _data(report: dict[str, Any]) -> str:
                 for span, counts in documents["spans"].items()
             ),
         )
-    return found
+    return said
 
 
 def _how(counts: dict[str, Any], done: str) -> str:

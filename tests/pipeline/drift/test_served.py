@@ -1,16 +1,20 @@
 """`bert skew`: a log of requests beside the statistics of what a version was trained on."""
 
+import json
 import pathlib
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tensorflow_serving.apis import prediction_log_pb2
 
-from pipeline.drift import measures, served, statistics
+from pipeline.commands import skew
+from pipeline.drift import comparing, measures, served, statistics
 from pipeline.history import lineage
 from preprocessing import character_kinds, tfrecord
 from preprocessing.errors import InputError
 from preprocessing.features import SPECIAL_TOKENS
+from tests.pipeline.history import small_home
 
 TEXT = "The man went to the store and bought some milk for the cat"
 VOCABULARY = (*SPECIAL_TOKENS, *dict.fromkeys(TEXT.lower().split()))
@@ -108,3 +112,31 @@ def test_bounds():
         served.bounds_of(["words"])
     with pytest.raises(InputError, match="bounds has no setting 'word'"):
         served.bounds_of(["word=1"])
+
+
+def test_the_command_tells_what_moved_and_ends_with_an_error(monkeypatch, tmp_path):
+    small = small_home.SmallHome(tmp_path / "home")
+    version = small.run()
+    (tmp_path / "log-1").touch()
+    passes = comparing.Moved("words", "median", 12, 3, 0.25, 1.0, "training", "the log")
+    moved = comparing.Moved("language", "share of 'de'", 0, 1, 1.0, 0.2, "training", "the log")
+    asked = []
+    monkeypatch.setattr(
+        served, "compare", lambda *given: asked.append(given) or served.Skew([passes, moved], 30, 4, True)
+    )
+    flags = ["--home", str(small.folder), "--log", f"{tmp_path}/log-*", "--bound", "words=0.9"]
+    told = CliRunner().invoke(skew.command, flags)
+    assert asked[0][2:] == (version, [f"{tmp_path}/log-1"], served.bounds_of(["words=0.9"]))
+    for said in (
+        f"30 texts asked of version {version}, 4 of them repeated",
+        "The log has outlines instead of texts",
+        "words: median 12 in training, 3 in the log; distance 0.25, at most 1",
+        "! language: share of 'de' 0 in training, 1 in the log",
+    ):
+        assert said in told.output
+    assert isinstance(told.exception, InputError)
+    assert "words" not in str(told.exception)
+    listed = json.loads(CliRunner().invoke(skew.command, [*flags, "--json"]).stdout)
+    assert [line["passes"] for line in listed["moved"]] == [True, False]
+    with pytest.raises(InputError, match="--log must name files of a request log"):
+        CliRunner().invoke(skew.command, [*flags[:2], "--log", "none-*"], catch_exceptions=False)
