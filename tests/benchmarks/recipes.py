@@ -29,6 +29,7 @@ import time
 
 from pipeline import values
 from pipeline.settings import PipelineSettings, demo
+from preprocessing import storage
 from preprocessing.errors import require
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -215,8 +216,11 @@ class Results:
 
     def __init__(self, path: pathlib.Path):
         self._path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.rows = [json.loads(line) for line in lines if line.endswith("}")]
+        text = path.read_text() if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]  # a line that was being written when a run was killed goes
+        self.rows = [json.loads(line) for line in whole.splitlines()]
+        if whole != text:
+            storage.write_whole(whole, path)
 
     def of(self, trial: Trial) -> dict | None:
         key = known_as(trial.change, trial.steps, trial.seed)
