@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from model import checkpoints
+from model.checkpoints.names import arrays_of, assign
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings, Phase, TrainingSettings
 from model.tasks.task import Task
@@ -33,7 +34,7 @@ Report = Callable[[int, int, dict[str, float]], None]
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """The trained encoder; `metrics` on the held-out examples, with the baselines."""
+    """The trained encoder, as it was saved; `metrics` on the held-out examples, with the baselines."""
 
     encoder: BertEncoder
     metrics: dict[str, float]
@@ -181,7 +182,14 @@ def train(
         keep("model")
         if devices.is_chief():
             records.plot(os.path.join(output, "curves.png"), task.curves)
-    return TrainingResult(encoder, found)
+    return TrainingResult(_merged(encoder) if settings.tune == "lora" else encoder, found)
+
+
+def _merged(encoder: BertEncoder) -> BertEncoder:
+    """The same without adapters: they are in its kernels."""
+    plain = BertEncoder(encoder.settings, encoder.described_heads, dtype=encoder.dtype_policy)
+    assign(plain, arrays_of(encoder))
+    return plain
 
 
 def _keep(encoder, output, vocab_path, lower_case, name) -> str:
