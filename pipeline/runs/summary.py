@@ -1,6 +1,7 @@
 """What a run came to: figures and places, for its report and in words."""
 
 import json
+import os
 import pathlib
 import shutil
 from typing import Any
@@ -12,6 +13,8 @@ from tfx.utils import path_utils
 from pipeline.components import pushed
 from pipeline.components.baseline import NONE
 from pipeline.components.span_statistics import TABLE
+from pipeline.components.vocabulary import FILE
+from pipeline.evaluation import unigram
 from pipeline.finetuning import description
 from pipeline.history import parents
 from pipeline.history.pushed import RECORD
@@ -60,6 +63,9 @@ def _of_pretraining(record: Record) -> dict[str, Any]:
         "slices": json.loads(parts.read_text()) if parts.exists() else {},
         "drift": [line for gate in ("CorpusGate", "ExampleGate") for line in _moved(record, gate)],
         "masked_examples": examples["uri"],
+        "without_a_model": unigram.read(
+            os.path.join(examples["uri"], "Split-eval"), os.path.join(examples["uri"], FILE)
+        ),
     }
 
 
