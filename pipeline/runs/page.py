@@ -40,6 +40,7 @@ class Raw(str):
 def of_run(home: pathlib.Path, record: Record, report: dict[str, Any]) -> None:
     """Writes the page of a run that came to its end beside its reports. It is for people: a run that has pushed its
     model does not fail for the page."""
+    (record.folder / NAME).unlink(missing_ok=True)  # of an older run
     try:
         pushed = report["pushed_to"]
         found = lineage.trace(Home(home), report["serving_folder"], os.path.basename(pushed)) if pushed else None
