@@ -22,8 +22,8 @@ from preprocessing.tokenizer import BertTokenizer
 from serving.protocol import tensors
 from serving.protocol.errors import RequestError
 
-# What is asked is shorter than what was read, and asked in other words: its length is told, and bounded by nothing.
-BOUNDS = DataBounds(words=1.0, tokens=0.15)
+# What is asked is shorter than what was read: its length is told, and bounded by nothing.
+BOUNDS = DataBounds(words=1.0)
 _LEAST = 20  # texts
 _BATCH = 1000
 _EVALUATE = "evaluate"  # the signature that takes serialized examples instead of texts
