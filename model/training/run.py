@@ -83,7 +83,8 @@ def train(
     strategy = devices.strategy(settings.gpus)
     tokens = read_vocabulary(vocab_path, encoder_settings.vocab_size) if vocab_path else None
     train_groups, held_out_groups = (batches.by_length(files, task.spec) for files in (train_files, eval_files))
-    stretches = _stretches(settings, train_groups, encoder_settings, strategy.num_replicas_in_sync)
+    longest = encoder_settings.max_positions * task.spec.in_turn
+    stretches = _stretches(settings, train_groups, longest, strategy.num_replicas_in_sync)
     last_length = stretches[-1].length
     vocab_size = encoder_settings.vocab_size
     examples = {
@@ -251,8 +252,8 @@ class _Stretch:
     end: int
 
 
-def _stretches(settings, groups, encoder_settings, replicas) -> list[_Stretch]:
-    """The run's phases, checked against example files by length, model and devices."""
+def _stretches(settings, groups, longest, replicas) -> list[_Stretch]:
+    """The run's phases, checked against example files by length, the longest that the model takes, and devices."""
     if not groups:
         raise InputError("training needs at least one file of examples. Received: none")
     known = ", ".join(map(str, sorted(groups)))
@@ -263,10 +264,10 @@ def _stretches(settings, groups, encoder_settings, replicas) -> list[_Stretch]:
         length = phase.max_seq_length or next(iter(groups))
         if length not in groups:
             raise InputError(f"a phase's max_seq_length must be that of examples ({known}). Received: {length}")
-        if length > encoder_settings.max_positions:
+        if length > longest:
             raise InputError(
-                f"{groups[length][0]}: the examples' length must not exceed the model's max_positions "
-                f"({encoder_settings.max_positions}). Received: {length}"
+                f"{groups[length][0]}: the examples' length must not exceed the model's max_positions ({longest}). "
+                f"Received: {length}"
             )
         batch_size = phase.batch_size or settings.batch_size
         if batch_size % (replicas * settings.accumulate):

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 import tensorflow as tf
 
@@ -16,6 +16,7 @@ from model.settings import (
     EncoderSettings,
     Pooling,
     Precision,
+    SimilaritySettings,
     TaskSettings,
     TrainingSettings,
     Tune,
@@ -94,7 +95,7 @@ class Start:
     parts: Sequence[str]
     task: TaskSettings | None  # what the numbers of its fine-tuned head mean, if that is known
     tokenizer: BertTokenizer
-    pooling: Pooling  # that it was trained for
+    pooling: Pooling | None  # that it was trained for, if that is known
 
     @classmethod
     def read(
@@ -105,9 +106,13 @@ class Start:
         known = checkpoints.read_task(path)
         parts = list(dict.fromkeys(part for name in found.arrays if (part := part_of(name)) != ENCODER))
         sentences = checkpoints.sentences(path)
-        said = known.pooling if isinstance(known, ClassificationSettings) else sentences and sentences.pooling
+        if isinstance(known, ClassificationSettings | SimilaritySettings):
+            said: str | None = known.pooling
+        else:
+            said = sentences.pooling if sentences else None
         tokenizer = text_rules.tokenizer_of(path, vocab, lower_case, report)
-        return cls(path, found.settings, parts, known, tokenizer, "mean" if said == "mean" else "cls")
+        pooling = cast(Pooling, said) if said in get_args(Pooling) else None
+        return cls(path, found.settings, parts, known, tokenizer, pooling)
 
     @property
     def said_tokenizer(self) -> checkpoints.CheckpointTokenizer:
@@ -133,13 +138,14 @@ class Plan:
     @classmethod
     def of(cls, kind: Kind, start: Start, prepared: Prepared, train: Source, options: Options) -> "Plan":
         """`train`: the source of the prepared rows."""
-        if "pooling" in kind.defaults and options.pooling is None:
-            options = dataclasses.replace(options, pooling=start.pooling)
+        if kind.pooling and options.pooling is None:
+            options = dataclasses.replace(options, pooling=start.pooling or kind.pooling)
         layers = start.encoder.num_layers
         for name in ("freeze", "reinit"):
             number = getattr(options, name)
             require(0 <= number <= layers, f"{name} must be a number of the model's layers, 0 to {layers}", number)
-        rows, length = prepared.train.rows, options.max_seq_length
+        task, settings = kind.task(prepared, options), kind.settings(prepared, train, options)
+        rows, length = prepared.train.rows, options.max_seq_length * task.spec.in_turn
         per_epoch = rows / options.batch_size
         epochs = options.epochs or min(MOST_EPOCHS, max(EPOCHS, LEAST_UPDATES / per_epoch))
         hidden = start.encoder.hidden_size
@@ -160,10 +166,9 @@ class Plan:
             seed=options.seed,
             evaluation_examples=None,
         )
-        task, settings = kind.task(prepared, options), kind.settings(prepared, train, options)
         known = start.task
         other = known is not None and known.meaning != settings.meaning
-        fresh = [settings.head] if other and settings.head in start.parts else []
+        fresh = [settings.head] if other and settings.head and settings.head in start.parts else []
         if options.reinit:
             pooler = [POOLER] * (options.pooling != "mean")
             fresh += pooler + [f"layer_{layer}" for layer in range(layers - options.reinit, layers)]

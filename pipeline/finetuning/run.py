@@ -140,7 +140,7 @@ def _told(judged: Judged) -> str:
 def _judged(plan: Plan, dev: Source, seed: int, place: pathlib.Path) -> Judged:
     """By the answers of the graph that is served, once for the calibration and once with it."""
     kind, folder = plan.kind, place / "judged"
-    texts = TextEncoder(checkpoints.load(place / "best"), plan.start.tokenizer, ExportSettings())
+    texts = TextEncoder(checkpoints.load(place / "best"), plan.start.tokenizer, ExportSettings(), plan.settings)
 
     def answered(settings: TaskSettings):
         return asking.answered(kind, dev, asking.Checkpoint(str(place / "best"), texts.for_task(settings)))

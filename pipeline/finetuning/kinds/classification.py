@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from model.settings import ClassificationSettings
+from model.settings import ClassificationSettings, Pooling
 from pipeline.finetuning.kinds import label_files, texts
 from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
 from pipeline.finetuning.places import Places
@@ -37,6 +37,7 @@ class Classification:
     defaults = types.MappingProxyType(
         {"max_seq_length": 128, "long": "cut", "pooling": None, "labels": None, "class_weights": None}
     )
+    pooling: Pooling = "cls"
     chosen = "The temperature"
     signatures = ("classify", "classify_pair")
 

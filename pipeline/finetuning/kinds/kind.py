@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from model.settings import TaskSettings
+from model.settings import Pooling, TaskSettings
 
 if TYPE_CHECKING:  # they import TensorFlow
     from model.tasks.task import Task
@@ -163,6 +163,10 @@ class Kind(Protocol):
     @property
     def defaults(self) -> Mapping[str, Any]:
         """The settings of `planning.Options` that it takes beside those of every kind, or that are others for it."""
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """What a text's vector is where neither user nor checkpoint says it; None where there is no such vector."""
 
     @property
     def chosen(self) -> str:

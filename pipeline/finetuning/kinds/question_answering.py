@@ -27,6 +27,7 @@ class QuestionAnswering:
     )
     watched = ("exact", "cross_entropy")
     defaults = types.MappingProxyType({"max_seq_length": 384, "stride": 128, "max_question": 64, "max_answer": 30})
+    pooling = None
     chosen = "The threshold of no answer"
     signatures = ("answer",)
 

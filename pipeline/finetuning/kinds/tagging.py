@@ -41,6 +41,7 @@ class Tagging:
     )
     watched = ("entity_f1", "accuracy", "macro_f1", "cross_entropy")
     defaults = types.MappingProxyType({"max_seq_length": 128, "labels": None})
+    pooling = None
     chosen = "Nothing"
     signatures = ("tag_words", "tag")
 
