@@ -316,6 +316,7 @@ class TrainingSettings:
     report_every: int = 20  # steps
     evaluate_every: int | None = None  # steps; None: ten times a run
     evaluation_examples: int | None = 1024  # at most, while training; the last evaluation takes all. None: all
+    patience: int | None = None  # evaluations without a better watched figure that end a run; None: it runs all steps
     checkpoint_every: int | None = None  # steps; None: ten times a run
     keep_checkpoints: int = 2  # newest ones
 
@@ -337,7 +338,7 @@ class TrainingSettings:
         )
         for name in ("steps", "batch_size", "accumulate", "steps_per_call", "report_every", "keep_checkpoints"):
             require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
-        for name in ("evaluate_every", "evaluation_examples", "checkpoint_every"):
+        for name in ("evaluate_every", "evaluation_examples", "patience", "checkpoint_every"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be positive", value)
         for size in (self.batch_size, *(phase.batch_size or self.batch_size for phase in phases)):

@@ -23,7 +23,8 @@ from model.training import devices
 from model.training.evaluation import Evaluation
 from model.training.loop import Loop, Meter
 from model.training.optimizer import Optimizer, choose
-from model.training.records import Records, read_vocabulary
+from model.training.patience import Patience
+from model.training.records import Records, read_history, read_vocabulary
 from model.training.state import State, claim, one_at_a_time
 from preprocessing import batches
 from preprocessing.errors import InputError
@@ -33,10 +34,12 @@ Report = Callable[[int, int, dict[str, float]], None]
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """The trained encoder; `metrics` on the held-out examples, with the baselines."""
+    """The trained encoder; `metrics` on the held-out examples, with the baselines; `steps` that were run, fewer than
+    were asked for where the run's patience ended."""
 
     encoder: BertEncoder
     metrics: dict[str, float]
+    steps: int
 
 
 @one_at_a_time
@@ -57,6 +60,9 @@ def train(
     report: Report | None = None,
 ) -> TrainingResult:
     """Trains on example files, or goes on with the run in `output` that was interrupted.
+
+    It ends before its last step where the held-out figure that the task watches has not become better for so many
+    evaluations as the settings' `patience` says; warm-up and decay are those of all steps.
 
     A resumed run ends with the same weights, bit for bit on the same CPU machine, as one that was not interrupted.
 
@@ -136,14 +142,15 @@ def train(
     loop = Loop(settings, task, strategy, encoder, optimizer, state.loss_scale)
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     checkpoint_every = settings.checkpoint_every or max(1, settings.steps // 10)
+    patience = Patience(settings.patience, task, (row for row in read_history(output) if row["step"] <= step))
     with Records(output if devices.is_chief() else None, step) as records:
         meter = Meter(settings, task)
         for stretch in stretches:
-            if step >= stretch.end:
+            if step >= stretch.end or patience.over:
                 continue
             evaluation = evaluations.get(stretch.length)
             source = loop.iterator(examples[stretch.length], stretch.batch_size, step - stretch.first, transform)
-            while step < stretch.end:
+            while step < stretch.end and not patience.over:
                 # To the next multiple of whatever comes first.
                 every = (settings.steps_per_call, settings.report_every, evaluate_every, checkpoint_every)
                 stop = min(stretch.end, *(step + n - step % n for n in every))
@@ -165,12 +172,13 @@ def train(
                 if evaluation and step % evaluate_every == 0 and not last:
                     found = evaluation(settings.evaluation_examples)
                     records.write(step, "held_out", found)
+                    patience.add(found)
                     if state.is_best(found[task.watched], task.lower_is_better):
                         keep("best")
                     if tokens:
                         for title, text in evaluation.samples(tokens).items():
                             records.write_text(step, title, text)
-                if step % checkpoint_every == 0 or last:
+                if step % checkpoint_every == 0 or last or patience.over:
                     state.save(step)
                 meter.pause()
         found = {}
@@ -182,7 +190,7 @@ def train(
         keep("model")
         if devices.is_chief():
             records.plot(os.path.join(output, "curves.png"), task.curves)
-    return TrainingResult(encoder, found)
+    return TrainingResult(encoder, found, step)
 
 
 def _keep(encoder, output, vocab_path, lower_case, name) -> str:

@@ -55,6 +55,8 @@ class Options:
     reinit: int = 0
     layer_decay: float = 1.0
     head_rate: float = 1.0
+    patience: int | None = None
+    dev_rows: int | None = None  # examples on which the best model is chosen; None: all
     # Of some kinds.
     long: Long | None = None
     pooling: Pooling | None = None  # None: what the checkpoint was trained for
@@ -68,6 +70,7 @@ class Options:
         require(self.epochs is None or 0 < self.epochs < math.inf, "epochs must be positive", self.epochs)
         require(self.batch_size > 0, "batch_size must be positive", self.batch_size)
         require(self.seeds > 0, "seeds must be positive", self.seeds)
+        require(self.dev_rows is None or self.dev_rows > 0, "dev_rows must be positive", self.dev_rows)
         if self.search and self.learning_rate is not None:
             raise InputError("--search finds the learning rate: leave out --learning-rate, or --search")
 
@@ -165,6 +168,7 @@ class Plan:
             head_rate=options.head_rate,
             seed=options.seed,
             evaluation_examples=None,
+            patience=options.patience,
         )
         known = start.task
         other = known is not None and known.meaning != settings.meaning
@@ -194,10 +198,22 @@ class Plan:
             f"{training.warmup:,} of them warm-up to the learning rate {training.learning_rate:g}; about "
             f"{duration(self.runs * self.seconds())}"
         )
-
+        if self.options.patience:
+            yield f"a run ends after {self.options.patience} evaluations, of ten, without a better {self.task.watched}"
+        if self.sample:
+            yield (
+                f"the best model is chosen on {self.sample:,} of dev's {self.prepared.dev.rows:,} examples, always the "
+                "same ones; the figures are then those of all rows"
+            )
         if self.options.search:
             rates = ", ".join(f"{factor * training.learning_rate:g}" for factor in SEARCHED)
             yield f"of the learning rates {rates} the best with the first seed is taken"
+
+    @property
+    def sample(self) -> int | None:
+        """How many examples of dev the best model is chosen on, where these are not all."""
+        count = self.options.dev_rows
+        return count if count is not None and count < self.prepared.dev.rows else None
 
     @property
     def runs(self) -> int:

@@ -65,8 +65,8 @@ def test_there_is_no_head_to_be_tuned_alone(tmp_path):
     checkpoints.save(BertEncoder(settings, ()), folder, small_model.write_vocab(tmp_path), True)
     path = tmp_path / "rows.tsv"
     path.write_text("paris\tfrance\t1\nriver\tthe\t0\n" * 8)
-    words = f"--task similarity --train {path} --dev {path} --text 1 --second 2 --label 3 --model {folder} --tune head".split()
-    words += ["--output", str(tmp_path / "out"), "--max-seq-length", "16"]
+    words = f"--task similarity --train {path} --dev {path} --text 1 --second 2 --label 3 --tune head".split()
+    words += ["--model", str(folder), "--output", str(tmp_path / "out"), "--max-seq-length", "16"]
     with pytest.raises(InputError, match=r"no head to be trained: tune all, or bias\. Received: 'head'"):
         CliRunner().invoke(cli.bert, ["finetune", *words], catch_exceptions=False)
 
