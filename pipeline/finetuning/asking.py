@@ -21,6 +21,7 @@ from serving.protocol.errors import RequestError
 from serving.settings import ExportSettings
 from serving.signatures import ALL
 from serving.signatures.base import TextEncoder
+from serving.signatures.tagging import TAG_LOGITS
 
 BATCH = 32
 SORTED = 1024  # rows that are held, so that rows of like size are asked together
@@ -48,7 +49,7 @@ class Checkpoint:
 
     def __init__(self, path: str, texts: TextEncoder):
         self.path, self._texts = path, texts
-        self._known = {signature.name: signature for signature in ALL}
+        self._known = {signature.name: signature for signature in (*ALL, TAG_LOGITS)}
         self.left_out = {name: why for name, known in self._known.items() if (why := known.missing(self._texts))}
         self.signatures = [name for name in self._known if name not in self.left_out]
         self._functions: dict[str, tf.types.experimental.PolymorphicFunction] = {}

@@ -21,7 +21,7 @@ import numpy as np
 from model import checkpoints, training
 from model.settings import TaskSettings
 from pipeline.finetuning import asking, judging, report, sampling
-from pipeline.finetuning.kinds.kind import Calibration, Judge, Kind, Source
+from pipeline.finetuning.kinds.kind import Calibration, Judge, Kind, Source, first_figure
 from pipeline.finetuning.planning import SEARCHED, Options, Plan, Start
 from pipeline.finetuning.slices import Found, Slices
 from preprocessing import storage, vocab_file
@@ -144,12 +144,14 @@ def _judged(plan: Plan, dev: Source, seed: int, place: pathlib.Path, steps: int)
     kind, folder = plan.kind, place / "judged"
     texts = TextEncoder(checkpoints.load(place / "best"), plan.start.tokenizer, ExportSettings(), plan.settings)
 
-    def answered(settings: TaskSettings):
-        return asking.answered(kind, dev, asking.Checkpoint(str(place / "best"), texts.for_task(settings)))
+    def answered(settings: TaskSettings, signature: str):
+        served = asking.Checkpoint(str(place / "best"), texts.for_task(settings))
+        return asking.asked(kind, signature, dev.rows(lambda line, reason: None), served)
 
-    calibration = kind.calibrated(plan.settings, answered(plan.settings))
+    signature = kind.signature(dev)
+    calibration = kind.calibrated(plan.settings, answered(plan.settings, kind.calibrates_on or signature))
     parts = Slices(kind, ["length"])
-    judge, rows = judging.judged(kind, answered(calibration.settings), folder, parts)
+    judge, rows = judging.judged(kind, answered(calibration.settings, signature), folder, parts)
     calibration.draw(folder)
     figures = {**judge.figures(), **calibration.figures}
     ordered = {name: figures[name] for name in kind.figures if name in figures}
@@ -159,7 +161,7 @@ def _judged(plan: Plan, dev: Source, seed: int, place: pathlib.Path, steps: int)
 def _best(plan: Plan, judged: list[Judged]) -> Judged:
     """By the watched figure or, where the served answers have none such, by the kind's first."""
     watched = plan.task.watched in judged[0].figures
-    name = plan.task.watched if watched else next(iter(plan.kind.figures))
+    name = plan.task.watched if watched else first_figure(plan.kind, judged[0].figures)
     return (min if watched and plan.task.lower_is_better else max)(judged, key=lambda one: one.figures[name])
 
 

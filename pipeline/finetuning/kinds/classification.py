@@ -40,6 +40,7 @@ class Classification:
     pooling: Pooling = "cls"
     chosen = "The temperature"
     signatures = ("classify", "classify_pair")
+    calibrates_on = None
 
     row = staticmethod(texts.row)
     source = staticmethod(texts.source)
@@ -58,11 +59,7 @@ class Classification:
     def task(self, prepared, options):
         from model.tasks import classification
 
-        weights: tuple[float, ...] = ()
-        if options.class_weights == "balanced":
-            weights = classification.balanced(prepared.train.counts)
-        elif options.class_weights is not None:
-            weights = label_files.weights(options.class_weights, prepared.labels)
+        weights = label_files.class_weights(options.class_weights, prepared.labels, prepared.train.counts)
         return classification.Classification(len(prepared.labels), weights, options.watch, options.pooling)
 
     def settings(self, prepared, train, options):

@@ -35,6 +35,7 @@ class MultiLabel:
     pooling: Pooling = "cls"
     chosen = "The temperature and the labels' thresholds"
     signatures = ("classify_labels", "classify_labels_pair")
+    calibrates_on = None
     row = staticmethod(texts.row)
     inputs = staticmethod(texts.inputs)
     size = staticmethod(texts.size)

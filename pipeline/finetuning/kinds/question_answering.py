@@ -30,6 +30,7 @@ class QuestionAnswering:
     pooling = None
     chosen = "The threshold of no answer"
     signatures = ("answer",)
+    calibrates_on = None
 
     def row(self):
         return Question

@@ -32,6 +32,7 @@ class Regression:
     pooling: Pooling = "cls"
     chosen = "Nothing"
     signatures = ("score", "score_pair")
+    calibrates_on = None
     source = staticmethod(texts.source)
     row = staticmethod(texts.row)
     inputs = staticmethod(texts.inputs)

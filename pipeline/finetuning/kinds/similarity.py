@@ -22,6 +22,7 @@ class Similarity:
     pooling: Pooling = "mean"
     chosen = "Nothing"
     signatures = ("similarity",)
+    calibrates_on = None
     row = staticmethod(texts.row)
     size = staticmethod(texts.size)
     labels = staticmethod(REGRESSION.labels)
