@@ -255,8 +255,9 @@ TASK_SETTINGS: dict[str, type[TaskSettings]] = {
 OptimizerName = Literal["adamw", "lamb", "sgd"]
 Schedule = Literal["linear", "polynomial", "constant"]
 Precision = Literal["float32", "bfloat16", "float16"]
-# All weights; those of pooler and heads alone; or with them the biases too (Ben Zaken et al. 2021, arXiv 2106.10199).
-Tune = Literal["all", "head", "bias"]
+# All weights; those of pooler and heads alone; or with them low-rank adapters of query and value (Hu et al. 2021, arXiv
+# 2106.09685), or the biases (Ben Zaken et al. 2021, arXiv 2106.10199).
+Tune = Literal["all", "head", "lora", "bias"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,6 +306,8 @@ class TrainingSettings:
     layer_decay: float = 1.0  # learning rate of each layer as a share of that of the layer above
     head_rate: float = 1.0  # learning rate of what stands on the layers, pooler and heads, as a multiple of theirs
     tune: Tune = "all"  # which weights are trained
+    lora_rank: int = 8  # of the adapters that tune lora trains
+    lora_alpha: float = 16.0  # what they add is multiplied by lora_alpha / lora_rank, so that a rate suits any rank
     freeze: int = 0  # so many layers from below, and the embeddings, are not trained; 0: all are
 
     precision: Precision = "float32"
@@ -338,6 +341,7 @@ class TrainingSettings:
         )
         for name in ("steps", "batch_size", "accumulate", "steps_per_call", "report_every", "keep_checkpoints"):
             require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
+        require(self.lora_rank > 0, "lora_rank must be positive", self.lora_rank)
         for name in ("evaluate_every", "evaluation_examples", "patience", "checkpoint_every"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be positive", value)
@@ -364,7 +368,7 @@ class TrainingSettings:
             "schedule_power needs schedule polynomial",
             self.schedule_power,
         )
-        for name in ("schedule_power", "epsilon", "layer_decay", "head_rate"):
+        for name in ("schedule_power", "epsilon", "layer_decay", "head_rate", "lora_alpha"):
             require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         for name in ("weight_decay", "clip_norm", "freeze"):
             require(getattr(self, name) >= 0, f"{name} must be 0 or more", getattr(self, name))

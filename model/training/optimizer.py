@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from model.encoder import BertEncoder
-from model.settings import TrainingSettings
+from model.settings import TrainingSettings, Tune
 
 # Last part of the names of the weights that are not decayed: biases, and LayerNorm's scale and offset.
 NOT_DECAYED = ("bias", "norm_scale", "norm_offset")
@@ -59,14 +59,25 @@ def layer_rates(paths: Sequence[str], layers: int, decay: float, head_rate: floa
     return [decay**below if (below := depth(path, layers)) else head_rate for path in paths]
 
 
+# Last parts of the names of the weights in the layers that each way of tuning trains.
+_TUNED: dict[Tune, tuple[str, ...]] = {
+    "all": ("",),
+    "head": (),
+    "lora": ("_down", "_up"),
+    "bias": ("bias", "norm_offset"),
+}
+
+
 def choose(encoder: BertEncoder, settings: TrainingSettings) -> None:
-    """Makes those of the encoder's variables trainable that the settings say: pooler and heads always."""
+    """Makes those of the encoder's variables trainable that the settings say: pooler and heads always. What is not
+    there yet but is to be trained, adapters of the layers that are not frozen, is made."""
     layers = encoder.settings.num_layers
+    if settings.tune == "lora":
+        encoder.adapt(settings.lora_rank, settings.lora_alpha, above=settings.freeze)
     for variable in encoder.variables:
         below = depth(variable.path, layers)
-        frozen = settings.tune == "head" or (settings.freeze and below > layers - settings.freeze)
-        bias = variable.path.endswith(("bias", "norm_offset"))
-        variable.trainable = not below or (not frozen and (settings.tune == "all" or bias))
+        frozen = settings.freeze and below > layers - settings.freeze
+        variable.trainable = not below or (not frozen and variable.path.endswith(_TUNED[settings.tune]))
 
 
 class Optimizer(tf.Module):

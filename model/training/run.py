@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from model import checkpoints
+from model.checkpoints.names import arrays_of, assign
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings, Phase, TrainingSettings
 from model.tasks.task import Task
@@ -34,8 +35,8 @@ Report = Callable[[int, int, dict[str, float]], None]
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """The trained encoder; `metrics` on the held-out examples, with the baselines; `steps` that were run, fewer than
-    were asked for where the run's patience ended."""
+    """The trained encoder, as it was saved; `metrics` on the held-out examples, with the baselines; `steps` that were
+    run, fewer than were asked for where the run's patience ended."""
 
     encoder: BertEncoder
     metrics: dict[str, float]
@@ -164,7 +165,9 @@ def train(
                 step = stop
                 meter.add(done)
                 last = step == settings.steps
-                if step % settings.report_every == 0 or last:
+                # A run that may end at any evaluation has told of its updates by then.
+                may_end = settings.patience is not None and step % evaluate_every == 0
+                if step % settings.report_every == 0 or last or may_end:
                     figures = meter.figures(step)
                     records.write(step, "training", figures)
                     if report and devices.is_chief():
@@ -190,7 +193,14 @@ def train(
         keep("model")
         if devices.is_chief():
             records.plot(os.path.join(output, "curves.png"), task.curves)
-    return TrainingResult(encoder, found, step)
+    return TrainingResult(_merged(encoder) if settings.tune == "lora" else encoder, found, step)
+
+
+def _merged(encoder: BertEncoder) -> BertEncoder:
+    """The same without adapters: they are in its kernels."""
+    plain = BertEncoder(encoder.settings, encoder.described_heads, dtype=encoder.dtype_policy)
+    assign(plain, arrays_of(encoder))
+    return plain
 
 
 def _keep(encoder, output, vocab_path, lower_case, name) -> str:

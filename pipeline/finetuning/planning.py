@@ -1,6 +1,7 @@
 """What a fine-tuning will do, decided and told before it begins."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from model import checkpoints
 from model.checkpoints.names import ENCODER, POOLER, part_of
+from model.encoder import BertEncoder
 from model.encoder.heads import chosen
 from model.settings import (
     ClassificationSettings,
@@ -22,6 +24,7 @@ from model.settings import (
     Tune,
 )
 from model.tasks.task import Task
+from model.training.optimizer import choose
 from pipeline.finetuning.kinds.kind import Kind, Prepared, Source
 from preprocessing.batches.stream import MEMORY_LIMIT
 from preprocessing.errors import InputError, require
@@ -35,6 +38,10 @@ SEARCHED = (0.5, 1.0, 2.0, 4.0)  # of the learning rate that a model of its size
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384)
 # Of what this machine's matrix products reach alone, the share that a training step reaches, about.
 EFFICIENCY = 0.4
+# Of an update, the products with each matrix, times two: forward; back to the layer below; and for its own gradient.
+PRODUCTS: dict[Tune, int] = {"all": 6, "lora": 4, "bias": 4, "head": 2}
+# So many times the learning rate that all weights would have; adapters begin at zero and are few.
+RATES: dict[Tune, float] = {"lora": 10.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Options:
     precision: Precision = "float32"
     search: bool = False
     tune: Tune = "all"
+    rank: int | None = None  # of the adapters of tune lora; None: TrainingSettings' own
     freeze: int = 0
     reinit: int = 0
     layer_decay: float = 1.0
@@ -73,6 +81,9 @@ class Options:
         require(self.dev_rows is None or self.dev_rows > 0, "dev_rows must be positive", self.dev_rows)
         if self.search and self.learning_rate is not None:
             raise InputError("--search finds the learning rate: leave out --learning-rate, or --search")
+        require(self.rank is None or self.tune == "lora", "--rank is that of --tune lora: leave it out", self.rank)
+        rule = f"--reinit begins layers anew, which --tune {self.tune} would leave as they are: leave one of them out"
+        require(not self.reinit or self.tune == "all", rule, self.reinit)
 
     @classmethod
     def of(cls, kind: Kind, **given: Any) -> "Options":
@@ -147,12 +158,18 @@ class Plan:
         for name in ("freeze", "reinit"):
             number = getattr(options, name)
             require(0 <= number <= layers, f"{name} must be a number of the model's layers, 0 to {layers}", number)
+        rule = f"layers that begin anew must not be frozen: reinit must be at most {layers - options.freeze}"
+        require(options.freeze + options.reinit <= layers, rule, options.reinit)
+        rank = TrainingSettings.lora_rank if options.rank is None else options.rank
+        most = start.encoder.hidden_size
+        require(0 < rank <= most, f"--rank must be from 1 to the model's hidden size ({most})", rank)
         task, settings = kind.task(prepared, options), kind.settings(prepared, train, options)
         rows, length = prepared.train.rows, options.max_seq_length * task.spec.in_turn
         per_epoch = rows / options.batch_size
         epochs = options.epochs or min(MOST_EPOCHS, max(EPOCHS, LEAST_UPDATES / per_epoch))
         hidden = start.encoder.hidden_size
-        rate = options.learning_rate or (3e-5 if hidden >= 768 else 1e-4 if hidden >= 384 else 3e-4)
+        of_size = 3e-5 if hidden >= 768 else 1e-4 if hidden >= 384 else 3e-4
+        rate = options.learning_rate or of_size * RATES.get(options.tune, 1.0)
         # Bucketed examples stand in memory: their ids take four bytes a token, mask and segment one each.
         fits = rows * length * 6 < MEMORY_LIMIT
         training = TrainingSettings(
@@ -163,6 +180,7 @@ class Plan:
             bias_correction=True,
             precision=options.precision,
             tune=options.tune,
+            lora_rank=rank,
             freeze=options.freeze,
             layer_decay=options.layer_decay,
             head_rate=options.head_rate,
@@ -190,6 +208,9 @@ class Plan:
             f"{start.path}: {encoder.num_layers} layers, {encoder.hidden_size} hidden; "
             f"new: {', '.join(new) or 'nothing'}; unused: {', '.join(unused) or 'nothing'}"
         )
+        trained, there = self.trained
+        adapters = f"; adapters of query and value have the rank {training.lora_rank}" * (training.tune == "lora")
+        yield f"trained are {trained:,} of {there:,} weights ({trained / there:.1%}){adapters}"
         yield from self.prepared.notes()
         yield from self.kind.told(self.prepared, self.options)
         epochs = training.steps * training.batch_size / self.prepared.train.rows
@@ -209,6 +230,17 @@ class Plan:
             rates = ", ".join(f"{factor * training.learning_rate:g}" for factor in SEARCHED)
             yield f"of the learning rates {rates} the best with the first seed is taken"
 
+    @functools.cached_property
+    def trained(self) -> tuple[int, int]:
+        """How many weights are trained, and how many there are; adapters count with both."""
+        encoder = BertEncoder(self.start.encoder, self.task.heads)
+        choose(encoder, self.training)
+        trained, there = (
+            sum(math.prod(variable.shape) for variable in variables)
+            for variables in (encoder.trainable_variables, encoder.variables)
+        )
+        return trained, there
+
     @property
     def sample(self) -> int | None:
         """How many examples of dev the best model is chosen on, where these are not all."""
@@ -225,7 +257,7 @@ class Plan:
         encoder, prepared = self.start.encoder, self.prepared
         weights = encoder.num_layers * (4 * encoder.hidden_size + 2 * encoder.intermediate_size) * encoder.hidden_size
         tokens = prepared.train.tokens / prepared.train.rows * self.training.batch_size * self.training.steps
-        return 6 * weights * tokens / (EFFICIENCY * _speed(encoder))
+        return PRODUCTS[self.training.tune] * weights * tokens / (EFFICIENCY * _speed(encoder))
 
 
 def _speed(encoder: EncoderSettings) -> float:

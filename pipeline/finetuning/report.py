@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from pipeline.finetuning.cost import Cost
 from pipeline.finetuning.planning import Plan
 
 
@@ -49,5 +50,6 @@ def report(plan: Plan, metrics: dict) -> str:
     lines += [f"- {note}" for note in (*plan.kind.told(prepared, options), *prepared.notes())]
     lines += ["", "## Settings", ""]
     lines += [f"- {name}: {value}" for name, value in dataclasses.asdict(options).items() if value is not None]
-    lines += [f"- updates: {training.steps}", f"- learning rate: {training.learning_rate:g}", ""]
+    lines += [f"- updates: {training.steps}", f"- learning rate: {training.learning_rate:g}"]
+    lines += [f"- cost: {Cost(**metrics['cost'])}", ""]
     return "\n".join(lines)

@@ -21,6 +21,7 @@ import numpy as np
 from model import checkpoints, training
 from model.settings import TaskSettings
 from pipeline.finetuning import asking, judging, report, sampling
+from pipeline.finetuning.cost import Cost
 from pipeline.finetuning.kinds.kind import Calibration, Judge, Kind, Source, first_figure
 from pipeline.finetuning.planning import SEARCHED, Options, Plan, Start
 from pipeline.finetuning.slices import Found, Slices
@@ -215,6 +216,7 @@ def _metrics(plan: Plan, judged: list[Judged], best: Judged) -> dict:
         "seeds": {str(one.seed): one.figures for one in judged},
         "mean": {name: float(np.mean(found)) for name, found in values.items()},
         "spread": {name: float(np.std(found, ddof=1)) if len(judged) > 1 else 0.0 for name, found in values.items()},
+        "cost": dataclasses.asdict(Cost.of(best.model.parent, *plan.trained, plan.training.batch_size)),
         "training": dataclasses.asdict(plan.training),
         "options": dataclasses.asdict(plan.options),
         "checkpoint": plan.start.path,

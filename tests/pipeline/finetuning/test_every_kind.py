@@ -295,12 +295,37 @@ def test_each_row_of_dev_is_answered_once_in_order(case, tuned):
 
 # Where the head is another's, the run is, too; a model of similarity has less of all of it.
 ALIKE = (MULTI_LABEL, REGRESSION, SIMILARITY)
-
-
-@pytest.mark.parametrize(
+each_head = pytest.mark.parametrize(
     "case",
     [pytest.param(case, id=case.name, marks=[pytest.mark.long] if case.kind in ALIKE else []) for case in CASES],
 )
+
+
+@each_head
+def test_adapters_learn_and_are_in_the_kernels(case, tuned, tmp_path):
+    folder, output, _ = tuned(case)
+    told = finetune(case, folder, tmp_path, "--tune", "lora", "--rank", "4", "--learning-rate", "5e-2")
+    metrics, first = metrics_of(tmp_path), next(iter(case.kind.figures))
+    assert metrics[first] >= case.least - 0.1
+    model = checkpoints.read(tmp_path / "model")
+    begun = checkpoints.read(folder / "checkpoint").arrays
+    changed = {name for name, array in model.arrays.items() if name in begun and (array != begun[name]).any()}
+    layer = "bert/encoder/layer_0/attention/self"
+    assert {f"{layer}/query/kernel", f"{layer}/value/kernel"} <= changed
+    assert {name for name in changed if "/pooler/" not in name} == {f"{layer}/query/kernel", f"{layer}/value/kernel"}
+    cost, whole = metrics["cost"], metrics_of(output)["cost"]
+    assert whole["trained"] == whole["weights"] == sum(array.size for array in model.arrays.values())
+    new = sum(array.size for name, array in model.arrays.items() if name not in begun or "/pooler/" in name)
+    assert cost["trained"] == 4 * 4 * 16 + new
+    assert cost["checkpoint_bytes"] < whole["checkpoint_bytes"]
+    share = f"{cost['trained']:,} of {cost['weights']:,} weights"
+    assert f"trained are {share} (" in told
+    assert f"Cost: {share} trained, " in told
+    assert "adapters of query and value have the rank 4" in told
+    assert f"- cost: {share}" in (tmp_path / "report.md").read_text()
+
+
+@each_head
 def test_the_same_again_and_a_run_that_was_killed_end_alike(case, tuned, tmp_path):
     """To the last bit; what has been done is not done again."""
     folder, output, _ = tuned(case)
