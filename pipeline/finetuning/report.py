@@ -26,8 +26,8 @@ def report(plan: Plan, metrics: dict) -> str:
     for seed, ended in metrics["ended"].items():
         if ended["step"] < training.steps:
             lines.append(
-                f"Seed {seed} ended after {ended['step']:,} updates: {options.patience} evaluations without a better "
-                f"{metrics['watched']}."
+                f"Seed {seed} ended after {ended['step']:,} updates: {options.patience} evaluations on dev without a "
+                f"better {metrics['watched']}."
             )
     if plan.sample:
         lines.append(
