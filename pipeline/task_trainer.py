@@ -19,6 +19,7 @@ from pipeline import terminal, values
 from pipeline.components import split, task_examples
 from pipeline.finetuning import kinds, planning, run
 from pipeline.finetuning.description import Description
+from pipeline.finetuning.kinds.kind import first_figure
 from pipeline.history import parents, trainings
 from preprocessing import storage
 from preprocessing.tasks.tables import Columns
@@ -57,7 +58,7 @@ def run_fn(fn_args: FnArgs) -> None:
     metrics = finetuned(start, "pretrained")
 
     exported = exporting.export_version(work / "pretrained" / "model", work / "exported", settings=asked.export)
-    first = next(iter(kind.figures))
+    first = first_figure(kind, metrics)
     # Where a kind tells it, this is what always saying the commonest answer comes to.
     floors = [metrics.get(f"majority_{first}", 0.0)] + ([untrained[first]] if untrained else [])
     settings = checkpoints.read_task(work / "pretrained" / "model")

@@ -95,7 +95,8 @@ def _gate(report: dict[str, Any], gate: dict[str, float]) -> Iterable[Sequence[A
     bounds, change = _BOUNDS, _CHANGE
     if "task" in report:
         bounds = (("gain", "min_gain", f"at least {{:.4g}} above {report['floor']:.4g} in {report['first']}"),)
-        change = (report["first"], "max_decrease", "at most {:.4g} below that of the baseline")
+        bound = f"{report['first']}, at most {{:.4g}} below that of the baseline"
+        change = ("first_figure", "max_decrease", bound)
     for figure, setting, bound in (*bounds, change) if report["compared"] else bounds:
         refused = any(refusal.startswith(f"{figure} is ") for refusal in refusals)
         stated = bound.format(gate[setting]) if setting in gate else "not recorded"

@@ -124,7 +124,7 @@ def test_a_fine_tuning_is_told_by_its_own_figures(small):
         "task": "classification",
         "first": "accuracy",
         "floor": 0.5,
-        "metrics": {"accuracy": 0.75, "gain": 0.25},
+        "metrics": {"accuracy": 0.75, "first_figure": 0.75, "gain": 0.25},
         "untrained": {"accuracy": 0.625},
         "data": {"train": split, "eval": split},
         "refusals": ["gain is 0.25. it must"],
