@@ -90,7 +90,8 @@ class PipelineSettings:
         )
         require(
             self.examples.masking != "none",
-            "examples.masking must be token, whole-word or ngram: the pipeline trains on examples as they are written",
+            "examples.masking must be token, whole-word, ngram or phrases: the pipeline trains on examples as they are "
+            "written",
             self.examples.masking,
         )
         require(

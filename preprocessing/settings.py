@@ -6,7 +6,7 @@ from typing import Literal
 from preprocessing.errors import require, require_one_of
 
 Format = Literal["auto", "sentences", "paragraphs", "document", "jsonl", "parquet", "tfrecord"]
-Masking = Literal["token", "whole-word", "ngram", "none"]
+Masking = Literal["token", "whole-word", "ngram", "phrases", "none"]
 Pairs = Literal["next-sentence", "sentence-order", "none"]
 Compression = Literal["none", "gzip"]
 SPAN = "{SPAN}"  # in an input: the number of a span of data
@@ -53,9 +53,9 @@ class ExampleSettings:
     """Masked-pair generation; defaults are google-research/bert's `create_pretraining_data.py`.
 
     masking: `token` (BERT), `whole-word` (all pieces of a word together), `ngram` (one to three whole words together),
-    `none` (stored unmasked, for `masking.mask_batch` at training time). pairs: `next-sentence` (BERT), `sentence-order`
-    (ALBERT: label 1 = the two halves are swapped), `none` (RoBERTa: sentences of one document packed to the full
-    length, one segment, label 0).
+    `phrases` (ERNIE: those of a list whole, other words whole), `none` (stored unmasked, for `masking.mask_batch` at
+    training time). pairs: `next-sentence` (BERT), `sentence-order` (ALBERT: label 1 = the two halves are swapped),
+    `none` (RoBERTa: sentences of one document packed to the full length, one segment, label 0).
     """
 
     max_seq_length: int = 128
@@ -64,6 +64,7 @@ class ExampleSettings:
     masked_lm_prob: float = 0.15
     short_seq_prob: float = 0.1
     masking: Masking = "token"
+    phrases: str | None = None  # of masking `phrases`: their list, a phrase a line
     pairs: Pairs = "next-sentence"
     lower_case: bool = True
     seed: int = 12345
@@ -77,3 +78,10 @@ class ExampleSettings:
         require(0 <= self.short_seq_prob <= 1, "short_seq_prob must be between 0 and 1", self.short_seq_prob)
         for name, choices in (("masking", Masking), ("pairs", Pairs), ("names", Names)):
             require_one_of(choices, name, getattr(self, name))
+        require_phrases(self.masking, self.phrases)
+
+
+def require_phrases(masking: str | None, phrases: str | None) -> None:
+    """Raises InputError unless a list of phrases is given where they are masked, and only there."""
+    require((masking == "phrases") == bool(phrases), "masking phrases and a list of phrases need each other",
+            {"masking": masking, "phrases": phrases})  # fmt: skip

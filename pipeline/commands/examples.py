@@ -21,6 +21,7 @@ DEFAULTS = s.ExampleSettings()
 _BYTES_WORTH_WORKERS = 100 << 20
 _SHOWN_WHERE_ANY = ("lines_without_text", "carriage_returns_in_lines", "files_read_in_part", "bytes_set_aside")
 _REPORT, _SET_ASIDE, _SET_ASIDE_OF_FAILED = "report.json", "set_aside.jsonl", "set_aside_of_failed_run.jsonl"
+_PHRASES_SET_ASIDE = "phrases_set_aside.jsonl"  # preprocessing.examples.phrases
 _LABELS = {
     "next-sentence": ("B follows A", "B is random"),
     "sentence-order": ("B follows A", "A and B are swapped"),
@@ -46,6 +47,7 @@ def _choice(kind) -> click.Choice:
 @click.option("--short-seq-prob", type=float, default=DEFAULTS.short_seq_prob, show_default=True)
 @click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True)
 @click.option("--masking", type=_choice(s.Masking), default=DEFAULTS.masking, show_default=True)
+@click.option("--phrases", metavar="FILE", help="Of --masking phrases: those that are masked whole, one a line.")
 @click.option("--pairs", type=_choice(s.Pairs), default=DEFAULTS.pairs, show_default=True)
 @click.option("--names", type=_choice(s.Names), default=DEFAULTS.names, show_default=True, help="Feature names.")
 @click.option(
@@ -104,6 +106,7 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     from preprocessing.examples import writing
 
     found = inputs.survey(corpus_settings)
+    known = _phrases(settings, vocab) if settings.phrases else None
     size = sum(chunk.size for chunk in found.chunks)
     shards = shards or writing.number_of_shards(size, settings.dupe_factor)
     local = not runner.named_runner(beam_options)
@@ -130,7 +133,10 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
             require(
                 report["examples"] > 0, f"{', '.join(corpus_settings.input)}: text must give at least one example", 0
             )
+        report |= known.report() if known else {}
         told = {"pairs": settings.pairs, "lower_case": settings.lower_case}
+        if known and known.set_aside:
+            known.write_set_aside(FileSystems.join(folder.scratch, _PHRASES_SET_ASIDE))
         folder.keep(names, report | found.report() | told)
     except InputError as error:
         if "No space left" in str(error):
@@ -146,9 +152,18 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     for name, value in {"files": found.files, **figures}.items():
         shown = f"{value:.2%}" if name.endswith("share") else terminal.number(value)
         click.echo(f"{name.replace('_', ' '):>20}  {shown}")
-    for line in found.told():
+    for line in (*found.told(), *(known.told() if known else ())):
         click.echo(line)
     click.echo(f"{output}: {shards} {'shard' if shards == 1 else 'shards'} and report.json")
+
+
+def _phrases(settings, vocab):
+    """The list of phrases, read before a long run begins."""
+    from preprocessing import tokenizer
+    from preprocessing.examples import phrases
+
+    words = tokenizer.BertTokenizer.from_vocab(vocab, settings.lower_case)
+    return phrases.load(settings.phrases, words, settings.max_predictions)
 
 
 class _Folder:
@@ -185,8 +200,8 @@ class _Folder:
             )
         for path in sorted(filter(_is_result, self._old), key=lambda path: os.path.basename(path) != _REPORT):
             storage.delete(path)
-        if self._files.exists(self._files.join(self.scratch, _SET_ASIDE)):
-            names = [*names, _SET_ASIDE]
+        more = (_SET_ASIDE, _PHRASES_SET_ASIDE)
+        names = [*names, *(name for name in more if self._files.exists(self._files.join(self.scratch, name)))]
         sources, places = ([self._files.join(at, name) for name in names] for at in (self.scratch, self._output))
         self._files.rename(sources, places)
         with self._files.create(self._files.join(self._output, _REPORT)) as file:
@@ -211,7 +226,9 @@ class _Folder:
 
 def _is_result(path: str) -> bool:
     name = os.path.basename(path)
-    return name in (_REPORT, _SET_ASIDE, _SET_ASIDE_OF_FAILED) or (name.startswith("examples-") and ".tfrecord" in name)
+    return name in (_REPORT, _SET_ASIDE, _PHRASES_SET_ASIDE, _SET_ASIDE_OF_FAILED) or (
+        name.startswith("examples-") and ".tfrecord" in name
+    )
 
 
 def _reason(error: Exception) -> str:

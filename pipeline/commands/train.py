@@ -11,7 +11,7 @@ from model.settings import OptimizerName, Precision
 from pipeline import terminal
 from preprocessing import storage
 from preprocessing.errors import InputError
-from preprocessing.settings import Masking
+from preprocessing.settings import Masking, require_phrases
 
 
 @click.command("train")
@@ -46,6 +46,7 @@ from preprocessing.settings import Masking
     type=click.Choice([kind for kind in get_args(Masking) if kind != "none"]),
     help="Mask anew in each epoch; unmasked examples.",
 )
+@click.option("--phrases", metavar="FILE", help="Of --masking phrases: those that are masked whole, one a line.")
 @click.option(
     "--next-sentence/--no-next-sentence",
     default=True,
@@ -59,18 +60,21 @@ from preprocessing.settings import Masking
 @click.option("--seed", type=int, default=12345, show_default=True)
 @click.option("--evaluate-every", type=int, help="Steps; by default ten times a run.")
 @click.option("--checkpoint-every", type=int, help="Steps; by default ten times a run.")
-def command(examples, vocab, config, steps, output, held_out, init, phases, masking, lower_case, **options):
+def command(examples, vocab, config, steps, output, held_out, init, phases, masking, phrases, lower_case, **options):
     """Pretrains an encoder. The same command in the same folder goes on with an interrupted run."""
     from model import training
     from model.settings import TrainingSettings
     from model.tasks.pretraining import Pretraining
     from preprocessing.batches import files
 
+    require_phrases(masking, phrases)
     settings = TrainingSettings(steps=steps, phases=tuple(_phase(text) for text in phases), **options)
     vocab_size = _vocabulary_size(vocab)
     encoder_settings = _encoder_settings(config, vocab_size)
     train_files = [file for pattern in examples for file in files.find_files(pattern)]
     eval_files = files.find_files(held_out) if held_out else []
+    lower_case = _lower_case(train_files, lower_case)
+    transform, done = _masking(masking, phrases, vocab, lower_case, settings.seed) if masking else (None, None)
     task = Pretraining(next_sentence=settings.next_sentence)
     native_log = terminal.native_log(_writable(output) / "native.log")
     with native_log, terminal.Progress("Training", total=steps, unit="steps") as progress:
@@ -82,10 +86,10 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
             eval_files=eval_files,
             output=output,
             vocab_path=vocab,
-            lower_case=_lower_case(train_files, lower_case),
+            lower_case=lower_case,
             init=init,
-            transform=_masking(masking, vocab, settings.seed) if masking else None,
-            masking=masking,
+            transform=transform,
+            masking=done,
             report=lambda step, total, figures: progress.update(
                 step, **terminal.training_figures(figures, task.curves)
             ),
@@ -130,13 +134,21 @@ def _phase(text: str):
     return Phase(int(steps), int(length))
 
 
-def _masking(kind, vocab: str, seed: int):
-    """What masks each batch, anew in each epoch."""
+def _masking(kind, phrases: str | None, vocab: str, lower_case: bool | None, seed: int):
+    """What masks each batch, anew in each epoch, and what that is in a word."""
     from preprocessing import tokenizer
     from preprocessing.examples import masking
+    from preprocessing.examples import phrases as phrase_lists
 
-    vocabulary = masking.MaskingVocabulary.of(tokenizer.BertTokenizer.from_vocab(vocab))
-    return lambda batch, epoch: masking.mask_features(batch, vocabulary, seed=seed, epoch=epoch, masking=kind)
+    words = tokenizer.BertTokenizer.from_vocab(vocab, lower_case is not False)
+    pieces, name = [], kind
+    if phrases:
+        known = phrase_lists.load(phrases, words)
+        pieces, name = known.pieces, f"{kind} {known.fingerprint()}"
+        for line in known.told():
+            click.echo(line)
+    vocabulary = masking.MaskingVocabulary.of(words, pieces)
+    return lambda batch, epoch: masking.mask_features(batch, vocabulary, seed=seed, epoch=epoch, masking=kind), name
 
 
 def _vocabulary_size(path: str) -> int:

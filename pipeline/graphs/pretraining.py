@@ -30,6 +30,7 @@ from pipeline.settings import PipelineSettings
 from preprocessing import vocab_file
 from preprocessing.corpus import spans
 from preprocessing.errors import InputError
+from preprocessing.examples import phrases
 
 
 def create_pipeline(
@@ -99,11 +100,14 @@ def data_steps(settings: PipelineSettings, input_fingerprint: str) -> tuple[list
         code=parts.code_of(vocabularies) + pinned,
     )
     vocabulary.add_upstream_node(corpus_validation[-1])
+    listed = ""
+    if settings.examples.phrases:
+        listed = fingerprint.of_text(phrases.read(settings.examples.phrases).decode("utf-8", "backslashreplace"))
     examples = MaskedExamplesGen(
         documents=corpus.outputs["documents"],
         vocabulary_artifact=vocabulary.outputs["vocabulary_artifact"],
         settings=parts.part(settings, "examples"),
-        code=parts.code_of(masked_examples),
+        code=parts.code_of(masked_examples) + listed,
     )
     statistics = StatisticsGen(examples=examples.outputs["examples"]).with_id("ExampleStatistics")
     validation = parts.validation("Example", statistics, examples.outputs["example_schema"])

@@ -16,6 +16,7 @@ from pipeline.history import parents
 from pipeline.history.pushed import RECORD
 from pipeline.runs import task_summary
 from pipeline.runs.record import Record
+from preprocessing.examples import phrases
 
 
 def collect(record: Record, serving: str) -> dict[str, Any]:
@@ -46,11 +47,13 @@ def collect(record: Record, serving: str) -> dict[str, Any]:
 
 def _of_pretraining(record: Record) -> dict[str, Any]:
     documents = record.artifact("CorpusGen", "documents")
+    examples = record.artifact("MaskedExamplesGen", "examples")
     return {
         "documents": _report(documents),
         "vocabulary": _report(record.artifact("VocabularyGen", "vocabulary_artifact")),
-        "examples": _report(record.artifact("MaskedExamplesGen", "examples")),
+        "examples": _report(examples),
         "corpus": documents["uri"],
+        "masked_examples": examples["uri"],
     }
 
 
@@ -60,8 +63,8 @@ def copy_files(report: dict[str, Any], folder: pathlib.Path) -> None:
     run, corpus = pathlib.Path(report["model_run"]), report.get("corpus")
     found = [run / "curves.png", *task_summary.files(report)]
     if corpus:
-        found.append(pathlib.Path(corpus, "set_aside.jsonl"))
-    for path in map(folder.joinpath, ("set_aside.jsonl", *task_summary.NAMES)):
+        found += [pathlib.Path(corpus, "set_aside.jsonl"), pathlib.Path(report["masked_examples"], phrases.SET_ASIDE)]
+    for path in map(folder.joinpath, ("set_aside.jsonl", phrases.SET_ASIDE, *task_summary.NAMES)):
         path.unlink(missing_ok=True)
     for path in found:
         (folder / path.name).unlink(missing_ok=True)
@@ -103,6 +106,12 @@ def _show_pretraining(report: dict[str, Any]) -> None:
         )
     if file := report["vocabulary"].get("file"):
         click.echo(f"The vocabulary is that of {file}")
+    made = report["examples"]
+    if "phrase_lines" in made:
+        click.echo(
+            f"Phrases: {made['phrase_lines']:,} in the list, {made['phrase_lines_set_aside']:,} of them set aside; "
+            f"found {made['phrases_found']:,} times, masked {made['phrases_masked']:,} times"
+        )
     rows = [
         ("masked-token loss", "masked_lm_loss", "unigram_loss", "the held-out unigram distribution"),
         ("masked-token accuracy", "masked_lm_accuracy", "commonest_token_accuracy", "always the commonest token"),

@@ -265,6 +265,26 @@ def test_show_refuses_in_a_line(tmp_path, vocab, text):
         invoke("--vocab", vocab, "--output", output, "--show", 1)
 
 
+def test_phrases(tmp_path, vocab, text):
+    path = tmp_path / "phrases.txt"
+    path.write_text("walked home\nflew away\n")
+    output = tmp_path / "out"
+    arguments = ("--input", text, "--vocab", vocab, "--output", output, "--masking", "phrases", "--dupe-factor", 1)
+    printed = invoke(*arguments, "--phrases", path)
+    report = json.loads((output / "report.json").read_text())
+    assert report["phrase_lines"] == 2
+    assert report["phrase_lines_set_aside"] == 1
+    assert report["phrases_found"] > 0
+    assert f"the first is {path}:2: a word of it is [UNK] to the vocabulary" in printed
+    assert json.loads((output / "phrases_set_aside.jsonl").read_text())["line"] == 2
+    invoke(*arguments, "--phrases", path, "--overwrite")
+    with pytest.raises(InputError, match="masking phrases and a list of phrases need each other"):
+        invoke(*arguments, "--overwrite")
+    path.write_text("flew away\n")
+    with pytest.raises(InputError, match=r"phrases\.txt: a list of phrases must have one"):
+        invoke(*arguments, "--overwrite", "--phrases", path)
+
+
 @pytest.mark.parametrize("runner", ["no_such_runner.X", "Nope"])
 def test_options_of_beam_reach_it(tmp_path, vocab, text, runner):
     with pytest.raises(InputError, match=r"Beam must know its options.*(no_such_runner|Nope)"):

@@ -105,6 +105,23 @@ def test_masking_at_training_time(data, tmp_path):
         run(data, tmp_path / "run", "--masking", "ngram", examples=path)
 
 
+def test_phrases_are_masked_at_training_time(data, tmp_path):
+    arrays = small_examples.examples(32)
+    for name in features.PREDICTION_FEATURES:
+        arrays[name] = np.zeros_like(arrays[name])
+    path = small_examples.write(tmp_path / "a.tfrecord", arrays)
+    words = (data / "vocab.txt").read_text().split()[-2:]
+    (tmp_path / "phrases.txt").write_text(f"{' '.join(words)}\nno such words\n")
+    arguments = ("--masking", "phrases", "--phrases", str(tmp_path / "phrases.txt"))
+    result = run(data, tmp_path / "run", *arguments, examples=path)
+    assert "phrases.txt:2: a word of it is [UNK]" in result.output
+    (tmp_path / "phrases.txt").write_text(words[0])
+    with pytest.raises(InputError, match=r"masking was 'phrases \w{16}', now 'phrases \w{16}'"):
+        run(data, tmp_path / "run", *arguments, examples=path)
+    with pytest.raises(InputError, match="need each other"):
+        run(data, tmp_path / "run", *arguments[2:], examples=path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "config", "message"),
     [
