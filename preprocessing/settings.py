@@ -24,6 +24,7 @@ class CorpusSettings:
     max_line_bytes: int = 10_000_000  # longer lines are set aside
     max_document_bytes: int = 10_000_000  # longer documents are split, and counted
     max_bad_share: float = 0.01  # of the lines, and of their bytes; above it the run stops
+    near_duplicates: float | None = None  # documents as alike as this, 0 to 1, to an earlier one are left out
     window: int = 1  # of data in spans, so many of the newest
     newest_span: int | None = None  # the last of them; None: the newest that is there
 
@@ -32,6 +33,8 @@ class CorpusSettings:
         require(self.max_line_bytes > 0, "max_line_bytes must be positive", self.max_line_bytes)
         require(self.max_document_bytes > 0, "max_document_bytes must be positive", self.max_document_bytes)
         require_one_of(Format, "format", self.format)
+        near = self.near_duplicates
+        require(near is None or 0 < near <= 1, "near_duplicates must be above 0 and at most 1", near)
         require(0 <= self.max_bad_share <= 1, "max_bad_share must be between 0 and 1", self.max_bad_share)
 
 

@@ -18,6 +18,8 @@ from pipeline.runs import task_summary
 from pipeline.runs.record import Record
 from preprocessing.examples import phrases
 
+_OF_CORPUS = ("set_aside.jsonl", "near_duplicates.jsonl")
+
 
 def collect(record: Record, serving: str) -> dict[str, Any]:
     """Of a run whose nodes have all ended, those taken from the cache included; makes its model the newest that is
@@ -63,8 +65,11 @@ def copy_files(report: dict[str, Any], folder: pathlib.Path) -> None:
     run, corpus = pathlib.Path(report["model_run"]), report.get("corpus")
     found = [run / "curves.png", *task_summary.files(report)]
     if corpus:
-        found += [pathlib.Path(corpus, "set_aside.jsonl"), pathlib.Path(report["masked_examples"], phrases.SET_ASIDE)]
-    for path in map(folder.joinpath, ("set_aside.jsonl", phrases.SET_ASIDE, *task_summary.NAMES)):
+        found += [
+            *(pathlib.Path(corpus, name) for name in _OF_CORPUS),
+            pathlib.Path(report["masked_examples"], phrases.SET_ASIDE),
+        ]
+    for path in map(folder.joinpath, (*_OF_CORPUS, phrases.SET_ASIDE, *task_summary.NAMES)):
         path.unlink(missing_ok=True)
     for path in found:
         (folder / path.name).unlink(missing_ok=True)
@@ -106,6 +111,8 @@ def _show_pretraining(report: dict[str, Any]) -> None:
         )
     if file := report["vocabulary"].get("file"):
         click.echo(f"The vocabulary is that of {file}")
+    if left_out := report["documents"].get("near_duplicates"):
+        click.echo(f"{left_out:,} documents that are nearly another one are left out (near_duplicates.jsonl)")
     made = report["examples"]
     if "phrase_lines" in made:
         click.echo(

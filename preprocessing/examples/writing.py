@@ -34,6 +34,7 @@ from preprocessing.settings import Compression, CorpusSettings, ExampleSettings
 
 # These only decide how the work is cut.
 _BATCH_EXAMPLES = 2048
+_WHERE_ASKED_FOR = ("near_duplicates", "phrases_found", "phrases_masked")
 _EXPANSION = 1.8  # bytes of examples for a byte of text and a copy, at google's settings
 
 
@@ -200,5 +201,5 @@ def report(counters: Mapping[str, int]) -> dict[str, float]:
         "masked_share": round(counters.get("predictions", 0) / max(real, 1), 6),
         "random_next_share": share("random_next", "examples"),
         "unknown_share": share("unknown_tokens", "tokens"),
-        **{name: counters[name] for name in ("phrases_found", "phrases_masked") if name in counters},
+        **{name: counters[name] for name in _WHERE_ASKED_FOR if name in counters},
     }

@@ -265,6 +265,21 @@ def test_show_refuses_in_a_line(tmp_path, vocab, text):
         invoke("--vocab", vocab, "--output", output, "--show", 1)
 
 
+def test_near_duplicates(tmp_path, vocab):
+    path = tmp_path / "a.txt"
+    path.write_text(f"{TEXT}\n\nThe cat -- walked home. IT was a cat. Then it slept!\n")
+    output = tmp_path / "out"
+    arguments = ("--input", path, "--vocab", vocab, "--output", output, "--near-duplicates", 0.8, "--dupe-factor", 1)
+    assert "near duplicates  1\n" in invoke(*arguments)
+    report = json.loads((output / "report.json").read_text())
+    assert (report["documents"], report["near_duplicates"], report["duplicates"], report["lines"]) == (3, 1, 0, 4)
+    row = json.loads((output / "near_duplicates.jsonl").read_text())
+    assert row == {"file": str(path), "document": 4, "like_file": str(path), "like_document": 1, "alike": 1.0}
+    path.write_text(TEXT)
+    assert "near duplicates  0\n" in invoke(*arguments, "--overwrite")
+    assert names(output) == ["examples-00000-of-00001.tfrecord", "report.json"]
+
+
 def test_phrases(tmp_path, vocab, text):
     path = tmp_path / "phrases.txt"
     path.write_text("walked home\nflew away\n")
