@@ -95,6 +95,18 @@ def _default(name: str) -> str:
     help="The figure on dev by which the best model is chosen.  "
     f"[default: {', '.join(f'{kind.name} {kind.watched[0]}' for kind in kinds.ALL)}]",
 )
+@click.option(
+    "--patience",
+    type=int,
+    help="Evaluations on dev, of which there are ten, without a better --watch that end a run.  [default: it runs all "
+    "updates]",
+)
+@click.option(
+    "--dev-rows",
+    type=int,
+    help="Examples of dev on which the best model is chosen, the same ones each time; figures are always of all.  "
+    "[default: all]",
+)
 @click.option("--seeds", type=int, default=1, show_default=True, help="Runs; metrics.json has every one's figures.")
 @click.option("--seed", type=int, default=12345, show_default=True, help="Of the first run; the others follow.")
 @click.option("--search", is_flag=True, help="Try four learning rates on dev first, half to four times the default.")
@@ -167,6 +179,9 @@ def command(task, train, dev, model, output, columns, vocab, lower_case, **optio
 
             metrics = run.run(plan, sources[1], output, report, click.echo)
     steps = plan.training.steps
+    for seed, ended in metrics["ended"].items():
+        if ended["step"] < steps:
+            click.echo(f"seed {seed} ended after {ended['step']:,} of {steps:,} updates: {ended['by']}")
     click.echo(f"the best model on dev is that after {metrics['best_step']:,} of {steps:,} updates")
     several = chosen.seeds > 1
     if several:

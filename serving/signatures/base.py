@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from model.encoder import BertEncoder
 from model.encoder.heads import CLASSIFIER, SPAN, Head
-from model.settings import ClassificationSettings, QuestionAnsweringSettings, TaskSettings
+from model.settings import ClassificationSettings, QuestionAnsweringSettings, SimilaritySettings, TaskSettings
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
 from serving.settings import ExportSettings
@@ -57,7 +57,7 @@ class TextEncoder:
     Args:
         encoder: its heads decide which signatures there are.
         tokenizer: of the encoder's vocabulary.
-        settings: see ExportSettings.
+        settings: see ExportSettings. Where a task says how vectors are made, and where texts are cut, that counts.
         task: what the numbers of the encoder's fine-tuned head mean; a classifier's are else LABEL_0 and so on, those
             of spans google's.
         pool: of several encoders that share their equal weights.
@@ -81,6 +81,7 @@ class TextEncoder:
             )
         self._heads = encoder.described_heads
         self.task = _task(self._heads, task)
+        settings = _settings(settings, self.task)
         self.model = StoredEncoder(encoder, settings, pool)
         self.tokenizer = tokenizer
         self.settings = settings
@@ -153,12 +154,22 @@ def _task(heads: Sequence[Head], task: TaskSettings | None) -> TaskSettings | No
         task = ClassificationSettings(tuple(f"LABEL_{number}" for number in range(count)))
     if task is None and SPAN.name in sizes:
         task = QuestionAnsweringSettings()
+    if isinstance(task, SimilaritySettings):
+        return task
     if task is None or task.head not in sizes:
         return None
     count = sizes[task.head]
     rule = f"the labels must be as many as those of the {task.head} ({count}); are they another model's?"
     require(task.size == count, rule, task.size)
     return task
+
+
+def _settings(settings: ExportSettings, task: TaskSettings | None) -> ExportSettings:
+    """Of a model of similarity vectors have the length 1: their inner product is the score."""
+    if not isinstance(task, SimilaritySettings):
+        return settings
+    longest = min(settings.max_seq_length, task.max_seq_length or settings.max_seq_length)
+    return dataclasses.replace(settings, embedding=task.pooling, unit_length=True, max_seq_length=longest)
 
 
 def _always(encoder: TextEncoder) -> None:
