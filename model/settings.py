@@ -253,7 +253,7 @@ TASK_SETTINGS: dict[str, type[TaskSettings]] = {
 
 
 OptimizerName = Literal["adamw", "lamb", "sgd"]
-Schedule = Literal["linear", "polynomial", "constant"]
+Schedule = Literal["linear", "polynomial", "one-cycle", "constant"]
 Precision = Literal["float32", "bfloat16", "float16"]
 # All weights; those of pooler and heads alone; or with them low-rank adapters of query and value (Hu et al. 2021, arXiv
 # 2106.09685), or the biases (Ben Zaken et al. 2021, arXiv 2106.10199).
@@ -294,7 +294,9 @@ class TrainingSettings:
     optimizer: OptimizerName = "adamw"
     learning_rate: float = 1e-4
     warmup_steps: int | None = None  # None: a tenth of `steps`
-    schedule: Schedule = "linear"  # after warm-up, from `learning_rate` down to `end_learning_rate` at the last step
+    # After warm-up, from `learning_rate` down to `end_learning_rate` at the last step: counted from step 0, as google
+    # does, so that a long warm-up ends with a fall, or (`one-cycle`) from the end of warm-up.
+    schedule: Schedule = "linear"
     schedule_power: float = 1.0  # of the polynomial
     end_learning_rate: float = 0.0
     weight_decay: float = 0.01  # of matrices; biases and LayerNorm have none

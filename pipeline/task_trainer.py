@@ -1,7 +1,7 @@
 """What TFX's Trainer calls to fine-tune: `bert finetune`, with its files where the pipeline has them, and an export.
 
 While it trains, all lies in a folder that depends on settings, checkpoint and data alone, so that a killed run goes on
-where it stopped; what is worth keeping is then moved to the run's own folder.
+where it stopped; what is worth keeping is then copied to the run's own folder.
 """
 
 import json
@@ -20,7 +20,7 @@ from pipeline.components import split, task_examples
 from pipeline.finetuning import kinds, planning, run
 from pipeline.finetuning.description import Description
 from pipeline.finetuning.kinds.kind import first_figure
-from pipeline.history import parents
+from pipeline.history import parents, trainings
 from preprocessing import storage
 from preprocessing.tasks.tables import Columns
 from serving.export import exporting
@@ -67,16 +67,16 @@ def run_fn(fn_args: FnArgs) -> None:
     Description(kind.name, kind.signature(dev), labels, held_out, max(floors)).write(str(exported))
     checkpoint = os.path.join(fn_args.model_run_dir, "model")
     parents.write(str(exported), spans=[], checkpoint=checkpoint, init=asked.init)
-    shutil.move(exported, fn_args.serving_model_dir)
+    shutil.copytree(exported, fn_args.serving_model_dir, dirs_exist_ok=True)
     _keep(work / "pretrained", metrics, untrained, pathlib.Path(fn_args.model_run_dir))
-    shutil.rmtree(work)
+    trainings.end(work, fn_args.model_run_dir)
 
 
 def _keep(tuned: pathlib.Path, metrics: dict, untrained: dict | None, folder: pathlib.Path) -> None:
-    """Moves what is worth it into the run's own folder."""
+    """Copies what is worth it into the run's own folder."""
     for path in (*(tuned / name for name in _KEPT), *tuned.glob("*.png")):
-        shutil.move(path, folder / path.name)
-    shutil.move(tuned / "runs" / str(metrics["best_seed"]) / "logs", folder / "logs")
+        shutil.copytree(path, folder / path.name) if path.is_dir() else shutil.copy(path, folder / path.name)
+    shutil.copytree(tuned / "runs" / str(metrics["best_seed"]) / "logs", folder / "logs")
     if untrained:
         storage.write_whole(json.dumps(untrained, ensure_ascii=False, indent=2), folder / UNTRAINED)
 

@@ -15,7 +15,7 @@ from model.tasks.pretraining import Pretraining
 from pipeline import terminal, values
 from pipeline.components import kept
 from pipeline.components.vocabulary import FILE
-from pipeline.history import parents
+from pipeline.history import parents, trainings
 from preprocessing import vocab_file
 from preprocessing.settings import VocabularySettings
 from serving.export import exporting
@@ -26,8 +26,8 @@ def run_fn(fn_args: FnArgs) -> None:
     """Trains on the train split, evaluates on the eval split and exports a SavedModel to `fn_args.serving_model_dir`.
 
     While it trains, checkpoints live in a folder that depends on settings and data alone, so that a killed run goes on
-    where it stopped, although TFX gives it another output folder. Log, curves and final checkpoint are then moved to
-    `fn_args.model_run_dir`.
+    where it stopped, although TFX gives it another output folder. Log, curves and final checkpoint are then copied to
+    `fn_args.model_run_dir`; the folder goes when the run is told of that (see `trainings`).
     """
     run = values.read(
         fn_args.custom_config["settings"],
@@ -69,9 +69,11 @@ def run_fn(fn_args: FnArgs) -> None:
         init=run.init,
     )
     for name in ("model", "logs", "curves.png"):
-        if (work / name).exists():
-            shutil.move(work / name, os.path.join(fn_args.model_run_dir, name))
-    shutil.rmtree(work)
+        if (work / name).is_dir():
+            shutil.copytree(work / name, os.path.join(fn_args.model_run_dir, name))
+        elif (work / name).exists():
+            shutil.copy(work / name, os.path.join(fn_args.model_run_dir, name))
+    trainings.end(work, fn_args.model_run_dir)
 
 
 def _examples_folder(patterns: list[str]) -> str:

@@ -44,15 +44,15 @@ def trace(home: Home, serving: str, version: str) -> dict[str, Any]:
         "rolled_back": entry["model"] in pushed.rolled_back(record),
         "labels": sorted(label for label, to in labels.of(home.models_config, name).items() if str(to) == version),
     }
-    if not home.metadata.is_file():
-        raise InputError(f"{home.metadata}: a version is traced through it. Received: no such file")
+    if not home.has_store():
+        raise InputError(f"{home.folder}: a version is traced through metadata.sqlite. Received: no such file there")
     store = Store(home)
     model = store.artifact(os.path.dirname(entry["from"]))
     trainer = store.producer(model) if model else None
     if not (model and trainer):
         raise InputError(
-            f"{home.metadata}: the model of version {version} must be known there. Received: no artifact of "
-            f"{os.path.dirname(entry['from'])}"
+            f"{home.folder}: the model of version {version} must be known to ML Metadata there. Received: no artifact "
+            f"of {os.path.dirname(entry['from'])}"
         )
     examples = store.inputs(trainer)["examples"][0]
     maker = store.producer(examples)

@@ -1,6 +1,7 @@
 """What a run came to: figures and places, for its report and in words."""
 
 import json
+import os
 import pathlib
 import shutil
 from typing import Any
@@ -11,6 +12,8 @@ from tfx.utils import path_utils
 
 from pipeline.components import pushed
 from pipeline.components.baseline import NONE
+from pipeline.components.vocabulary import FILE
+from pipeline.evaluation import unigram
 from pipeline.finetuning import description
 from pipeline.history import parents
 from pipeline.history.pushed import RECORD
@@ -56,6 +59,9 @@ def _of_pretraining(record: Record) -> dict[str, Any]:
         "examples": _report(examples),
         "corpus": documents["uri"],
         "masked_examples": examples["uri"],
+        "without_a_model": unigram.read(
+            os.path.join(examples["uri"], "Split-eval"), os.path.join(examples["uri"], FILE)
+        ),
     }
 
 
