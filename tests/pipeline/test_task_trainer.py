@@ -66,7 +66,8 @@ def test_a_pretrained_and_an_untrained_encoder_are_taught_the_same(arguments, tm
     found = description.read(arguments.serving_model_dir)
     assert (found.task, found.signature, found.labels) == ("classification", "classify", ["dry", "wet"])
     assert found.floor == max(untrained["accuracy"], tuned["majority_accuracy"])
-    assert not list((tmp_path / "work").iterdir())
+    (training,) = (tmp_path / "work").iterdir()  # there until its results are known
+    assert json.loads((training / "end.json").read_text()) == {"model_run": str(tmp_path / "run")}
     for name in ("model/task.json", "report.md", "errors.tsv", "curves.png", "logs"):
         assert (tmp_path / "run" / name).exists()
 
