@@ -11,6 +11,7 @@ from typing import Any
 from model import settings as encoders
 from model.settings import EncoderSettings, TrainingSettings
 from pipeline import values
+from pipeline.bounds import DataBounds
 from pipeline.finetuning import settings as finetuning
 from pipeline.finetuning.settings import FinetuningSettings
 from pipeline.retention import RetentionSettings
@@ -51,6 +52,7 @@ class PipelineSettings:
     export: ExportSettings = ExportSettings()
     gate: GateSettings = GateSettings()
     spans: SpanSettings = SpanSettings()
+    bounds: DataBounds = DataBounds()
     retention: RetentionSettings = RetentionSettings()
     # Told of a run that failed or pushed nothing; $NAME: what that variable of the environment says, as URLs hold keys.
     webhook: str = "$BERT_WEBHOOK"

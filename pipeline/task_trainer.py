@@ -46,11 +46,10 @@ def run_fn(fn_args: FnArgs) -> None:
 
     def finetuned(start: planning.Start, name: str) -> dict[str, Any]:
         plan = run.plan(kind, train, dev, start, str(work / name), options, lambda rows: None)
-        with terminal.Progress(f"  {name}", total=plan.training.steps * options.seeds, unit="updates") as progress:
+        with terminal.Progress(f"  {name}", total=plan.training.steps * plan.runs, unit="updates") as progress:
 
-            def report(seed, step, steps, figures):
-                done = (seed - options.seed) * steps + step
-                progress.update(done, **terminal.training_figures(figures, plan.task.curves))
+            def report(done, step, steps, figures):
+                progress.update(done * steps + step, **terminal.training_figures(figures, plan.task.curves))
 
             return run.run(plan, dev, str(work / name), report, lambda line: None)
 
