@@ -68,7 +68,8 @@ export function marked(text, parts, className = "") {
   for (const part of parts) {
     const mark = element("mark", letters.slice(part.start, part.end).join(""));
     if (part.kind !== undefined) mark.style.setProperty("--hue", hue(part.kind));
-    if (part.label) mark.append("\u00a0", element("small", part.label));
+    // Beside the word it stays on its line; below it a blank would push the word aside.
+    if (part.label) mark.append(className ? " " : "\u00a0", element("small", part.label));
     if (part.title) mark.title = part.title;
     shown.append(letters.slice(end, part.start).join(""), mark);
     end = part.end;
