@@ -42,6 +42,12 @@ def task(**options):
     return click.option("--task", type=click.Choice([kind.name for kind in kinds.ALL]), **options)
 
 
+def named(command):
+    """The option that names one of the models that an export holds."""
+    text = "Of an export of several models the one that is asked, by the NAME that `bert export` was given."
+    return click.option("--named", metavar="NAME", help=text)(command)
+
+
 def _default(name: str) -> str:
     """Of an option, where the kinds differ by kind."""
     found = {kind.name: kind.defaults[name] for kind in kinds.ALL if name in kind.defaults}

@@ -14,7 +14,7 @@ import tensorflow as tf
 from model import checkpoints
 from model.settings import Pooling, SimilaritySettings
 from pipeline.finetuning.kinds.kind import Answer, Kind, Row, SetAside, Source
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, require
 from serving.client import Client
 from serving.export import text_rules
 from serving.protocol.errors import RequestError
@@ -63,37 +63,42 @@ class Checkpoint:
 
 
 class _Client:
-    """A Served of an exported folder, or of a server."""
+    """A Served of an exported folder, or of a server. `named`: of several models in it, the one that is meant."""
 
-    def __init__(self, path: str, client: Client):
-        self.path, self._client = path, client
+    def __init__(self, path: str, client: Client, named: str | None):
+        self.path, self._client, self._prefix = path, client, f"{named}_" if named else ""
         self.left_out: dict[str, str] = {}
         try:
-            self.signatures = list(client.signatures())
+            found = list(client.signatures())
         except RequestError as error:
             raise InputError(f"{path}: {error.message} ({error.code.name})") from None
+        self.signatures = [name.removeprefix(self._prefix) for name in found if name.startswith(self._prefix)]
+        if not self.signatures:
+            raise InputError(f"{path}: has no signature of {named}. Received: {', '.join(found)}")
 
     def ask(self, signature: str, inputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
-        return self._client.predict(signature, **inputs)
+        return self._client.predict(self._prefix + signature, **inputs)
 
 
 @contextlib.contextmanager
-def opened(target: str, **server: Any) -> Iterator[Served]:
+def opened(target: str, named: str | None = None, **server: Any) -> Iterator[Served]:
     """What answers rows.
 
     Args:
         target: host:port or http://host:port of a server, an exported folder, or a checkpoint with a fine-tuned head.
+        named: the name that a model has in an export of several, whose signatures are called after it.
         server: what a Client is told of the model on a server: its name as `model`, `version`, `timeout`.
     """
     folder = pathlib.Path(target)
     is_server = not folder.exists() and re.fullmatch(r"https?://.*|[^/\s]+:\d+", target)
     if not is_server and not _is_export(folder):
+        require(named is None, f"{target}: a checkpoint is one model, without a name", named)
         tokenizer = text_rules.tokenizer_of(target, None, None)
         encoder, task = checkpoints.load(target), checkpoints.read_task(target) or _vectors(target)
         yield Checkpoint(target, TextEncoder(encoder, tokenizer, ExportSettings(), task))
         return
     with Client(target if is_server else folder, **server) as client:
-        yield _Client(target, client)
+        yield _Client(target, client, named)
 
 
 def kind_of(served: Served, kinds: Sequence[Kind], named: str | None) -> Kind:

@@ -5,7 +5,6 @@ A table is read twice and never held: once for its labels and for texts that tra
 
 import collections
 import dataclasses
-import hashlib
 import itertools
 import json
 import os
@@ -20,6 +19,8 @@ from preprocessing.examples import encoding
 from preprocessing.features import Long
 from preprocessing.storage import write_whole
 from preprocessing.tasks.labelling import Labelling, Score
+from preprocessing.tasks.leakage import Leakage
+from preprocessing.tasks.leakage import key as leakage_key
 from preprocessing.tasks.packing import pack, pack_apart, pack_windows
 from preprocessing.tasks.splits import SHOWN, Split, earlier, fingerprint, ignored
 from preprocessing.tasks.tables import Row, Table
@@ -117,19 +118,18 @@ def prepare(
         TableSplit(str(folder / f"{name}-{part}.tfrecord"), table.told)
         for part, table in (("train", train), ("dev", dev))
     )
-    dev_texts = collections.Counter(_key(row) for row in dev.rows(ignored))
-    shared = set()
+    leakage = Leakage(_key(row) for row in dev.rows(ignored))
     for row in train.rows(ignored):
         labelling.learn(row)
-        if row.label is not None and (key := _key(row)) in dev_texts:
-            shared.add(key)
+        if row.label is not None:
+            leakage.see(_key(row))
     labelling.learned(train.path)
-    prepared = Prepared(labelling.labels, train_split, dev_split, sum(dev_texts[key] for key in shared), [])
+    prepared = Prepared(labelling.labels, train_split, dev_split, leakage.rows, [])
     if isinstance(labelling, Score):
         for figure in ("mean", "scale", "least", "most"):
             setattr(prepared, figure, getattr(labelling, figure))
     if prepared.leaked:
-        leaked = (row.place for row in dev.rows(ignored) if _key(row) in shared)
+        leaked = (row.place for row in dev.rows(ignored) if _key(row) in leakage)
         prepared.leaked_places = list(itertools.islice(leaked, SHOWN))
     encode = _Encoder(tokenizer, labelling, max_seq_length, long, apart)
     scratch = folder / f"{name}-set_aside.tsv"
@@ -145,8 +145,8 @@ def _first(split: Split) -> str:
     return next((place for places in split.places.values() for place in places), "")
 
 
-def _key(row: Row) -> bytes:
-    return hashlib.blake2b(f"{row.text}\0{row.second or ''}".encode(), digest_size=12).digest()
+def _key(row: Row) -> int:
+    return leakage_key(f"{row.text}\0{row.second or ''}")
 
 
 def _alike(labels: Iterable[str]) -> list[list[str]]:

@@ -58,5 +58,6 @@ SIMILARITY = Signature(
     missing=_missing,
     golden=_pairs,
     warm_up=_long_pair,
+    kind="similarity",
     often=True,
 )

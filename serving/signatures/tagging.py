@@ -230,7 +230,7 @@ def _of_words(name: str, of_entities: Sequence[str], **what) -> Signature:
     # Rounding may change which of two tags that are about as likely is said, and with it all about entities.
     rounded = {"scores": PROBABILITIES} | dict.fromkeys(("tags", _OF_ENTITIES, *of_entities))
     counts = dict.fromkeys(of_entities, _OF_ENTITIES)
-    return Signature(name, rounded=rounded, row_count=_OF_WORDS, other_counts=counts, **what)
+    return Signature(name, rounded=rounded, kind="tagging", row_count=_OF_WORDS, other_counts=counts, **what)
 
 
 _ALIKE = ("entity_types", "entity_scores")

@@ -224,6 +224,7 @@ def test_it_says_what_it_is(case):
     assert kind in kinds.ALL
     assert len({other.name for other in kinds.ALL}) == len(kinds.ALL)
     assert set(kind.signatures) <= {signature.name for signature in ALL}
+    assert {signature.kind for signature in ALL if signature.name in kind.signatures} == {kind.name}
     assert set(kind.defaults) <= {field.name for field in dataclasses.fields(planning.Options)}
     options = planning.Options.of(kind)
     assert options.watch == kind.watched[0]
