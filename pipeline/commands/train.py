@@ -1,10 +1,9 @@
 """`bert train`: pretraining outside TFX, on the examples that `bert examples` wrote."""
 
-import dataclasses
 import json
 import os
 import pathlib
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
@@ -85,10 +84,11 @@ def command(context, examples, vocab, config, recipe, output, held_out, init, ph
     from preprocessing.batches import files
 
     require_phrases(masking, phrases)
-    changes = _follow(recipe, options, context) if recipe else {}
+    followed = _followed(recipe, options, context) if recipe else None
     settings = TrainingSettings(phases=tuple(_phase(text) for text in phases), **options)
     vocab_size = _vocabulary_size(vocab)
-    encoder_settings = dataclasses.replace(_encoder_settings(config, vocab_size), **changes)
+    encoder_settings = _encoder_settings(config, vocab_size)
+    encoder_settings = followed.encoder(encoder_settings) if followed else encoder_settings
     train_files = [file for pattern in examples for file in files.find_files(pattern)]
     if masked_lm_prob is not None:
         _check_share(masked_lm_prob, masking, train_files)
@@ -157,16 +157,17 @@ def _phase(text: str):
     return Phase(steps, length, *batch)
 
 
-def _follow(recipe: str, options: dict, context: click.Context) -> dict[str, Any]:
-    """Options that are not given become the recipe's; gives the model's settings that it decides."""
+def _followed(name: str, options: dict, context: click.Context):
+    """The recipe of that name; options that are not given become its own."""
     from pipeline import settings
 
-    if recipe not in settings.RECIPES:
-        raise InputError(f"--recipe must be {' or '.join(settings.RECIPES)}. Received: {recipe!r}")
-    for name, value in settings.RECIPES[recipe].training.items():
-        if context.get_parameter_source(name) == click.core.ParameterSource.DEFAULT:
-            options[name] = value
-    return dict(settings.RECIPES[recipe].encoder)
+    if name not in settings.RECIPES:
+        raise InputError(f"--recipe must be {' or '.join(settings.RECIPES)}. Received: {name!r}")
+    recipe = settings.RECIPES[name]
+    free = {option for option in options if context.get_parameter_source(option) == click.core.ParameterSource.DEFAULT}
+    steps = recipe.training.get("steps", options["steps"]) if "steps" in free else options["steps"]
+    options |= {option: value for option, value in recipe.steps(steps).items() if option in free}
+    return recipe
 
 
 def _check_share(share: float, masking: str | None, files: list[str]) -> None:

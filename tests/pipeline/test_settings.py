@@ -101,6 +101,17 @@ def test_examples_longer_than_the_models_positions_are_refused():
         value.check()
 
 
+def test_recipes_go_by_the_steps_and_the_width():
+    short, paper = settings.RECIPES["short"], settings.RECIPES["paper"]
+    assert short.steps(200)["warmup_steps"] == 50
+    narrow, wide = (short.encoder(settings.EncoderSettings(hidden_size=size, num_heads=2)) for size in (32, 128))
+    assert narrow.initializer_range == pytest.approx(2 * wide.initializer_range)
+    assert (wide.dropout, wide.attention_dropout) == (0.0, 0.0)
+    assert paper.encoder(settings.EncoderSettings()) == settings.EncoderSettings()
+    assert settings.base().training.warmup == 10_000
+    assert settings.demo().training.warmup == settings.demo().training.steps // 4
+
+
 def test_settings_from_a_file(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"name": "mine"}))

@@ -113,7 +113,14 @@ def test_a_recipe_says_what_is_not_given(data, tmp_path):
     assert {name: made["training"][name] for name in wanted} == wanted
     assert [phase["batch_size"] for phase in made["training"]["phases"]] == [8, 4]
     assert made["encoder"]["dropout"] == 0.0
+    assert made["encoder"]["initializer_range"] == pytest.approx(0.68 / 8**0.5)
     assert settings.EncoderSettings().dropout > 0
+
+
+def test_a_recipe_warms_up_for_a_share_of_the_steps(data, tmp_path):
+    assert run(data, tmp_path, "--recipe", "short", "--steps", "12").exit_code == 0
+    made = json.loads((tmp_path / "run.json").read_text())["training"]
+    assert (made["steps"], made["warmup_steps"], made["schedule"]) == (12, 3, "one-cycle")
 
 
 def test_a_share_masked_at_training_time(data, tmp_path):
