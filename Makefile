@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve airflow test test-long test-runners test-airflow test-fuzz test-other-stack test-stacks \
+.PHONY: help setup run serve airflow test test-long test-faults test-runners test-airflow test-fuzz test-other-stack test-stacks \
   test-image lint format image prism kfp clean
 
 # Everything that the pipeline keeps: artifacts, metadata, pushed models, reports.
@@ -28,10 +28,13 @@ airflow: setup ## Airflow with the pipeline as its DAG, on loopback, until Ctrl-
 
 test: setup ## the tests, under ten minutes
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-	  -m "not long and not runners and not fuzz and not stacks and not airflow"
+	  -m "not long and not runners and not fuzz and not stacks and not airflow and not faults"
 
 test-long: setup ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long
+
+test-faults: setup ## runs that are killed (KILLS=20 SEED=0), full disks (needs root), stores that are damaged or gone
+	@$(BIN)/python -m pytest -m faults
 
 test-runners: setup prism kfp ## the same examples from a portable Beam runner; Kubeflow's loader on the compiled pipeline
 	@$(BIN)/python -m pytest -m runners

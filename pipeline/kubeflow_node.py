@@ -16,6 +16,7 @@ from pipeline import terminal
 
 terminal.quiet()  # before TensorFlow is imported
 
+from pipeline.history import trainings  # noqa: E402
 from pipeline.kubeflow import invocation  # noqa: E402
 from pipeline.runs import lean  # noqa: E402
 from pipeline.runs.run import input_error  # noqa: E402
@@ -55,6 +56,16 @@ def run(arguments: list[str]) -> None:
     kubeflow_v2_run_executor._run_executor(given, beam_args)
     output = pathlib.Path(told["outputs"]["outputFile"])
     output.write_text(json.dumps(invocation.restore(json.loads(output.read_text()), places)))
+    _remove_ended_training(told)
+
+
+def _remove_ended_training(told: dict) -> None:
+    """Kubeflow knows of the Trainer's results from here on."""
+    results = told["outputs"].get("artifacts", {}).get("model_run", {}).get("artifacts", [])
+    config = told["inputs"].get("parameterValues", {}).get("custom_config")
+    if results and config:
+        folder = pathlib.Path(json.loads(config)["work_folder"])
+        trainings.remove_ended(folder, [result["uri"] for result in results])
 
 
 def _json(text: str) -> dict:

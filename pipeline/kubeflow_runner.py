@@ -3,8 +3,8 @@
     python -m pipeline.kubeflow_runner --image REGISTRY/bert:TAG --cluster cluster.json --output pipeline.yaml
 
 BERT_SETTINGS and BERT_CORPUS are those of `local_runner`, with paths as the containers see them: in gs://, or on the
-claim. Files that the settings name (`init`, `vocabulary.file`) must be here, too, under the same path. `cluster.json`
-is the ClusterSettings of `pipeline/kubeflow/settings.py`; `{"claim": "NAME"}` will do.
+claim. Files that the settings name (`init`, `vocabulary.file`, `examples.phrases`) must be here, too, under the same
+path. `cluster.json` is the ClusterSettings of `pipeline/kubeflow/settings.py`; `{"claim": "NAME"}` will do.
 """
 
 import os

@@ -1,7 +1,7 @@
 """What TFX's Trainer calls to fine-tune: `bert finetune`, with its files where the pipeline has them, and an export.
 
 While it trains, all lies in a folder that depends on settings, checkpoint and data alone, so that a killed run goes on
-where it stopped; what is worth keeping is then moved to the run's own folder.
+where it stopped; what is worth keeping is then copied to the run's own folder.
 """
 
 import json
@@ -19,7 +19,8 @@ from pipeline import terminal, values
 from pipeline.components import split, task_examples
 from pipeline.finetuning import kinds, planning, run
 from pipeline.finetuning.description import Description
-from pipeline.history import parents
+from pipeline.finetuning.kinds.kind import first_figure
+from pipeline.history import parents, trainings
 from preprocessing import storage
 from preprocessing.tasks.tables import Columns
 from serving.export import exporting
@@ -45,11 +46,10 @@ def run_fn(fn_args: FnArgs) -> None:
 
     def finetuned(start: planning.Start, name: str) -> dict[str, Any]:
         plan = run.plan(kind, train, dev, start, str(work / name), options, lambda rows: None)
-        with terminal.Progress(f"  {name}", total=plan.training.steps * options.seeds, unit="updates") as progress:
+        with terminal.Progress(f"  {name}", total=plan.training.steps * plan.runs, unit="updates") as progress:
 
-            def report(seed, step, steps, figures):
-                done = (seed - options.seed) * steps + step
-                progress.update(done, **terminal.training_figures(figures, plan.task.curves))
+            def report(done, step, steps, figures):
+                progress.update(done * steps + step, **terminal.training_figures(figures, plan.task.curves))
 
             return run.run(plan, dev, str(work / name), report, lambda line: None)
 
@@ -58,7 +58,7 @@ def run_fn(fn_args: FnArgs) -> None:
     metrics = finetuned(start, "pretrained")
 
     exported = exporting.export_version(work / "pretrained" / "model", work / "exported", settings=asked.export)
-    first = next(iter(kind.figures))
+    first = first_figure(kind, metrics)
     # Where a kind tells it, this is what always saying the commonest answer comes to.
     floors = [metrics.get(f"majority_{first}", 0.0)] + ([untrained[first]] if untrained else [])
     settings = checkpoints.read_task(work / "pretrained" / "model")
@@ -66,16 +66,16 @@ def run_fn(fn_args: FnArgs) -> None:
     Description(kind.name, kind.signature(dev), labels, held_out, max(floors)).write(str(exported))
     checkpoint = os.path.join(fn_args.model_run_dir, "model")
     parents.write(str(exported), spans=[], checkpoint=checkpoint, init=asked.init)
-    shutil.move(exported, fn_args.serving_model_dir)
+    shutil.copytree(exported, fn_args.serving_model_dir, dirs_exist_ok=True)
     _keep(work / "pretrained", metrics, untrained, pathlib.Path(fn_args.model_run_dir))
-    shutil.rmtree(work)
+    trainings.end(work, fn_args.model_run_dir)
 
 
 def _keep(tuned: pathlib.Path, metrics: dict, untrained: dict | None, folder: pathlib.Path) -> None:
-    """Moves what is worth it into the run's own folder."""
+    """Copies what is worth it into the run's own folder."""
     for path in (*(tuned / name for name in _KEPT), *tuned.glob("*.png")):
-        shutil.move(path, folder / path.name)
-    shutil.move(tuned / "runs" / str(metrics["best_seed"]) / "logs", folder / "logs")
+        shutil.copytree(path, folder / path.name) if path.is_dir() else shutil.copy(path, folder / path.name)
+    shutil.copytree(tuned / "runs" / str(metrics["best_seed"]) / "logs", folder / "logs")
     if untrained:
         storage.write_whole(json.dumps(untrained, ensure_ascii=False, indent=2), folder / UNTRAINED)
 

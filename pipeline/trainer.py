@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -15,19 +16,23 @@ from model.tasks.pretraining import Pretraining
 from pipeline import terminal, values
 from pipeline.components import kept
 from pipeline.components.vocabulary import FILE
-from pipeline.history import parents
-from preprocessing import vocab_file
+from pipeline.evaluation import slices
+from pipeline.history import parents, trainings
+from preprocessing import storage, vocab_file
 from preprocessing.settings import VocabularySettings
 from serving.export import exporting
 from serving.settings import ExportSettings
+
+_SHARDS = 4  # of a source, which are enough for the figures of its parts
+SLICES = "slices.json"  # beside the run's model: figures of parts of what was held out
 
 
 def run_fn(fn_args: FnArgs) -> None:
     """Trains on the train split, evaluates on the eval split and exports a SavedModel to `fn_args.serving_model_dir`.
 
     While it trains, checkpoints live in a folder that depends on settings and data alone, so that a killed run goes on
-    where it stopped, although TFX gives it another output folder. Log, curves and final checkpoint are then moved to
-    `fn_args.model_run_dir`.
+    where it stopped, although TFX gives it another output folder. Log, curves and final checkpoint are then copied to
+    `fn_args.model_run_dir`; the folder goes when the run is told of that (see `trainings`).
     """
     run = values.read(
         fn_args.custom_config["settings"],
@@ -68,10 +73,21 @@ def run_fn(fn_args: FnArgs) -> None:
         checkpoint=os.path.join(fn_args.model_run_dir, "model"),
         init=run.init,
     )
+    parts = slices.of(result.encoder, _held_out(examples))
+    storage.write_whole(json.dumps(parts, indent=2), os.path.join(fn_args.model_run_dir, SLICES))
     for name in ("model", "logs", "curves.png"):
-        if (work / name).exists():
-            shutil.move(work / name, os.path.join(fn_args.model_run_dir, name))
-    shutil.rmtree(work)
+        if (work / name).is_dir():
+            shutil.copytree(work / name, os.path.join(fn_args.model_run_dir, name))
+        elif (work / name).exists():
+            shutil.copy(work / name, os.path.join(fn_args.model_run_dir, name))
+    trainings.end(work, fn_args.model_run_dir)
+
+
+def _held_out(examples: str) -> dict[str, list[str]]:
+    """Some files of held-out examples by source: their span, where data comes in spans. They lie there in no order."""
+    spans = {f"span {span}": kept.prefix(span, "*") for span in kept.read(examples)} or {"all": "*"}
+    found = {name: sorted(fileio.glob(os.path.join(examples, "Split-eval", glob))) for name, glob in spans.items()}
+    return {name: files[:_SHARDS] for name, files in found.items() if files}
 
 
 def _examples_folder(patterns: list[str]) -> str:

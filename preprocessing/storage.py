@@ -149,7 +149,10 @@ def write_whole(text: str, path: str | os.PathLike) -> None:
                 gfile.rename(scratch, name, overwrite=True)
             return
         try:
-            pathlib.Path(scratch).write_text(text, "utf-8", newline="")
+            with open(scratch, "w", encoding="utf-8", newline="") as written:
+                written.write(text)
+                written.flush()
+                os.fsync(written.fileno())  # a name that outlives a loss of power must not be of an empty file
             os.replace(scratch, name)
         finally:
             pathlib.Path(scratch).unlink(missing_ok=True)

@@ -13,8 +13,8 @@ FLOORS = {
     "preprocessing": (
         {"errors", "features", "tags", "tfrecord", "unicode_table"},
         {"characters"},
-        {"settings", "storage"},
-        {"beam", "batches", "vocab_file"},
+        {"settings", "storage", "character_kinds"},
+        {"beam", "batches", "vocab_file", "languages"},
         {"corpus"},
         {"tokenizer"},
         {"examples"},
@@ -23,10 +23,11 @@ FLOORS = {
     "model": ({"settings"}, {"encoder"}, {"checkpoints", "tasks"}, {"training"}),
     "serving": ({"settings", "protocol"}, {"engine", "signatures"}, {"export", "server"}, {"client"}),
     "pipeline": (
-        {"values", "terminal", "airflow_dag", "retention"},
+        {"values", "terminal", "airflow_dag", "retention", "bounds"},
         {"finetuning"},
         {"settings", "features", "distillation"},
         {"history"},
+        {"drift"},
         {"commands", "components", "evaluation"},
         {"cli", "trainer", "task_trainer"},
         {"graphs"},

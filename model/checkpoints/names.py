@@ -106,10 +106,11 @@ def variables(encoder: BertEncoder) -> Iterator[tuple[tuple[str, ...], keras.Var
 
 
 def arrays_of(encoder: BertEncoder) -> dict[str, np.ndarray]:
-    """The encoder's weights as float32 arrays by google's names."""
+    """The encoder's weights as float32 arrays by google's names; what adapters add to a kernel is part of it."""
+    kernels = {id(layer.qkv_kernel): layer.adapted_kernel for layer in encoder.transformer_layers if layer.adapters}
     result = {}
     for names, variable in variables(encoder):
-        value = variable.numpy()
+        value = kernels.get(id(variable), variable).numpy()
         for name, array in zip(names, np.split(value, len(names), axis=-1), strict=True):
             result[name] = np.ascontiguousarray(array, np.float32)
     return result

@@ -76,6 +76,12 @@ class BertEncoder(keras.Model):
     def transformer_layers(self) -> list[TransformerLayer]:
         return [getattr(self, f"layer_{i}") for i in range(self.settings.num_layers)]
 
+    def adapt(self, rank: int, alpha: float, above: int = 0) -> None:
+        """Adds adapters to the layers from number `above` on (see `TransformerLayer.adapt`). They live in memory and in
+        a run's own checkpoints: what is saved has them added to its kernels, and no reader knows of them."""
+        for layer in self.transformer_layers[above:]:
+            layer.adapt(rank, alpha)
+
     @property
     def heads(self) -> tuple[str, ...]:
         """Names of the heads that are there."""

@@ -6,6 +6,7 @@ policy matmuls run in the layer's compute type; LayerNorm, softmax and all varia
 Shape legend: B batch, L length, Q queries, R = B * L or B * Q rows, H hidden, F inner, N attention heads, D = H / N.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -84,7 +85,12 @@ class Embeddings(BertLayer):
 
 
 class TransformerLayer(BertLayer):
-    """Self-attention and feed-forward network, each with dropout, residual and LayerNorm after it (post-LN)."""
+    """Self-attention and feed-forward network, each with dropout, residual and LayerNorm after it (post-LN).
+
+    Attributes: `adapters`, what `adapt` has made, or None.
+    """
+
+    adapters: "Adapters | None" = None
 
     def add_weights(self):
         hidden, inner = self.settings.hidden_size, self.settings.intermediate_size
@@ -101,6 +107,23 @@ class TransformerLayer(BertLayer):
         self.output_norm_scale = self.vector("output_norm_scale", hidden, "ones")
         self.output_norm_offset = self.vector("output_norm_offset", hidden)
 
+    def adapt(self, rank: int, alpha: float) -> None:
+        """Adds low-rank adapters, which change nothing yet, to query and value (Hu et al. 2021, arXiv 2106.09685)."""
+        hidden = self.settings.hidden_size
+        # Weights of this layer, not of one inside it: what belongs to a layer is told by its path.
+        query_down, value_down = (self.matrix(f"{name}_down", hidden, rank) for name in ("query", "value"))
+        query_up, value_up = (
+            self.add_weight((rank, hidden), "zeros", name=f"{name}_up", autocast=False) for name in ("query", "value")
+        )
+        self.adapters = Adapters(query_down, value_down, query_up, value_up, alpha / rank)
+
+    @property
+    def adapted_kernel(self) -> tf.Tensor:
+        """The kernel of query, key and value with what the adapters add to it, float32 [H, 3 * H]."""
+        if self.adapters is None:
+            return self.qkv_kernel.value
+        return self.qkv_kernel.value + tf.matmul(*self.adapters.factors(tf.float32))
+
     def call(self, x_RH, mask_B11L, training=False, seeds=None, positions=None):
         """`mask_B11L` is float32, added to the scores; `seeds` turn dropout on; `positions` (int32 [B, Q]) limit the
         output to these positions, which saves the work for all others: every token is then key and value still, but
@@ -114,16 +137,18 @@ class TransformerLayer(BertLayer):
         batch, length = tf.shape(mask_B11L)[0], tf.shape(mask_B11L)[3]
 
         if positions is None:
-            qkv_RX = self.dense(x_RH, self.qkv_kernel, self.qkv_bias, training)  # X = 3 * H
+            qkv_RX = self._adapted(self.dense(x_RH, self.qkv_kernel, self.qkv_bias, training), x_RH)  # X = 3 * H
             q_BNQD, k_BNLD, v_BNLD = self._split(qkv_RX, batch, length, 3)
         else:
             hidden = settings.hidden_size
             kernel, bias = tf.cast(self.qkv_kernel.value, x_RH.dtype), tf.cast(self.qkv_bias.value, x_RH.dtype)
             kv_RX = operations.bias_add(x_RH @ kernel[:, hidden:], bias[hidden:])
+            kv_RX = self._adapted(kv_RX, x_RH, slice(hidden, None))
             k_BNLD, v_BNLD = self._split(kv_RX, batch, length, 2)
             rows = tf.reshape(positions + (tf.range(batch) * length)[:, None], [-1])
             x_RH = tf.gather(x_RH, rows)
             q_RH = operations.bias_add(x_RH @ kernel[:, :hidden], bias[:hidden])
+            q_RH = self._adapted(q_RH, x_RH, slice(hidden))
             (q_BNQD,) = self._split(q_RH, batch, tf.shape(positions)[1], 1)
         scores_BNQL = tf.matmul(q_BNQD * (1 / math.sqrt(settings.head_size)), k_BNLD, transpose_b=True)
         probabilities_BNQL = tf.nn.softmax(tf.cast(scores_BNQL, tf.float32) + mask_B11L)
@@ -140,11 +165,38 @@ class TransformerLayer(BertLayer):
         x_RH = operations.dropout(output_RH, rate, seeds[2], x_RH)
         return self.norm(x_RH, self.output_norm_scale, self.output_norm_offset), probabilities_BNQL
 
+    def _adapted(self, qkv_RX, x_RH, columns=slice(None)):
+        """With what the adapters add to these columns of query, key and value."""
+        if self.adapters is None:
+            return qkv_RX
+        down, up = self.adapters.factors(x_RH.dtype)
+        return qkv_RX + tf.matmul(tf.matmul(x_RH, down), up[:, columns])
+
     def _split(self, x_RX, batch, length, parts):
         """Rows of `parts` * H values -> that many tensors [B, N, L, D]."""
         settings = self.settings
         x_BLPND = tf.reshape(x_RX, [batch, length, parts, settings.num_heads, settings.head_size])
         return tf.unstack(tf.transpose(x_BLPND, [2, 0, 3, 1, 4]), num=parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapters:
+    """Of query and value: the product of a narrow matrix [H, rank] and a flat one [rank, H], times a scale, is added to
+    each one's kernel, which itself is not trained."""
+
+    query_down: keras.Variable
+    value_down: keras.Variable
+    query_up: keras.Variable
+    value_up: keras.Variable
+    scale: float
+
+    def factors(self, dtype) -> tuple[tf.Tensor, tf.Tensor]:
+        """[H, 2 * rank] and [2 * rank, 3 * H], zero in the columns of the key: one product each, for all of them."""
+        query, value = (self.scale * up.value for up in (self.query_up, self.value_up))
+        none = tf.zeros_like(query)
+        down = tf.concat([self.query_down.value, self.value_down.value], 1)
+        up = tf.concat([tf.concat([query, none, none], 1), tf.concat([none, none, value], 1)], 0)
+        return tf.cast(down, dtype), tf.cast(up, dtype)
 
 
 class Pooler(BertLayer):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from model.encoder import BertEncoder
-from model.settings import TrainingSettings
+from model.settings import TrainingSettings, Tune
 
 # Last part of the names of the weights that are not decayed: biases, and LayerNorm's scale and offset.
 NOT_DECAYED = ("bias", "norm_scale", "norm_offset")
@@ -28,14 +28,15 @@ def decays(path: str) -> bool:
 def learning_rate(settings: TrainingSettings, step: tf.Tensor) -> tf.Tensor:
     """Learning rate of a step (from 0): linear from 0 during warm-up, then as the schedule says.
 
-    As in google's code the decay counts from step 0, not from the end of warm-up.
+    As in google's code the decay counts from step 0, not from the end of warm-up; but with `one-cycle` from there.
     """
     step = tf.cast(step, tf.float32)
     peak, end = settings.learning_rate, settings.end_learning_rate
     if settings.schedule == "constant":
         rate = tf.constant(peak, tf.float32)
     else:
-        left = 1 - tf.minimum(step, float(settings.steps)) / settings.steps
+        begin = settings.warmup if settings.schedule == "one-cycle" else 0
+        left = 1 - (tf.minimum(step, float(settings.steps)) - begin) / (settings.steps - begin)
         rate = (peak - end) * left**settings.schedule_power + end
     if settings.warmup:
         rate = tf.where(step < settings.warmup, peak * step / settings.warmup, rate)
@@ -59,14 +60,25 @@ def layer_rates(paths: Sequence[str], layers: int, decay: float, head_rate: floa
     return [decay**below if (below := depth(path, layers)) else head_rate for path in paths]
 
 
+# Last parts of the names of the weights in the layers that each way of tuning trains.
+_TUNED: dict[Tune, tuple[str, ...]] = {
+    "all": ("",),
+    "head": (),
+    "lora": ("_down", "_up"),
+    "bias": ("bias", "norm_offset"),
+}
+
+
 def choose(encoder: BertEncoder, settings: TrainingSettings) -> None:
-    """Makes those of the encoder's variables trainable that the settings say: pooler and heads always."""
+    """Makes those of the encoder's variables trainable that the settings say: pooler and heads always. What is not
+    there yet but is to be trained, adapters of the layers that are not frozen, is made."""
     layers = encoder.settings.num_layers
+    if settings.tune == "lora":
+        encoder.adapt(settings.lora_rank, settings.lora_alpha, above=settings.freeze)
     for variable in encoder.variables:
         below = depth(variable.path, layers)
-        frozen = settings.tune == "head" or (settings.freeze and below > layers - settings.freeze)
-        bias = variable.path.endswith(("bias", "norm_offset"))
-        variable.trainable = not below or (not frozen and (settings.tune == "all" or bias))
+        frozen = settings.freeze and below > layers - settings.freeze
+        variable.trainable = not below or (not frozen and variable.path.endswith(_TUNED[settings.tune]))
 
 
 class Optimizer(tf.Module):

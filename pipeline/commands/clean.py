@@ -12,7 +12,7 @@ from pipeline.commands.runs import home_option
 @click.option("--versions", type=int, help="Newest versions that stay.  [default: the settings' retention.versions]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(home, dry_run, as_json, **given):
-    """Remove artifacts of old runs, trainings that were broken off, and old versions.
+    """Remove artifacts and compiled steps of old runs, trainings that were broken off, and old versions.
 
     What stays: all artifacts of the newest runs; the newest versions, those that have a label, those that a label would
     go back to or that models.config names; and what these were made of, with the checkpoints of the models that they

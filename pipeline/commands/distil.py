@@ -37,7 +37,7 @@ from preprocessing.settings import Masking
 )
 @click.option(
     "--masking",
-    type=click.Choice([kind for kind in get_args(Masking) if kind != "none"]),
+    type=click.Choice([kind for kind in get_args(Masking) if kind not in ("phrases", "none")]),
     help="Mask anew in each epoch; unmasked examples.",
 )
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)

@@ -21,6 +21,8 @@ DEFAULTS = s.ExampleSettings()
 _BYTES_WORTH_WORKERS = 100 << 20
 _SHOWN_WHERE_ANY = ("lines_without_text", "carriage_returns_in_lines", "files_read_in_part", "bytes_set_aside")
 _REPORT, _SET_ASIDE, _SET_ASIDE_OF_FAILED = "report.json", "set_aside.jsonl", "set_aside_of_failed_run.jsonl"
+_PHRASES_SET_ASIDE = "phrases_set_aside.jsonl"  # preprocessing.examples.phrases
+_NEAR_DUPLICATES = "near_duplicates.jsonl"
 _LABELS = {
     "next-sentence": ("B follows A", "B is random"),
     "sentence-order": ("B follows A", "A and B are swapped"),
@@ -46,6 +48,7 @@ def _choice(kind) -> click.Choice:
 @click.option("--short-seq-prob", type=float, default=DEFAULTS.short_seq_prob, show_default=True)
 @click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True)
 @click.option("--masking", type=_choice(s.Masking), default=DEFAULTS.masking, show_default=True)
+@click.option("--phrases", metavar="FILE", help="Of --masking phrases: those that are masked whole, one a line.")
 @click.option("--pairs", type=_choice(s.Pairs), default=DEFAULTS.pairs, show_default=True)
 @click.option("--names", type=_choice(s.Names), default=DEFAULTS.names, show_default=True, help="Feature names.")
 @click.option(
@@ -55,11 +58,17 @@ def _choice(kind) -> click.Choice:
 @click.option("--shards", type=int, default=0, help="Output files. By default one for each 128 MB.")
 @click.option("--compression", type=_choice(s.Compression), default="none", show_default=True)
 @click.option("--max-bad-share", type=float, default=0.01, show_default=True, help="Of unusable lines.")
+@click.option(
+    "--near-duplicates",
+    type=float,
+    metavar="SHARE",
+    help="Leave out documents of whose runs of five words an earlier one has as many (0.8, say); reads the text twice.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run left in the output folder.")
 @click.option("--show", type=int, default=0, metavar="N", help="Print N examples; without --input, earlier ones.")
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED)
 def command(inputs, vocab, output, format_, text_field, language, max_bad_share, workers, shards, compression,
-            overwrite, show, lower_case, beam_options, **options):  # fmt: skip
+            overwrite, show, lower_case, near_duplicates, beam_options, **options):  # fmt: skip
     """Turns text into masked sentence pairs. Options of Beam (another runner, say) go after `--`.
 
     Tokens stand in temporary files in the output folder meanwhile: 4 bytes each, twice that from some 500 million on.
@@ -68,7 +77,9 @@ def command(inputs, vocab, output, format_, text_field, language, max_bad_share,
     if beam_options and not beam_options[0].startswith("-"):
         raise InputError(f"unexpected argument {beam_options[0]!r}: quote a glob, or give --input for each file")
     if inputs or not show:
-        corpus = s.CorpusSettings(tuple(inputs), format_, text_field, language, max_bad_share=max_bad_share)
+        corpus = s.CorpusSettings(
+            tuple(inputs), format_, text_field, language, max_bad_share=max_bad_share, near_duplicates=near_duplicates
+        )
         _check_vocabulary(vocab, lower_case, options["masking"])
         examples = s.ExampleSettings(lower_case=lower_case is not False, **options)
         s.require(workers >= 0, "--workers must not be negative", workers)
@@ -100,10 +111,11 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     from apache_beam.io.filesystems import FileSystems
 
     from preprocessing.beam import runner
-    from preprocessing.corpus import inputs
+    from preprocessing.corpus import inputs, reading
     from preprocessing.examples import writing
 
     found = inputs.survey(corpus_settings)
+    known = _phrases(settings, vocab) if settings.phrases else None
     size = sum(chunk.size for chunk in found.chunks)
     shards = shards or writing.number_of_shards(size, settings.dupe_factor)
     local = not runner.named_runner(beam_options)
@@ -113,7 +125,12 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     folder = _Folder(output, overwrite)
     try:
         with terminal.watch_workers("Examples", unit="examples") as progress_folder:
-            _ = pipeline | "Examples" >> writing.WriteExamples(
+            set_aside = FileSystems.join(folder.scratch, _SET_ASIDE)
+            source, read = pipeline, {"corpus": corpus_settings, "set_aside": set_aside}
+            if corpus_settings.near_duplicates:
+                listed = FileSystems.join(folder.scratch, _NEAR_DUPLICATES)
+                source, read = pipeline | "Read" >> reading.ReadDocuments(corpus_settings, set_aside, listed), {}
+            _ = source | "Examples" >> writing.WriteExamples(
                 settings,
                 os.path.abspath(vocab) if os.path.exists(vocab) else vocab,
                 folder.scratch,
@@ -121,8 +138,7 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
                 compression=compression,
                 temp_folder=folder.tokens,
                 progress_folder=progress_folder if local else None,
-                corpus=corpus_settings,
-                set_aside=FileSystems.join(folder.scratch, _SET_ASIDE),
+                **read,
             )
             report = writing.report(runner.counters(runner.run(pipeline)))
         names = [writing.shard_name(shard, shards, compression) for shard in range(shards)]
@@ -130,7 +146,10 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
             require(
                 report["examples"] > 0, f"{', '.join(corpus_settings.input)}: text must give at least one example", 0
             )
+        report |= known.report() if known else {}
         told = {"pairs": settings.pairs, "lower_case": settings.lower_case}
+        if known and known.set_aside:
+            known.write_set_aside(FileSystems.join(folder.scratch, _PHRASES_SET_ASIDE))
         folder.keep(names, report | found.report() | told)
     except InputError as error:
         if "No space left" in str(error):
@@ -146,9 +165,18 @@ def _make(corpus_settings, settings, vocab, output, workers, shards, compression
     for name, value in {"files": found.files, **figures}.items():
         shown = f"{value:.2%}" if name.endswith("share") else terminal.number(value)
         click.echo(f"{name.replace('_', ' '):>20}  {shown}")
-    for line in found.told():
+    for line in (*found.told(), *(known.told() if known else ())):
         click.echo(line)
     click.echo(f"{output}: {shards} {'shard' if shards == 1 else 'shards'} and report.json")
+
+
+def _phrases(settings, vocab):
+    """The list of phrases, read before a long run begins."""
+    from preprocessing import tokenizer
+    from preprocessing.examples import phrases
+
+    words = tokenizer.BertTokenizer.from_vocab(vocab, settings.lower_case)
+    return phrases.load(settings.phrases, words, settings.max_predictions)
 
 
 class _Folder:
@@ -185,8 +213,8 @@ class _Folder:
             )
         for path in sorted(filter(_is_result, self._old), key=lambda path: os.path.basename(path) != _REPORT):
             storage.delete(path)
-        if self._files.exists(self._files.join(self.scratch, _SET_ASIDE)):
-            names = [*names, _SET_ASIDE]
+        more = (_SET_ASIDE, _PHRASES_SET_ASIDE, _NEAR_DUPLICATES)
+        names = [*names, *(name for name in more if self._files.exists(self._files.join(self.scratch, name)))]
         sources, places = ([self._files.join(at, name) for name in names] for at in (self.scratch, self._output))
         self._files.rename(sources, places)
         with self._files.create(self._files.join(self._output, _REPORT)) as file:
@@ -211,7 +239,9 @@ class _Folder:
 
 def _is_result(path: str) -> bool:
     name = os.path.basename(path)
-    return name in (_REPORT, _SET_ASIDE, _SET_ASIDE_OF_FAILED) or (name.startswith("examples-") and ".tfrecord" in name)
+    return name in (_REPORT, _SET_ASIDE, _PHRASES_SET_ASIDE, _NEAR_DUPLICATES, _SET_ASIDE_OF_FAILED) or (
+        name.startswith("examples-") and ".tfrecord" in name
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -60,7 +60,11 @@ def _default(name: str) -> str:
 @click.option("--labels", metavar="FILE|A,B,...", help="The labels, in this order; else those of train, sorted.")
 @click.option("--epochs", type=float, help="[default: 3; of few rows more, up to 1,000 updates or 20 epochs]")
 @click.option("--batch-size", type=int, help="Rows an update.  [default: 32]")
-@click.option("--learning-rate", type=float, help="[default: by hidden size: from 768 3e-5, from 384 1e-4, below 3e-4]")
+@click.option(
+    "--learning-rate",
+    type=float,
+    help="[default: by hidden size: from 768 3e-5, from 384 1e-4, below 3e-4; with --tune lora ten times as much]",
+)
 @click.option("--max-seq-length", type=int, help=f"Tokens that the model sees of a row.{_default('max_seq_length')}")
 @click.option(
     "--long",
@@ -85,6 +89,18 @@ def _default(name: str) -> str:
     help="The figure on dev by which the best model is chosen.  "
     f"[default: {', '.join(f'{kind.name} {kind.watched[0]}' for kind in kinds.ALL)}]",
 )
+@click.option(
+    "--patience",
+    type=int,
+    help="Evaluations on dev, of which there are ten, without a better --watch that end a run.  [default: it runs all "
+    "updates]",
+)
+@click.option(
+    "--dev-rows",
+    type=int,
+    help="Examples of dev on which the best model is chosen, the same ones each time; figures are always of all.  "
+    "[default: all]",
+)
 @click.option("--seeds", type=int, default=1, show_default=True, help="Runs; metrics.json has every one's figures.")
 @click.option("--seed", type=int, default=12345, show_default=True, help="Of the first run; the others follow.")
 @click.option("--search", is_flag=True, help="Try four learning rates on dev first, half to four times the default.")
@@ -93,14 +109,16 @@ def _default(name: str) -> str:
     type=click.Choice(get_args(Tune)),
     default="all",
     show_default=True,
-    help="Weights that are trained: all; pooler and head; or those and all biases.",
+    help="Weights that are trained: all; pooler and head; or with those low-rank adapters of query and value, which "
+    "DIR/model has added to its kernels; or with those all biases.",
 )
+@click.option("--rank", type=int, help="Of the adapters of --tune lora, whose alpha is 16.  [default: 8]")
 @click.option(
     "--freeze",
     type=int,
     default=0,
     show_default=True,
-    help="Layers from below that are not trained, with the embeddings.",
+    help="Layers from below that are not trained, with the embeddings; they get no adapters.",
 )
 @click.option("--reinit", type=int, default=0, show_default=True, help="Layers from the top that begin anew.")
 @click.option(
@@ -138,6 +156,7 @@ def command(task, train, dev, model, output, columns, vocab, lower_case, **optio
     sources = kind.source(train, wanted), kind.source(dev, wanted)  # before TensorFlow, which takes seconds
 
     from pipeline.finetuning import planning, run
+    from pipeline.finetuning.cost import Cost
 
     chosen = planning.Options.of(kind, **options)
     start = planning.Start.read(model, vocab, lower_case, click.echo)
@@ -154,6 +173,9 @@ def command(task, train, dev, model, output, columns, vocab, lower_case, **optio
 
             metrics = run.run(plan, sources[1], output, report, click.echo)
     steps = plan.training.steps
+    for seed, ended in metrics["ended"].items():
+        if ended["step"] < steps:
+            click.echo(f"seed {seed} ended after {ended['step']:,} of {steps:,} updates: {ended['by']}")
     click.echo(f"the best model on dev is that after {metrics['best_step']:,} of {steps:,} updates")
     several = chosen.seeds > 1
     if several:
@@ -161,4 +183,5 @@ def command(task, train, dev, model, output, columns, vocab, lower_case, **optio
     for name, title in ((name, title) for name, title in kind.figures.items() if name in metrics):
         spread = f"  on average {metrics['mean'][name]:.4f}, spread {metrics['spread'][name]:.4f}" if several else ""
         click.echo(f"  {title}: {metrics[name]:.4f}{spread}")
+    click.echo(f"Cost: {Cost(**metrics['cost'])}")
     click.echo(f"Model: {pathlib.Path(output, 'model')}   report: {pathlib.Path(output, 'report.md')}")

@@ -20,7 +20,10 @@ from serving.server.passed_over import PASSED_OVER
 BINARY = "tensorflow_model_server"
 BATCHING = "deploy/batching_parameters.txt"
 # Only for the embedded server; the binary knows none of them.
-OWN_FLAGS = ("host", "embedded", "max_request_rows", "max_text_bytes", "max_message_bytes", "drain_seconds")
+OWN_FLAGS = (
+    "host", "embedded", "max_request_rows", "max_text_bytes", "max_message_bytes", "drain_seconds", "request_log",
+    "request_log_rate", "request_log_texts", "request_log_per_second", "request_log_bytes",
+)  # fmt: skip
 # Flags that are fields of ServerSettings as they are, where they are given.
 _SAME = (
     "host",
@@ -89,6 +92,11 @@ def _passed_over(command):
 @_flag("max-request-rows", type=int, help="Texts that a request may have.")
 @_flag("max-text-bytes", type=int, help="Bytes that a text may have.")
 @_flag("max-message-bytes", type=int, help="Bytes that a request may have.")
+@_flag("request-log", metavar="PREFIX", help="Log a sample of the requests, to files of this prefix.")
+@_flag("request-log-rate", default=0.01, show_default=True, help="Share of the answered requests that is logged.")
+@_flag("request-log-texts", is_flag=True, help="With their texts; else with outlines that say nothing of them.")
+@_flag("request-log-per-second", type=float, help="Log so many a second at most.  [default: 10]")
+@_flag("request-log-bytes", type=int, help="The log's files may have; the oldest goes.  [default: 100000000]")
 @_flag("drain-seconds", default=10.0, show_default=True, help="Running requests may take so long after SIGTERM.")
 @click.option("--embedded", is_flag=True, help=f"This server even where {BINARY} is on PATH.")
 @click.option("--version", is_flag=True, help="Show what is served with, and end.")
@@ -127,6 +135,7 @@ def command(version, **flags):
 def handover(flags: Mapping[str, Any]) -> list[str]:
     """What the binary is told, so that it serves what this server would: it wants whole folders' names and seconds, and
     its defaults are others."""
+    _check_binary_logs(flags)
     told = {name: value for name, value in flags.items() if value is not None and name not in OWN_FLAGS}
     for name in ("port", "rest_api_port"):
         if told[name] == 0:
@@ -147,6 +156,21 @@ def handover(flags: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _check_binary_logs(flags: Mapping[str, Any]) -> None:
+    """The binary as it is distributed has no log collector linked in, and ends at a `logging_config`."""
+    said = flags["request_log"] and "--request_log"
+    path = flags["model_config_file"]
+    if path and os.path.isfile(path):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            if any(re.match(r"[^#]*\blogging_config\b", line) for line in file):
+                said = f"{path}: logging_config"
+    if said:
+        raise InputError(
+            f"{BINARY} has no request logger unless it is built with one; use --embedded, or leave it out. "
+            f"Received: {said}"
+        )
+
+
 def _settings(flags):
     from serving.engine import settings
     from serving.server import config_files as s
@@ -164,6 +188,8 @@ def _settings(flags):
         "text_bytes": flags["max_text_bytes"],
         "message_bytes": flags["max_message_bytes"],
     }
+    logged = {"per_second": flags["request_log_per_second"], "total_bytes": flags["request_log_bytes"]}
+    sample = settings.Sample(flags["request_log"], flags["request_log_rate"]) if flags["request_log"] else None
     more: dict[str, Any] = {name: flags[name] for name in _SAME if flags[name] is not None}
     threads = flags["tensorflow_session_parallelism"] or 0
     if flags["ssl_config_file"]:
@@ -174,6 +200,11 @@ def _settings(flags):
         models=models,
         batching=batching,
         limits=settings.Limits(**{name: limit for name, limit in limits.items() if limit is not None}),
+        log=settings.LogSettings(
+            sample,
+            flags["request_log_texts"],
+            **{name: bound for name, bound in logged.items() if bound is not None},
+        ),
         intra_op_parallelism=flags["tensorflow_intra_op_parallelism"] or threads,
         inter_op_parallelism=flags["tensorflow_inter_op_parallelism"] or threads,
         grpc_channel_arguments=_channel_arguments(flags["grpc_channel_arguments"] or ""),

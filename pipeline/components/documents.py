@@ -22,7 +22,7 @@ from preprocessing.corpus import embedded, hashes, inputs, reading, spans
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings
 
-INPUTS, SET_ASIDE = _JOINED = ("inputs.jsonl", "set_aside.jsonl")
+INPUTS, SET_ASIDE, NEAR_DUPLICATES = _JOINED = ("inputs.jsonl", "set_aside.jsonl", "near_duplicates.jsonl")
 
 
 def encode(document: corpu_documents.Document, split_name: str) -> bytes:
@@ -52,9 +52,10 @@ def CorpusGen(
     input_fingerprint: Parameter[str],  # of the input's files, and of the code: another one means no cached result
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Reads the corpus, drops exact duplicates and writes documents; beside them stand the report, the lines set aside,
-    and the name, size and hash of each file that was read (`inputs.jsonl`). Of data in spans only those are read that
-    were not read before as they are; duplicates are dropped within a span.
+    """Reads the corpus, drops duplicates, near ones, too, where the settings say so (`near_duplicates.jsonl` names
+    them), and writes documents; beside them stand the report, the lines set aside, and the name, size and hash of each
+    file that was read (`inputs.jsonl`). Of data in spans only those are read that were not read before as they are;
+    duplicates are dropped within a span.
     """
     documents.split_names = artifact_utils.encode_split_names(list(split.NAMES))
     documents.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
@@ -90,7 +91,9 @@ def _read(
             embedded_path = pathlib.Path(folder) / "embedded.txt"
             embedded.write(embedded_path, run.embedded_bytes)
             settings = dataclasses.replace(settings, input=(str(embedded_path),), format="paragraphs")
-        read = pipeline | "Read" >> reading.ReadDocuments(settings, set_aside=path(SET_ASIDE))
+        read = pipeline | "Read" >> reading.ReadDocuments(
+            settings, set_aside=path(SET_ASIDE), listed=path(NEAR_DUPLICATES)
+        )
         for name in split.NAMES:
             part = read | f"Split-{name}" >> beam.Filter(split.is_in, name, run.eval_share)
             prefix = os.path.join(artifact_utils.get_split_uri([documents], name), kept.prefix(span, "documents"))

@@ -25,8 +25,9 @@ from pipeline.components.vocabulary import FILE, Vocabulary
 from preprocessing import features, storage, vocab_file
 from preprocessing.beam import runner
 from preprocessing.corpus import documents as corpu_documents
-from preprocessing.examples import writing
+from preprocessing.examples import phrases, writing
 from preprocessing.settings import ExampleSettings
+from preprocessing.tokenizer import BertTokenizer
 
 
 def schema(settings: ExampleSettings, vocab_size: int) -> schema_pb2.Schema:
@@ -70,6 +71,7 @@ def MaskedExamplesGen(
     examples.split_names = artifact_utils.encode_split_names(list(split.NAMES))
     examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
     vocab_path = os.path.join(vocabulary_artifact.uri, FILE)
+    known = _phrases(run.examples, vocab_path)
     entries: dict[int | None, dict[str, Any]] = {}
     for span, read in kept.read(documents.uri).items():
         wanted = kept.key(code, repr(run.examples), read["key"], storage.read(vocab_path).decode())
@@ -83,10 +85,19 @@ def MaskedExamplesGen(
     if not entries:
         report = _make(beam_pipeline, documents, examples, run.examples, vocab_path)
         entries[None] = {"report": report}
-    kept.finish(examples.uri, entries)
+    kept.finish(examples.uri, entries, told=known.report() if known else {})
+    if known and known.set_aside:
+        known.write_set_aside(os.path.join(examples.uri, phrases.SET_ASIDE))
     io_utils.copy_file(vocab_path, os.path.join(examples.uri, FILE), overwrite=True)
     vocab_size = len(vocab_file.load(vocab_path))
     io_utils.write_pbtxt_file(os.path.join(example_schema.uri, "schema.pbtxt"), schema(run.examples, vocab_size))
+
+
+def _phrases(settings: ExampleSettings, vocab_path: str) -> phrases.PhraseList | None:
+    if settings.phrases is None:
+        return None
+    words = BertTokenizer.from_vocab(vocab_path, settings.lower_case)
+    return phrases.load(settings.phrases, words, settings.max_predictions)
 
 
 def _make(

@@ -8,6 +8,8 @@ same key has the same files. Without spans there is none, and a step makes all t
 import hashlib
 import json
 import os
+import types
+from collections.abc import Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -55,10 +57,16 @@ def files(uri: str, span: int | None) -> list[str]:
     return sorted(found)
 
 
-def finish(uri: str, entries: dict[int | None, dict[str, Any]], joined: tuple[str, ...] = ()) -> None:
+def finish(
+    uri: str,
+    entries: dict[int | None, dict[str, Any]],
+    joined: tuple[str, ...] = (),
+    told: Mapping[str, Any] = types.MappingProxyType({}),
+) -> None:
     """Writes the report of all spans, and the files that are `joined` from those of each.
 
     The report of one without spans is its own; else counts are sums, and `spans` has each span's, with `taken_over`.
+    What is `told` of all together stands there, too.
     """
     if list(entries) == [None]:
         report = entries[None]["report"]
@@ -73,7 +81,7 @@ def finish(uri: str, entries: dict[int | None, dict[str, Any]], joined: tuple[st
             if text:
                 io_utils.write_string_file(os.path.join(uri, name), text.decode())
         io_utils.write_string_file(os.path.join(uri, SPANS), json.dumps(entries, indent=2))
-    io_utils.write_string_file(os.path.join(uri, "report.json"), json.dumps(report, indent=2))
+    io_utils.write_string_file(os.path.join(uri, "report.json"), json.dumps({**report, **told}, indent=2))
 
 
 def _sum(reports: list[dict[str, Any]]) -> dict[str, Any]:

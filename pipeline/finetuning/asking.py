@@ -6,12 +6,13 @@ import itertools
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, get_args
 
 import numpy as np
 import tensorflow as tf
 
 from model import checkpoints
+from model.settings import Pooling, SimilaritySettings
 from pipeline.finetuning.kinds.kind import Answer, Kind, Row, SetAside, Source
 from preprocessing.errors import InputError
 from serving.client import Client
@@ -20,6 +21,7 @@ from serving.protocol.errors import RequestError
 from serving.settings import ExportSettings
 from serving.signatures import ALL
 from serving.signatures.base import TextEncoder
+from serving.signatures.tagging import TAG_LOGITS
 
 BATCH = 32
 SORTED = 1024  # rows that are held, so that rows of like size are asked together
@@ -47,7 +49,7 @@ class Checkpoint:
 
     def __init__(self, path: str, texts: TextEncoder):
         self.path, self._texts = path, texts
-        self._known = {signature.name: signature for signature in ALL}
+        self._known = {signature.name: signature for signature in (*ALL, TAG_LOGITS)}
         self.left_out = {name: why for name, known in self._known.items() if (why := known.missing(self._texts))}
         self.signatures = [name for name in self._known if name not in self.left_out]
         self._functions: dict[str, tf.types.experimental.PolymorphicFunction] = {}
@@ -87,7 +89,7 @@ def opened(target: str, **server: Any) -> Iterator[Served]:
     is_server = not folder.exists() and re.fullmatch(r"https?://.*|[^/\s]+:\d+", target)
     if not is_server and not _is_export(folder):
         tokenizer = text_rules.tokenizer_of(target, None, None)
-        encoder, task = checkpoints.load(target), checkpoints.read_task(target)
+        encoder, task = checkpoints.load(target), checkpoints.read_task(target) or _vectors(target)
         yield Checkpoint(target, TextEncoder(encoder, tokenizer, ExportSettings(), task))
         return
     with Client(target if is_server else folder, **server) as client:
@@ -138,6 +140,14 @@ def asked(kind: Kind, signature: str, rows: Iterable[Row], served: Served) -> It
                 found[place] = {name: values[number] for name, values in outputs.items()}
         for place, row in enumerate(held):
             yield row, found[place]
+
+
+def _vectors(target: str) -> SimilaritySettings | None:
+    """What a folder of sentence-transformers is good for as it is."""
+    said = checkpoints.sentences(target)
+    if said is None or not said.whole or said.pooling not in get_args(Pooling):
+        return None
+    return SimilaritySettings(pooling=cast(Pooling, said.pooling), max_seq_length=said.max_seq_length)
 
 
 def _is_export(folder: pathlib.Path) -> bool:

@@ -1,26 +1,30 @@
 """What a fine-tuning will do, decided and told before it begins."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 import tensorflow as tf
 
 from model import checkpoints
 from model.checkpoints.names import ENCODER, POOLER, part_of
+from model.encoder import BertEncoder
 from model.encoder.heads import chosen
 from model.settings import (
     ClassificationSettings,
     EncoderSettings,
     Pooling,
     Precision,
+    SimilaritySettings,
     TaskSettings,
     TrainingSettings,
     Tune,
 )
 from model.tasks.task import Task
+from model.training.optimizer import choose
 from pipeline.finetuning.kinds.kind import Kind, Prepared, Source
 from preprocessing.batches.stream import MEMORY_LIMIT
 from preprocessing.errors import InputError, require
@@ -34,6 +38,10 @@ SEARCHED = (0.5, 1.0, 2.0, 4.0)  # of the learning rate that a model of its size
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384)
 # Of what this machine's matrix products reach alone, the share that a training step reaches, about.
 EFFICIENCY = 0.4
+# Of an update, the products with each matrix, times two: forward; back to the layer below; and for its own gradient.
+PRODUCTS: dict[Tune, int] = {"all": 6, "lora": 4, "bias": 4, "head": 2}
+# So many times the learning rate that all weights would have; adapters begin at zero and are few.
+RATES: dict[Tune, float] = {"lora": 10.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +58,13 @@ class Options:
     precision: Precision = "float32"
     search: bool = False
     tune: Tune = "all"
+    rank: int | None = None  # of the adapters of tune lora; None: TrainingSettings' own
     freeze: int = 0
     reinit: int = 0
     layer_decay: float = 1.0
     head_rate: float = 1.0
+    patience: int | None = None
+    dev_rows: int | None = None  # examples on which the best model is chosen; None: all
     # Of some kinds.
     long: Long | None = None
     pooling: Pooling | None = None  # None: what the checkpoint was trained for
@@ -67,8 +78,12 @@ class Options:
         require(self.epochs is None or 0 < self.epochs < math.inf, "epochs must be positive", self.epochs)
         require(self.batch_size > 0, "batch_size must be positive", self.batch_size)
         require(self.seeds > 0, "seeds must be positive", self.seeds)
+        require(self.dev_rows is None or self.dev_rows > 0, "dev_rows must be positive", self.dev_rows)
         if self.search and self.learning_rate is not None:
             raise InputError("--search finds the learning rate: leave out --learning-rate, or --search")
+        require(self.rank is None or self.tune == "lora", "--rank is that of --tune lora: leave it out", self.rank)
+        rule = f"--reinit begins layers anew, which --tune {self.tune} would leave as they are: leave one of them out"
+        require(not self.reinit or self.tune == "all", rule, self.reinit)
 
     @classmethod
     def of(cls, kind: Kind, **given: Any) -> "Options":
@@ -94,7 +109,7 @@ class Start:
     parts: Sequence[str]
     task: TaskSettings | None  # what the numbers of its fine-tuned head mean, if that is known
     tokenizer: BertTokenizer
-    pooling: Pooling  # that it was trained for
+    pooling: Pooling | None  # that it was trained for, if that is known
 
     @classmethod
     def read(
@@ -105,9 +120,13 @@ class Start:
         known = checkpoints.read_task(path)
         parts = list(dict.fromkeys(part for name in found.arrays if (part := part_of(name)) != ENCODER))
         sentences = checkpoints.sentences(path)
-        said = known.pooling if isinstance(known, ClassificationSettings) else sentences and sentences.pooling
+        if isinstance(known, ClassificationSettings | SimilaritySettings):
+            said: str | None = known.pooling
+        else:
+            said = sentences.pooling if sentences else None
         tokenizer = text_rules.tokenizer_of(path, vocab, lower_case, report)
-        return cls(path, found.settings, parts, known, tokenizer, "mean" if said == "mean" else "cls")
+        pooling = cast(Pooling, said) if said in get_args(Pooling) else None
+        return cls(path, found.settings, parts, known, tokenizer, pooling)
 
     @property
     def said_tokenizer(self) -> checkpoints.CheckpointTokenizer:
@@ -133,17 +152,24 @@ class Plan:
     @classmethod
     def of(cls, kind: Kind, start: Start, prepared: Prepared, train: Source, options: Options) -> "Plan":
         """`train`: the source of the prepared rows."""
-        if "pooling" in kind.defaults and options.pooling is None:
-            options = dataclasses.replace(options, pooling=start.pooling)
+        if kind.pooling and options.pooling is None:
+            options = dataclasses.replace(options, pooling=start.pooling or kind.pooling)
         layers = start.encoder.num_layers
         for name in ("freeze", "reinit"):
             number = getattr(options, name)
             require(0 <= number <= layers, f"{name} must be a number of the model's layers, 0 to {layers}", number)
-        rows, length = prepared.train.rows, options.max_seq_length
+        rule = f"layers that begin anew must not be frozen: reinit must be at most {layers - options.freeze}"
+        require(options.freeze + options.reinit <= layers, rule, options.reinit)
+        rank = TrainingSettings.lora_rank if options.rank is None else options.rank
+        most = start.encoder.hidden_size
+        require(0 < rank <= most, f"--rank must be from 1 to the model's hidden size ({most})", rank)
+        task, settings = kind.task(prepared, options), kind.settings(prepared, train, options)
+        rows, length = prepared.train.rows, options.max_seq_length * task.spec.in_turn
         per_epoch = rows / options.batch_size
         epochs = options.epochs or min(MOST_EPOCHS, max(EPOCHS, LEAST_UPDATES / per_epoch))
         hidden = start.encoder.hidden_size
-        rate = options.learning_rate or (3e-5 if hidden >= 768 else 1e-4 if hidden >= 384 else 3e-4)
+        of_size = 3e-5 if hidden >= 768 else 1e-4 if hidden >= 384 else 3e-4
+        rate = options.learning_rate or of_size * RATES.get(options.tune, 1.0)
         # Bucketed examples stand in memory: their ids take four bytes a token, mask and segment one each.
         fits = rows * length * 6 < MEMORY_LIMIT
         training = TrainingSettings(
@@ -154,16 +180,17 @@ class Plan:
             bias_correction=True,
             precision=options.precision,
             tune=options.tune,
+            lora_rank=rank,
             freeze=options.freeze,
             layer_decay=options.layer_decay,
             head_rate=options.head_rate,
             seed=options.seed,
             evaluation_examples=None,
+            patience=options.patience,
         )
-        task, settings = kind.task(prepared, options), kind.settings(prepared, train, options)
         known = start.task
         other = known is not None and known.meaning != settings.meaning
-        fresh = [settings.head] if other and settings.head in start.parts else []
+        fresh = [settings.head] if other and settings.head and settings.head in start.parts else []
         if options.reinit:
             pooler = [POOLER] * (options.pooling != "mean")
             fresh += pooler + [f"layer_{layer}" for layer in range(layers - options.reinit, layers)]
@@ -181,6 +208,9 @@ class Plan:
             f"{start.path}: {encoder.num_layers} layers, {encoder.hidden_size} hidden; "
             f"new: {', '.join(new) or 'nothing'}; unused: {', '.join(unused) or 'nothing'}"
         )
+        trained, there = self.trained
+        adapters = f"; adapters of query and value have the rank {training.lora_rank}" * (training.tune == "lora")
+        yield f"trained are {trained:,} of {there:,} weights ({trained / there:.1%}){adapters}"
         yield from self.prepared.notes()
         yield from self.kind.told(self.prepared, self.options)
         epochs = training.steps * training.batch_size / self.prepared.train.rows
@@ -189,10 +219,33 @@ class Plan:
             f"{training.warmup:,} of them warm-up to the learning rate {training.learning_rate:g}; about "
             f"{duration(self.runs * self.seconds())}"
         )
-
+        if self.options.patience:
+            yield f"a run ends after {self.options.patience} evaluations, of ten, without a better {self.task.watched}"
+        if self.sample:
+            yield (
+                f"the best model is chosen on {self.sample:,} of dev's {self.prepared.dev.rows:,} examples, always the "
+                "same ones; the figures are then those of all rows"
+            )
         if self.options.search:
             rates = ", ".join(f"{factor * training.learning_rate:g}" for factor in SEARCHED)
             yield f"of the learning rates {rates} the best with the first seed is taken"
+
+    @functools.cached_property
+    def trained(self) -> tuple[int, int]:
+        """How many weights are trained, and how many there are; adapters count with both."""
+        encoder = BertEncoder(self.start.encoder, self.task.heads)
+        choose(encoder, self.training)
+        trained, there = (
+            sum(math.prod(variable.shape) for variable in variables)
+            for variables in (encoder.trainable_variables, encoder.variables)
+        )
+        return trained, there
+
+    @property
+    def sample(self) -> int | None:
+        """How many examples of dev the best model is chosen on, where these are not all."""
+        count = self.options.dev_rows
+        return count if count is not None and count < self.prepared.dev.rows else None
 
     @property
     def runs(self) -> int:
@@ -204,7 +257,7 @@ class Plan:
         encoder, prepared = self.start.encoder, self.prepared
         weights = encoder.num_layers * (4 * encoder.hidden_size + 2 * encoder.intermediate_size) * encoder.hidden_size
         tokens = prepared.train.tokens / prepared.train.rows * self.training.batch_size * self.training.steps
-        return 6 * weights * tokens / (EFFICIENCY * _speed(encoder))
+        return PRODUCTS[self.training.tune] * weights * tokens / (EFFICIENCY * _speed(encoder))
 
 
 def _speed(encoder: EncoderSettings) -> float:

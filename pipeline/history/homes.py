@@ -11,6 +11,12 @@ from preprocessing import storage
 from preprocessing.errors import InputError
 
 
+class StoreError(OSError):
+    """The store of ML Metadata cannot be had as things are, which another time may mend."""
+
+    status = 75
+
+
 @dataclasses.dataclass(frozen=True)
 class Home:
     """`metadata.sqlite`, `artifacts/`, `training/`, `serving/<name>/<version>/`, `reports/`, `settings.json`."""
@@ -21,16 +27,16 @@ class Home:
     def open(cls, folder: str | pathlib.Path) -> "Home":
         """Raises InputError where no run has been."""
         found = cls(pathlib.Path(folder).absolute())
-        if not (found.metadata.is_file() or found.reports.is_dir()):
+        if not (found.has_store() or found.reports.is_dir()):
             raise InputError(
                 f"{folder}: a home is a folder in which the pipeline ran. Received: no metadata.sqlite there; "
                 "name it with --home or BERT_HOME"
             )
         return found
 
-    @property
-    def metadata(self) -> pathlib.Path:
-        return self.folder / "metadata.sqlite"
+    def has_store(self) -> bool:
+        """Whether ML Metadata knows of this home, in its file or in a database."""
+        return (self.folder / "metadata.sqlite").is_file() or (self.folder / "metadata.url").is_file()
 
     @property
     def reports(self) -> pathlib.Path:

@@ -3,7 +3,8 @@
 All artifacts of the newest runs stay. So do those of which a kept version was made, from the documents on, with its
 evaluation, and the checkpoints of the models that it was warm-started from. A version is kept that is among the newest,
 that has a label or is to be loaded by `models.config`, or that a label would go back to. Nothing else is needed: MLMD
-and the records of all runs stay, and of an artifact the small files that lineage is told from.
+and the records of all runs stay, and of an artifact the small files that lineage is told from. What was compiled for a
+run of an orchestrator goes when the run has ended and is not among the newest, or was left alone for `training_days`.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pipeline import values
 from pipeline.history import labels, pushed
 from pipeline.history.homes import Home, read_json
-from pipeline.history.store import Artifact, Store
+from pipeline.history.store import Artifact, Execution, Store
 from pipeline.settings import RetentionSettings
 
 RECORDS = ("report.json", "inputs.jsonl", "vocab.txt", "baseline.json")
@@ -26,7 +27,8 @@ _DAY = 24 * 3600
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """`kind`: artifact, leftover (of a step that was killed), training or version. `bytes` is what would be freed."""
+    """`kind`: artifact, leftover (of a step that was killed), compiled (a run, for its steps), training or version.
+    `bytes` is what would be freed."""
 
     kind: str
     path: str
@@ -43,8 +45,10 @@ def rule_of(home: Home) -> RetentionSettings:
 def plan(home: Home, rule: RetentionSettings) -> list[Item]:
     """What may go. The home's lock is to be held."""
     found: list[Item] = []
-    if home.metadata.is_file():
-        found += _artifacts(home, Store(home), rule)
+    if home.has_store():
+        store = Store(home)
+        found += _artifacts(home, store, rule)
+        found += _compiled(home, _newest(store.runs(), rule), rule)
     for folder in broken_off(home.training, rule.training_days * _DAY):
         found.append(Item("training", str(folder), _bytes(folder)))
     for serving in home.servings():
@@ -69,6 +73,8 @@ def carry_out(home: Home, items: Iterable[Item]) -> None:
             shutil.rmtree(aside, ignore_errors=True)
             os.rename(item.path, aside)
             shutil.rmtree(aside)
+        elif item.kind == "compiled":
+            os.remove(item.path)
         else:
             shutil.rmtree(item.path)
 
@@ -82,12 +88,8 @@ def broken_off(work: pathlib.Path, seconds: float) -> Iterator[pathlib.Path]:
 
 
 def _artifacts(home: Home, store: Store, rule: RetentionSettings) -> list[Item]:
-    by_pipeline: dict[str, list[str]] = {}
     runs = store.runs()
-    for run, executions in runs.items():  # in the order in which they began
-        for pipeline in {execution.pipeline for execution in executions}:
-            by_pipeline.setdefault(pipeline, []).append(run)
-    newest = {run for ids in by_pipeline.values() for run in ids[-rule.runs :]}
+    newest = _newest(runs, rule)
     stays: dict[int, Artifact] = {}
     at_work = {execution.id for run in newest for execution in runs[run]}
     for run in newest:
@@ -114,6 +116,27 @@ def _artifacts(home: Home, store: Store, rule: RetentionSettings) -> list[Item]:
         if folder not in known and folder.name.isdecimal() and int(folder.name) not in at_work:
             found.append(Item("leftover", str(folder), _bytes(folder)))
     return found
+
+
+def _newest(runs: dict[str, list[Execution]], rule: RetentionSettings) -> set[str]:
+    by_pipeline: dict[str, list[str]] = {}
+    for run, executions in runs.items():  # in the order in which they began
+        for pipeline in {execution.pipeline for execution in executions}:
+            by_pipeline.setdefault(pipeline, []).append(run)
+    return {run for ids in by_pipeline.values() for run in ids[-rule.runs :]}
+
+
+def _compiled(home: Home, newest: set[str], rule: RetentionSettings) -> Iterator[Item]:
+    """Of older runs that have ended, or in which nothing was done for as long as in a training that was broken off: an
+    orchestrator whose run has not ended reads it at each step, between which no lock is held."""
+    for path in sorted((home.folder / "compiled").glob("*.json")):
+        spec = read_json(path).get("runtimeSpec", {})
+        run = spec.get("pipelineRunId", {}).get("fieldValue", {}).get("stringValue", path.stem)
+        record = home.reports / "runs" / run / "run.json"
+        touched = max(file.stat().st_mtime for file in (path, record) if file.exists())
+        idle = time.time() - touched > max(rule.training_days, 1) * _DAY
+        if run not in newest and (idle or read_json(record).get("state") == "done"):
+            yield Item("compiled", str(path), path.stat().st_size)
 
 
 def _add(stays: dict[int, Artifact], *groups: Iterable[Artifact]) -> None:

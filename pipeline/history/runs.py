@@ -25,16 +25,22 @@ def listed(home: Home) -> list[dict[str, Any]]:
     known), `seconds`, `steps` (how many ran, were cached, failed), `nodes` by name with their state, `version` (of the
     model that it pushed or found pushed, else None) and `error`."""
     records = kept(home)
-    store = Store(home) if home.metadata.is_file() else None
+    store = Store(home) if home.has_store() else None
     executions = store.runs() if store else {}
     found = []
     for run in {**executions, **records}:
         entry = _of_store(store, executions[run]) if store and run in executions else {}
         entry = {"run": run, **entry, **(_of_record(*records[run]) if run in records else {})}
         found.append(entry)
-    found.sort(key=lambda entry: entry["began"] or "")
+    # The store knows their order, which the clock may not: it may have been set back.
+    latest, order = "", {}
     for entry in found:
-        if entry["state"] == "running" and not (entry is found[-1] and home.at_work()):
+        latest = max(latest, entry["began"] or "")
+        order[entry["run"]] = latest if entry["run"] in executions else entry["began"] or ""
+    found.sort(key=lambda entry: order[entry["run"]])
+    newest = read_json(home.reports / "run.json").get("run", found[-1]["run"] if found else "")
+    for entry in found:
+        if entry["state"] == "running" and not (entry["run"] == newest and home.at_work()):
             entry["state"] = "broken off"
     return found
 

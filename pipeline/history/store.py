@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import json_format, message
-from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
+from pipeline.history import connection
 from pipeline.history.homes import Home
 
 _Event = metadata_store_pb2.Event
@@ -38,13 +38,13 @@ class Execution:
 
 
 class Store:
-    """Raises whatever MLMD raises where the file is none of its."""
+    """Raises StoreError or InputError for one that cannot be read (see `connection`)."""
 
     def __init__(self, home: Home):
-        config = metadata_store_pb2.ConnectionConfig()
-        config.sqlite.filename_uri = str(home.metadata)
-        config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE  # never made anew
-        self._store = MetadataStore(config)
+        config = connection.config(home.folder)
+        if config.HasField("sqlite"):  # which is never made anew
+            config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE
+        self._store = connection.connect(config, patience=5.0)
         self._nodes: dict[int, tuple[str, str]] = {}  # (pipeline, node) by execution
         for context in self._contexts("node"):
             pipeline, _, node = context.name.rpartition(".")

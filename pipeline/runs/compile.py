@@ -22,13 +22,15 @@ def compile_run(settings: pipeline_settings.Settings, home: pathlib.Path, run_id
     """Gives the file. Raises InputError for bad input, Busy where a whole run is at work in the home."""
     with locks.held(home, "compile"):
         storage.write_whole(settings.to_json(), home / "settings.json")
+        from pipeline.history import connection
+
+        connection.begin(home)  # alone: two at once can leave half of a database's tables
         made = runs.create_pipeline(settings, home)
         from pipeline.runs import compiled, launching
         from pipeline.runs.record import Record
 
         file = compiled.write(made, home, run_id)
         pipeline = compiled.read(home, run_id)
-        # Here the store is opened for the first time, alone: two at once can leave half of its tables.
         nodes = launching.entries(pipeline, compiled.store(pipeline))
         record = Record(home / "reports", settings.name, compiled.run_of(pipeline))
         record.note(settings=dataclasses.asdict(settings), code=code.state())

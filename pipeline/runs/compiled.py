@@ -14,6 +14,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import executable_spec_pb2, metadata_pb2, pipeline_pb2
 
+from pipeline.history import connection
 from preprocessing import storage
 from preprocessing.errors import InputError, require
 
@@ -77,10 +78,19 @@ def names(compiled: pipeline_pb2.Pipeline) -> list[str]:
     return [node.pipeline_node.node_info.id for node in compiled.nodes]
 
 
-def store(compiled: pipeline_pb2.Pipeline) -> metadata.Metadata:
+class Store(metadata.Metadata):
+    """Opened as `connection` does: for a database that is away for a while, TFX's own waits a few seconds."""
+
+    def __enter__(self) -> "Store":
+        self._store = connection.connect(self._connection_config)
+        self._users += 1
+        return self
+
+
+def store(compiled: pipeline_pb2.Pipeline) -> Store:
     """The store that knows its executions and artifacts."""
     stated = runner_utils.extract_local_deployment_config(compiled).metadata_connection_config
-    return metadata.Metadata(getattr(stated, stated.WhichOneof("connection_config")))
+    return Store(getattr(stated, stated.WhichOneof("connection_config")))
 
 
 def output_folders(compiled: pipeline_pb2.Pipeline, name: str, execution_id: int) -> list[str]:

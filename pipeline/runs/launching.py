@@ -1,7 +1,9 @@
 """One node of a compiled pipeline: launched by TFX, and how it ended as MLMD has it."""
 
+import pathlib
 from typing import Any
 
+import click
 import ml_metadata
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.compiler import constants
@@ -11,8 +13,9 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
 
+from pipeline.history import connection, trainings
 from pipeline.history.store import plain
-from pipeline.runs import compiled
+from pipeline.runs import compiled, outputs
 from pipeline.runs.record import Artifacts
 
 _DONE = {metadata_store_pb2.Execution.COMPLETE: "ran", metadata_store_pb2.Execution.CACHED: "cached"}
@@ -27,6 +30,15 @@ def launch(pipeline: pipeline_pb2.Pipeline, name: str, store: metadata.Metadata)
     """Runs a node, or takes its result from the cache. Gives its state, "ran" or "cached", and artifacts. Raises what
     the node raises, and NodeError where it did not run."""
     (node,) = (node.pipeline_node for node in pipeline.nodes if node.pipeline_node.node_info.id == name)
+    with connection.telling(store.connection_config):
+        with store as handle:
+            for said in outputs.distrust(handle.store, f"{pipeline.pipeline_info.id}.{name}"):
+                click.echo(f"        {said}", err=True)
+        return _launch(pipeline, node, store)
+
+
+def _launch(pipeline: pipeline_pb2.Pipeline, node: pipeline_pb2.PipelineNode, store: metadata.Metadata):
+    name = node.node_info.id
     deployment = runner_utils.extract_local_deployment_config(pipeline)
     info = launcher.Launcher(
         pipeline_node=node,
@@ -39,11 +51,19 @@ def launch(pipeline: pipeline_pb2.Pipeline, name: str, store: metadata.Metadata)
     with store as handle:
         (execution,) = handle.store.get_executions_by_id([info.execution_id])
         if _is_done(execution):
-            return _DONE[execution.last_known_state], _artifacts(handle.store, execution.id)
+            state, artifacts = _DONE[execution.last_known_state], _artifacts(handle.store, execution.id)
+            if state == "ran":
+                outputs.note(artifacts)
+            return state, artifacts
         done = {other for other, found in executions(pipeline, handle.store).items() if _is_done(found)}
     # Where the inputs cannot be resolved, launch() returns as if all were well.
     waiting = [other for other in node.upstream_nodes if other not in done]
     raise NodeError(f"{name} did not run" + (f": {', '.join(waiting)} of this run is not done" if waiting else ""))
+
+
+def remove_ended(work: pathlib.Path, artifacts: Artifacts) -> None:
+    """The trainings whose results are now known."""
+    trainings.remove_ended(work, (entry["uri"] for entries in artifacts.values() for entry in entries))
 
 
 def remove_leftovers(pipeline: pipeline_pb2.Pipeline, name: str, store: metadata.Metadata) -> list[str]:

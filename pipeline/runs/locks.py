@@ -14,6 +14,8 @@ _POLL_SECONDS = 0.5
 class Busy(InputError):
     """Another process is at work there, and will not be for ever."""
 
+    status = 75
+
 
 @contextlib.contextmanager
 def held(home: pathlib.Path, step: str | None = None, wait: float = 0.0) -> Iterator[None]:

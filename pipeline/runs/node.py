@@ -50,7 +50,8 @@ def launch(home: pathlib.Path, run_id: str, name: str, wait: float = 0.0) -> str
                 note("running")
                 for folder in launching.remove_leftovers(pipeline, name, store):
                     click.echo(f"        removed {folder}, of a try that did not end", err=True)
-                state, _ = launching.launch(pipeline, name, store)
+                state, artifacts = launching.launch(pipeline, name, store)
+                launching.remove_ended(home / "training", artifacts)
                 note()
             except Exception as error:
                 logging.getLogger(__name__).exception("%s failed", name)

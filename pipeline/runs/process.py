@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from pipeline.history.homes import StoreError
 from pipeline.runs.locks import Busy
 from preprocessing.errors import InputError
 
@@ -34,7 +35,7 @@ def end(function: Callable[[], object]) -> NoReturn:
         function()
     except Exception as error:
         status = next((number for kind, number in _STATUSES if isinstance(error, kind)), FAILED)
-        if os.environ.get("BERT_DEBUG") or not isinstance(error, (InputError, Failed)):
+        if os.environ.get("BERT_DEBUG") or not isinstance(error, (InputError, Failed, StoreError)):
             traceback.print_exc()
         click.echo(f"bert: error: {error}", err=True)
     logging.shutdown()
@@ -43,4 +44,4 @@ def end(function: Callable[[], object]) -> NoReturn:
     os._exit(status)
 
 
-_STATUSES = ((Busy, BUSY), (Refused, REFUSED), (InputError, BAD_INPUT))
+_STATUSES = ((Busy, BUSY), (StoreError, BUSY), (Refused, REFUSED), (InputError, BAD_INPUT))

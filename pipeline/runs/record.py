@@ -3,10 +3,12 @@ stay in `runs/<run>/`, too."""
 
 import datetime
 import json
-import os
 import pathlib
 import uuid
 from typing import Any
+
+from pipeline.history.homes import read_json
+from preprocessing import storage
 
 Artifacts = dict[str, list[dict[str, Any]]]  # of a node, by output key
 
@@ -79,8 +81,7 @@ class Record:
         return only
 
     def _written(self, folder: pathlib.Path) -> dict[str, Any]:
-        path = folder / "run.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return read_json(folder / "run.json")
 
     def _write(self, report: dict[str, Any]) -> None:
         self._write_nodes()
@@ -93,9 +94,7 @@ class Record:
         text = json.dumps(values, indent=2)
         for folder in (self.folder, self.folder / "runs" / self.run_id):
             folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f".{name}.tmp"
-            partial.write_text(text)
-            os.replace(partial, folder / name)
+            storage.write_whole(text, folder / name)
 
 
 def _now() -> str:

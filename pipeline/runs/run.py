@@ -19,6 +19,7 @@ import click
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
 from pipeline.finetuning.settings import FinetuningSettings
+from pipeline.history.homes import StoreError
 from pipeline.runs import lean, locks
 from pipeline.runs.process import Refused
 from preprocessing import storage
@@ -110,16 +111,15 @@ def create_pipeline(settings: pipeline_settings.Settings, home: pathlib.Path) ->
 
         inputs.check_input(settings.corpus)
     lean.without_all_components()
-    from tfx.orchestration import metadata
-
     from pipeline.graphs import finetuning, pretraining
+    from pipeline.history import connection
 
     plain = without_signs(home)
     graph: Any = finetuning if isinstance(settings, FinetuningSettings) else pretraining
     return graph.create_pipeline(
         settings,
         root=str(plain / "artifacts"),
-        metadata=metadata.sqlite_metadata_connection_config(str(plain / "metadata.sqlite")),
+        metadata=connection.config(plain),
         serving=str(serving_folder(home, settings.name)),
         work=str(plain / "training"),
     )
@@ -131,6 +131,9 @@ def serving_folder(home: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def _run(settings, home, record):
+    from pipeline.history import connection
+
+    connection.begin(home)
     pipeline = create_pipeline(settings, home)
     from pipeline.runs import steps
     from pipeline.runs.runner import Runner
@@ -184,11 +187,21 @@ def input_error(error: BaseException | None) -> str | None:
     for found in causes(error):
         if isinstance(found, InputError):
             return str(found)
-        if isinstance(found, OSError) and found.errno == errno.ENOSPC:
-            return f"{found.filename or 'the output'}: no space left on the device; make room, or set BERT_HOME"
+        if os.strerror(errno.ENOSPC) in str(found):  # of TensorFlow's and Beam's errors, too
+            return f"{_named_in(found) or 'the output'}: no space left on the device; make room, or set BERT_HOME"
         if isinstance(found, OSError) and found.filename:
             return f"{found.filename}: {found.strerror}"
+        if isinstance(found, StoreError):
+            return str(found)
     return None
+
+
+def _named_in(error: BaseException) -> str | None:
+    """The file that an error is about."""
+    if isinstance(error, OSError) and error.filename:
+        return str(error.filename)
+    found = re.search(r"(/[^;:'\n]+)[;:'] ", str(error))
+    return found[1] if found else None
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

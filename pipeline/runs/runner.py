@@ -26,6 +26,7 @@ class Runner(LocalDagRunner):
             artifacts: Artifacts = {}
             try:
                 state, artifacts = launching.launch(pipeline, name, store)
+                launching.remove_ended(self._record.folder.parent / "training", artifacts)
             finally:
                 self._record.end(state, time.monotonic() - began, artifacts)
             steps.show_end(state, time.monotonic() - began)

@@ -1,6 +1,7 @@
 """What a run came to: figures and places, for its report and in words."""
 
 import json
+import os
 import pathlib
 import shutil
 from typing import Any
@@ -11,11 +12,17 @@ from tfx.utils import path_utils
 
 from pipeline.components import pushed
 from pipeline.components.baseline import NONE
+from pipeline.components.span_statistics import TABLE
+from pipeline.components.vocabulary import FILE
+from pipeline.evaluation import unigram
 from pipeline.finetuning import description
 from pipeline.history import parents
 from pipeline.history.pushed import RECORD
 from pipeline.runs import task_summary
 from pipeline.runs.record import Record
+from preprocessing.examples import phrases
+
+_OF_CORPUS = ("set_aside.jsonl", "near_duplicates.jsonl")
 
 
 def collect(record: Record, serving: str) -> dict[str, Any]:
@@ -46,12 +53,25 @@ def collect(record: Record, serving: str) -> dict[str, Any]:
 
 def _of_pretraining(record: Record) -> dict[str, Any]:
     documents = record.artifact("CorpusGen", "documents")
+    parts = pathlib.Path(record.artifact("Trainer", "model_run")["uri"], "slices.json")
+    examples = record.artifact("MaskedExamplesGen", "examples")
     return {
         "documents": _report(documents),
         "vocabulary": _report(record.artifact("VocabularyGen", "vocabulary_artifact")),
-        "examples": _report(record.artifact("MaskedExamplesGen", "examples")),
+        "examples": _report(examples),
         "corpus": documents["uri"],
+        "slices": json.loads(parts.read_text()) if parts.exists() else {},
+        "drift": [line for gate in ("CorpusGate", "ExampleGate") for line in _moved(record, gate)],
+        "masked_examples": examples["uri"],
+        "without_a_model": unigram.read(
+            os.path.join(examples["uri"], "Split-eval"), os.path.join(examples["uri"], FILE)
+        ),
     }
+
+
+def _moved(record: Record, gate: str) -> list[dict[str, Any]]:
+    """What a gate of data compared: lines of `pipeline.drift.comparing.Moved`."""
+    return json.loads(pathlib.Path(record.artifact(gate, "statistics_artifact")["uri"], TABLE).read_text())
 
 
 def copy_files(report: dict[str, Any], folder: pathlib.Path) -> None:
@@ -60,8 +80,11 @@ def copy_files(report: dict[str, Any], folder: pathlib.Path) -> None:
     run, corpus = pathlib.Path(report["model_run"]), report.get("corpus")
     found = [run / "curves.png", *task_summary.files(report)]
     if corpus:
-        found.append(pathlib.Path(corpus, "set_aside.jsonl"))
-    for path in map(folder.joinpath, ("set_aside.jsonl", *task_summary.NAMES)):
+        found += [
+            *(pathlib.Path(corpus, name) for name in _OF_CORPUS),
+            pathlib.Path(report["masked_examples"], phrases.SET_ASIDE),
+        ]
+    for path in map(folder.joinpath, (*_OF_CORPUS, phrases.SET_ASIDE, *task_summary.NAMES)):
         path.unlink(missing_ok=True)
     for path in found:
         (folder / path.name).unlink(missing_ok=True)
@@ -103,6 +126,14 @@ def _show_pretraining(report: dict[str, Any]) -> None:
         )
     if file := report["vocabulary"].get("file"):
         click.echo(f"The vocabulary is that of {file}")
+    if left_out := report["documents"].get("near_duplicates"):
+        click.echo(f"{left_out:,} documents that are nearly another one are left out (near_duplicates.jsonl)")
+    made = report["examples"]
+    if "phrase_lines" in made:
+        click.echo(
+            f"Phrases: {made['phrase_lines']:,} in the list, {made['phrase_lines_set_aside']:,} of them set aside; "
+            f"found {made['phrases_found']:,} times, masked {made['phrases_masked']:,} times"
+        )
     rows = [
         ("masked-token loss", "masked_lm_loss", "unigram_loss", "the held-out unigram distribution"),
         ("masked-token accuracy", "masked_lm_accuracy", "commonest_token_accuracy", "always the commonest token"),

@@ -10,7 +10,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsMultiMap, AsSingleton, TaggedOutput
 
 from preprocessing.beam.runner import NAMESPACE
-from preprocessing.corpus import readers
+from preprocessing.corpus import near_duplicates, readers
 from preprocessing.corpus.chunks import Chunk, Tally
 from preprocessing.corpus.documents import ID_TYPE, Document, digest, make_document
 from preprocessing.corpus.inputs import find_chunks
@@ -26,24 +26,32 @@ class ReadDocuments(beam.PTransform):
     Lines that cannot be used are counted and, with `set_aside`, written there as JSON lines (file, line, reason, text);
     the run stops with InputError (see `runner.run`) when their share exceeds `max_bad_share`, or when there is
     no text at all. Documents come in no particular order.
+
+    With the settings' `near_duplicates`, documents that are nearly an earlier one, in the order of the files, are left
+    out and counted, too, and told in the file `listed` (see `near_duplicates.Find`).
     """
 
-    def __init__(self, settings: CorpusSettings, set_aside: str | None = None):
+    def __init__(self, settings: CorpusSettings, set_aside: str | None = None, listed: str | None = None):
         super().__init__()
         self._settings = settings
-        self._set_aside = set_aside
+        self._set_aside, self._listed = set_aside, listed
 
     def expand(self, pbegin):
         chunks = pbegin | "Chunks" >> Chunks(self._settings)
+        near = ("bands", "sketches", "sizes") if self._settings.near_duplicates else ()
         survey = chunks | "Survey" >> beam.ParDo(_Survey(self._settings)).with_output_types(
             tuple[int, bytes]
-        ).with_outputs("reports", main="ids")
+        ).with_outputs("reports", *near, main="ids")
         checked = (
             survey.reports
             | "Reports" >> beam.GroupByKey()
             | "Check" >> beam.MapTuple(lambda _, reports: check_reports(reports, self._settings, self._set_aside))
         )
         repeated = survey.ids | beam.GroupByKey() | "Repeated" >> beam.FlatMap(_repeated)
+        if self._settings.near_duplicates:
+            found = near_duplicates.Find(self._settings.near_duplicates, self._listed)
+            alike = {name: survey[name] for name in near} | "NearDuplicates" >> found
+            repeated = (repeated, alike) | "Left out" >> beam.Flatten()
         return chunks | "Read" >> beam.ParDo(
             _Read(self._settings), AsMultiMap(repeated), AsSingleton(checked)
         ).with_output_types(Document)
@@ -67,16 +75,21 @@ class Chunks(beam.PTransform):
 
 
 class _Survey(beam.DoFn):
-    """Chunks -> (bucket, packed `_ORDINAL`s); tagged "reports": (0, ChunkReport)."""
+    """Chunks -> (bucket, packed `_ORDINAL`s); tagged "reports": (0, ChunkReport); and what `near_duplicates.Find`
+    needs."""
 
     def __init__(self, settings):
         self._settings = settings
+        self._sketch = near_duplicates.Sketcher() if settings.near_duplicates else lambda text: None
 
     def process(self, numbered):
         for chunk in numbered[1]:
             report = ChunkReport(chunk)
             texts = readers.read_texts(chunk, self._settings, report.tally, report.set_aside, report.notes.append)
-            digests = [digest(text) for text in texts]
+            digests, minima = [], []
+            for text in texts:
+                digests.append(digest(text))
+                minima.append(self._sketch(text))
             found = np.empty(len(digests), _ORDINAL)
             found["id"] = np.frombuffer(b"".join(digests), ID_TYPE)
             found["chunk"] = chunk.index
@@ -85,6 +98,9 @@ class _Survey(beam.DoFn):
             for bucket in np.unique(buckets):
                 yield int(bucket), found[buckets == bucket].tobytes()
             yield TaggedOutput("reports", (0, report))
+            if self._settings.near_duplicates:
+                yield from near_duplicates.survey(chunk.index, digests, minima, self._settings.near_duplicates)
+                yield TaggedOutput("sizes", (0, (chunk.index, chunk.path, len(digests))))
 
 
 def _repeated(bucket):

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from preprocessing import features
 from preprocessing.examples import encoding, masking, pairs
+from preprocessing.examples import phrases as phrase_lists
 from preprocessing.examples.pairs import SegmentPairs
 from preprocessing.examples.token_store import Pool
 from preprocessing.settings import ExampleSettings
@@ -20,7 +21,8 @@ class ExampleMaker:
 
     def __init__(self, settings: ExampleSettings, tokenizer):
         self._settings = settings
-        self._vocabulary = masking.MaskingVocabulary.of(tokenizer)
+        known = phrase_lists.load(settings.phrases, tokenizer, settings.max_predictions) if settings.phrases else None
+        self._vocabulary = masking.MaskingVocabulary.of(tokenizer, known.pieces if known else ())
         self._ids = int(tokenizer.cls_id), int(tokenizer.sep_id), int(tokenizer.pad_id)
 
     def draw(self, pool: Pool, copy: int, rows) -> SegmentPairs:
@@ -28,8 +30,8 @@ class ExampleMaker:
         found = pairs.make_pairs(pool, rows, copy, self._settings)
         return found.take(np.argsort(found.key, kind="stable"))
 
-    def columns(self, pool: Pool, found: SegmentPairs) -> Columns:
-        """Features [N, length] by google's names."""
+    def columns(self, pool: Pool, found: SegmentPairs) -> tuple[Columns, dict[str, int]]:
+        """Features [N, length] by google's names, and what of them cannot be told: phrases found and masked."""
         settings = self._settings
         input_ids, input_mask, segment_ids = pairs.assemble(pool.tokens, found, settings.max_seq_length, *self._ids)
         masked = masking.mask_batch(
@@ -40,7 +42,7 @@ class ExampleMaker:
             masked_lm_prob=settings.masked_lm_prob,
             masking=settings.masking,
         )
-        return {
+        columns = {
             features.INPUT_IDS: masked.input_ids,
             features.INPUT_MASK: input_mask,
             features.SEGMENT_IDS: segment_ids,
@@ -49,6 +51,8 @@ class ExampleMaker:
             features.MASKED_LM_WEIGHTS: masked.weights,
             features.NEXT_SENTENCE_LABELS: found.label[:, None],
         }
+        phrases = {"phrases_found": masked.phrases_found, "phrases_masked": masked.phrases_masked}
+        return columns, {name: int(values.sum()) for name, values in phrases.items() if settings.phrases}
 
     def serialize(self, columns: Columns) -> list[bytes]:
         """Serialized tf.Examples, one for each row."""

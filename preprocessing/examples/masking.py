@@ -9,6 +9,7 @@ Shapes: N examples, L = max_seq_length, P = max_predictions, W = words of the lo
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,9 @@ import numpy.typing as npt
 from preprocessing import features
 from preprocessing.errors import InputError
 from preprocessing.examples import counter_random
+from preprocessing.examples import phrases as phrase_lists
 from preprocessing.examples.counter_random import Keys
+from preprocessing.examples.phrases import Phrases
 from preprocessing.settings import Masking
 
 Ints = npt.NDArray[np.integer]
@@ -31,16 +34,18 @@ _NGRAM_SHARES = np.cumsum([6 / 11, 3 / 11, 2 / 11])  # proportional to 1/n (Span
 
 @dataclasses.dataclass(frozen=True)
 class MaskingVocabulary:
-    """What masking must know of the vocabulary. `continues` bool [V]: the token is a `##` piece."""
+    """What masking must know of the vocabulary. `continues` bool [V]: the token is a `##` piece. `phrases`: those that
+    masking `phrases` masks whole."""
 
     mask_id: int
     special_ids: tuple[int, ...]  # never predicted: [CLS], [SEP], [PAD]
     ordinary_ids: Ints
     continues: npt.NDArray[np.bool_]
+    phrases: Phrases | None = None
 
     @classmethod
-    def of(cls, tokenizer) -> "MaskingVocabulary":
-        """From a `tokenizer.BertTokenizer`."""
+    def of(cls, tokenizer, phrases: Sequence[Sequence[int]] = ()) -> "MaskingVocabulary":
+        """From a `tokenizer.BertTokenizer`, and the pieces of phrases (`phrases.load`), if there are any."""
         if tokenizer.mask_id is None:
             raise InputError(
                 f"masking needs the token {features.MASK}. Received: a vocabulary without it; write it on the line of "
@@ -51,18 +56,22 @@ class MaskingVocabulary:
             (int(tokenizer.cls_id), int(tokenizer.sep_id), int(tokenizer.pad_id)),
             np.asarray(tokenizer.ordinary_ids, np.int32),
             np.array([token.startswith("##") for token in tokenizer.vocab]),
+            Phrases(phrases, len(tokenizer.vocab)) if phrases else None,
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
-    """input_ids [N, L] with masks applied; positions and ids int [N, P]; weights float32 [N, P]; count int [N]."""
+    """input_ids [N, L] with masks applied; positions and ids int [N, P]; weights float32 [N, P]; count int [N];
+    phrases that were found, and those of them that are predicted, whole, int [N]."""
 
     input_ids: Ints
     positions: Ints
     ids: Ints
     weights: npt.NDArray[np.float32]
     count: Ints
+    phrases_found: Ints
+    phrases_masked: Ints
 
 
 def mask_batch(
@@ -84,9 +93,14 @@ def mask_batch(
     limit = np.minimum(limit, candidates.sum(axis=1))
     if masking == "none":
         limit = np.zeros_like(limit)
-    if masking in ("whole-word", "ngram"):
+    phrases = np.zeros_like(input_ids)  # how many pieces the phrase has that begins there
+    if masking in ("whole-word", "ngram", "phrases"):
         longest = _LONGEST_NGRAM if masking == "ngram" else 1
-        positions, count = _choose_words(input_ids, candidates, keys, limit, max_predictions, vocabulary, longest)
+        starts = _word_starts(input_ids, candidates, vocabulary)
+        if masking == "phrases":
+            phrases = _phrase_lengths(input_ids, candidates, starts, vocabulary)
+            starts &= ~phrase_lists.inside(phrases)
+        positions, count = _choose_words(candidates, starts, keys, limit, max_predictions, longest)
     else:
         positions, count = _choose_tokens(candidates, keys, limit, max_predictions), limit
     chosen = np.arange(max_predictions) < count[:, None]
@@ -102,7 +116,9 @@ def mask_batch(
     masked = input_ids.copy()
     rows, columns = np.nonzero(chosen)
     masked[rows, positions[rows, columns]] = written[rows, columns]
-    return Masked(masked, positions, ids, chosen.astype(np.float32), count)
+    whole = chosen & (np.take_along_axis(phrases, positions, axis=1) > 0)
+    counts = np.count_nonzero(phrases, axis=1), np.count_nonzero(whole, axis=1)
+    return Masked(masked, positions, ids, chosen.astype(np.float32), count, *counts)
 
 
 def content_keys(input_ids: Ints, seed: int, epoch: int) -> Keys:
@@ -152,16 +168,27 @@ def _choose_tokens(candidates, keys, limit, max_predictions):
     return np.pad(sample, ((0, 0), (0, max_predictions - width)))
 
 
-def _choose_words(input_ids, candidates, keys, limit, max_predictions, vocabulary, longest):
-    """As `_choose_tokens`, in whole words or runs of up to `longest` neighbouring words of one segment.
+def _word_starts(input_ids, candidates, vocabulary):
+    """bool [N, L]"""
+    after_special = np.pad(~candidates[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    return candidates & (after_special | ~vocabulary.continues[input_ids])
+
+
+def _phrase_lengths(input_ids, candidates, starts, vocabulary):
+    if vocabulary.phrases is None:
+        raise InputError("masking phrases needs a list of phrases. Received: none; give --phrases FILE")
+    return vocabulary.phrases.lengths(input_ids, starts, candidates & ~starts)
+
+
+def _choose_words(candidates, starts, keys, limit, max_predictions, longest):
+    """As `_choose_tokens`, in whole words, which begin at `starts` (a phrase is one, too), or runs of up to `longest`
+    neighbouring words of one segment.
 
     Words come in random order; one that would exceed the limit, or that touches what is chosen already, is skipped
     (a run is shortened first). Loops over the ranks of the words, all examples at once.
     """
-    number, length = input_ids.shape
+    number, length = candidates.shape
     rows = np.arange(number)
-    after_special = np.pad(~candidates[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-    starts = candidates & (after_special | ~vocabulary.continues[input_ids])
     word = np.cumsum(starts, axis=1)  # 1-based; 0 before the first
     words = int(word.max(initial=0))
     # sizes, first position and segment of each word, [N, W + longest + 1]; word 0 and those past the end have size 0

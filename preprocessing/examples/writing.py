@@ -34,6 +34,7 @@ from preprocessing.settings import Compression, CorpusSettings, ExampleSettings
 
 # These only decide how the work is cut.
 _BATCH_EXAMPLES = 2048
+_WHERE_ASKED_FOR = ("near_duplicates", "phrases_found", "phrases_masked")
 _EXPANSION = 1.8  # bytes of examples for a byte of text and a copy, at google's settings
 
 
@@ -135,11 +136,11 @@ class _Generate(beam.DoFn):
         for number in range(work.first, work.end):
             found = self._maker.draw(pool, work.copy, np.flatnonzero(part == number))
             for start in range(0, len(found), _BATCH_EXAMPLES):
-                columns = self._maker.columns(pool, found.take(slice(start, start + _BATCH_EXAMPLES)))
-                self._tally(columns)
+                columns, phrases = self._maker.columns(pool, found.take(slice(start, start + _BATCH_EXAMPLES)))
+                self._tally(columns, phrases)
                 yield self._maker.serialize(columns)
 
-    def _tally(self, columns):
+    def _tally(self, columns, phrases):
         real = columns[features.INPUT_MASK]
         self._count["examples"].inc(len(real))
         self._progress.add(examples=len(real))
@@ -147,6 +148,8 @@ class _Generate(beam.DoFn):
         self._count["padding"].inc(int(real.size - real.sum()))
         self._count["predictions"].inc(int(columns[features.MASKED_LM_WEIGHTS].sum()))
         self._count["random_next"].inc(int(columns[features.NEXT_SENTENCE_LABELS].sum()))
+        for name, count in phrases.items():
+            Metrics.counter(NAMESPACE, name).inc(count)
 
 
 class _WriteShard(_Generate):
@@ -198,4 +201,5 @@ def report(counters: Mapping[str, int]) -> dict[str, float]:
         "masked_share": round(counters.get("predictions", 0) / max(real, 1), 6),
         "random_next_share": share("random_next", "examples"),
         "unknown_share": share("unknown_tokens", "tokens"),
+        **{name: counters[name] for name in _WHERE_ASKED_FOR if name in counters},
     }

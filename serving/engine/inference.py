@@ -1,6 +1,6 @@
 """What both protocols do with a request once they have read it: find the model, check bounds, wait for the answer."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -10,14 +10,18 @@ from serving.engine.models import Models
 from serving.engine.settings import Limits
 from serving.protocol.errors import Code, RequestError
 
+Answered = Callable[[LoadedSignature, Mapping[str, np.ndarray], Collection[str]], None]
+
 
 class Inference:
-    """Answers requests. Attributes: `models`, `limits`."""
+    """Answers requests. Attributes: `models`, `limits`. `answered` is told of each that was: signature, inputs, and the
+    names of the outputs that were asked for, if any were named."""
 
-    def __init__(self, models: Models, batcher: Batcher, limits: Limits):
+    def __init__(self, models: Models, batcher: Batcher, limits: Limits, answered: Answered = lambda *request: None):
         self.models = models
         self.limits = limits
         self._batcher = batcher
+        self._answered = answered
 
     def signature(
         self, model: str, version: int | None = None, label: str | None = None, name: str = ""
@@ -53,6 +57,7 @@ class Inference:
                 Code.INVALID_ARGUMENT,
                 f"the answer would have {size} bytes of the {self.limits.answer_bytes} allowed; send fewer texts",
             )
+        self._answered(signature, inputs, wanted)
         return outputs
 
 

@@ -10,6 +10,35 @@ Policy = Literal["latest", "all", "specific"]
 
 
 @dataclasses.dataclass(frozen=True)
+class Sample:
+    """Which requests are logged, and where: what TensorFlow Serving's `logging_config` says."""
+
+    filename_prefix: str  # of the files, folder and all; a time and a number follow it
+    sampling_rate: float  # share of the answered requests, from 0 to 1
+
+    def __post_init__(self):
+        require(bool(self.filename_prefix), "a request log needs a filename_prefix", self.filename_prefix)
+        require("://" not in self.filename_prefix, "filename_prefix must be a local path", self.filename_prefix)
+        require(0 <= self.sampling_rate <= 1, "sampling_rate must be from 0 to 1", self.sampling_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogSettings:
+    """Of the request log: what is written of a request, and the bounds of all that is written."""
+
+    sample: Sample | None = None  # of models that have none of their own; None: they are not logged
+    texts: bool = False  # whether texts are written; else their outlines, which say nothing of what they say
+    per_second: float = 10.0  # entries; those beyond are dropped
+    total_bytes: int = 100_000_000  # of the files of one prefix; the oldest goes when a new one would be too many
+    files: int = 10  # that they are spread over
+
+    def __post_init__(self):
+        require(self.per_second > 0, "the request log's entries per second must be positive", self.per_second)
+        require(self.files > 1, "the request log needs 2 files or more", self.files)
+        require(self.total_bytes >= 100_000, "the request log must have 100,000 bytes or more", self.total_bytes)
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelSettings:
     """One entry of TensorFlow Serving's `models.config`."""
 
@@ -19,6 +48,7 @@ class ModelSettings:
     num_versions: int = 1  # of policy "latest"
     versions: tuple[int, ...] = ()  # of policy "specific"
     labels: tuple[tuple[str, int], ...] = ()  # (label, version)
+    log: Sample | None = None  # None: that of `LogSettings`, if there is one
     passed_over: tuple[str, ...] = ()  # fields of the file that mean nothing to this server
 
     def __post_init__(self):
@@ -96,6 +126,7 @@ class ServerSettings:
     model_config_file_poll_wait_seconds: float = 0.0  # 0: never
     batching: BatchingSettings = BatchingSettings()
     limits: Limits = Limits()
+    log: LogSettings = LogSettings()
     tls: TLSSettings | None = None
     intra_op_parallelism: int = 0  # TensorFlow's threads; 0: the cores, shared by the batches that run at once
     inter_op_parallelism: int = 0

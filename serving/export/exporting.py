@@ -209,7 +209,7 @@ def _write(encoder, tokenizer, folder, settings, report, signatures, task) -> di
     figures = {
         "signatures": {signature.name: _described(signature, functions[signature.name]) for signature in signatures},
         "left_out": left_out,
-        "settings": dataclasses.asdict(settings),
+        "settings": dataclasses.asdict(texts.settings),
         "lower_case": tokenizer.lower_case,
         "added_tokens": list(tokenizer.added),
         "longest_word": tokenizer.longest_word,

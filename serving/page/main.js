@@ -1,6 +1,7 @@
 import * as api from "./api.js";
 import { AttentionView } from "./attention.js";
-import { bars, element } from "./elements.js";
+import { bars, element, note, percent } from "./elements.js";
+import * as tasks from "./tasks.js";
 
 const byId = (id) => document.getElementById(id);
 const model = byId("model");
@@ -10,22 +11,30 @@ const NEEDS = {
   "fill-mask": ["fill_mask", ["tokens", "scores", "mask_count"]],
   "next-sentence": ["next_sentence", ["is_next"]],
   nearest: ["serving_default", ["embedding"]],
+  tokenize: ["tokenize", ["ids", "tokens", "length"]],
   attention: ["attention", ["attention", "tokens", "mask"]],
+  classify: ["classify", ["label", "labels", "probabilities"]],
+  "classify-labels": ["classify_labels", ["labels", "names", "probabilities"]],
+  score: ["score", ["score"]],
+  tag: ["tag", ["tags", "scores", "word_count", "char_starts", "char_ends", "entity_count"]],
+  answer: ["answer", ["answer", "answers", "scores", "no_answer", "char_starts", "char_ends"]],
 };
 
-const percent = (share) => `${(100 * share).toFixed(share >= 0.0995 ? 1 : 2)} %`;
+let known = {}; // the chosen model's signatures
+
+const has = (signature, outputs) => outputs.every((name) => known[signature]?.outputs[name]);
 
 async function fillMask(answer) {
   const outputs = await api.predict(model.value, "fill_mask", { text: [byId("fill-text").value] });
   const count = outputs.mask_count[0];
   answer.replaceChildren();
-  if (!count) answer.append(element("p", "There is no [MASK] in the text.", "note"));
+  if (!count) answer.append(note("There is no [MASK] in the text."));
   for (let mask = 0; mask < count; mask++) {
     if (count > 1) answer.append(element("strong", `[MASK] ${mask + 1}`));
     const scores = outputs.scores[0][mask];
     answer.append(bars(outputs.tokens[0][mask].map((name, i) => ({ name, share: scores[i], value: percent(scores[i]) }))));
   }
-  if (outputs.truncated?.[0]) answer.append(element("p", "The text was too long and was cut.", "note"));
+  if (outputs.truncated?.[0]) answer.append(note("The text was too long and was cut."));
 }
 
 async function nextSentence(answer) {
@@ -61,7 +70,44 @@ async function attention() {
   view.show(outputs.attention[0], outputs.tokens[0].slice(0, length));
 }
 
-const ACTIONS = { "fill-mask": fillMask, "next-sentence": nextSentence, nearest, attention };
+/** Of a text, or of a pair where the model judges such. */
+function judging(id, shown) {
+  return async (answer) => {
+    const [signature] = NEEDS[id];
+    const [first, second] = ["text", "second"].map((name) => byId(`${id}-${name}`).value);
+    const pair = known[`${signature}_pair`] && (second.trim() || !known[signature]);
+    const inputs = pair ? { first: [first], second: [second] } : { text: [first] };
+    answer.replaceChildren(...shown(await api.predict(model.value, pair ? `${signature}_pair` : signature, inputs)));
+  };
+}
+
+async function tag(answer) {
+  const text = byId("tag-text").value;
+  answer.replaceChildren(...tasks.tagged(text, await api.predict(model.value, "tag", { text: [text] })));
+}
+
+async function question(answer) {
+  const context = byId("context").value;
+  const inputs = { question: [byId("question").value], context: [context] };
+  answer.replaceChildren(...tasks.answered(context, await api.predict(model.value, "answer", inputs)));
+}
+
+async function tokenize(answer) {
+  answer.replaceChildren(...tasks.pieces(await api.predict(model.value, "tokenize", { text: [byId("tokenize-text").value] })));
+}
+
+const ACTIONS = {
+  "fill-mask": fillMask,
+  "next-sentence": nextSentence,
+  nearest,
+  tokenize,
+  attention,
+  classify: judging("classify", tasks.oneLabel),
+  "classify-labels": judging("classify-labels", tasks.anyLabels),
+  score: judging("score", tasks.number),
+  tag,
+  answer: question,
+};
 
 for (const [id, action] of Object.entries(ACTIONS)) {
   const section = byId(id);
@@ -99,14 +145,22 @@ async function choose() {
   try {
     const version = await api.version(model.value);
     if (version === null) throw new api.Refused("no version is loaded yet");
-    const known = await api.signatures(model.value);
+    known = await api.signatures(model.value);
     const missing = [];
     for (const [id, [signature, outputs]] of Object.entries(NEEDS)) {
-      const there = outputs.every((name) => known[signature]?.outputs[name]);
-      byId(id).hidden = !there;
-      byId(id).querySelector(".answer").toggleAttribute("hidden", id === "attention");
-      if (id !== "attention") byId(id).querySelector(".answer").replaceChildren();
-      if (!there) missing.push(byId(id).querySelector("h2").textContent.toLowerCase());
+      const section = byId(id);
+      const second = section.querySelector(".second");
+      const pairs = second !== null && has(`${signature}_pair`, outputs);
+      const there = pairs || has(signature, outputs);
+      if (second) {
+        second.hidden = !pairs;
+        second.querySelector("textarea").required = !has(signature, outputs);
+      }
+      section.hidden = !there;
+      section.querySelector(".answer").toggleAttribute("hidden", id === "attention");
+      if (id !== "attention") section.querySelector(".answer").replaceChildren();
+      // What a model was not fine-tuned for, nobody misses.
+      if (!there && !("task" in section.dataset)) missing.push(section.querySelector("h2").textContent.toLowerCase());
     }
     status.textContent = `Version ${version}` + (missing.length ? `. This model cannot: ${missing.join(", ")}.` : "");
     const path = `${location.origin}/v1/models/${encodeURIComponent(model.value)}:predict`;

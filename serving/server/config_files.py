@@ -2,12 +2,20 @@
 
 import contextlib
 import pathlib
+from typing import Any
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from preprocessing.errors import InputError, require
-from serving.engine.settings import BatchingSettings, ModelSettings, ServerSettings, TLSSettings, check_different
+from serving.engine.settings import (
+    BatchingSettings,
+    ModelSettings,
+    Sample,
+    ServerSettings,
+    TLSSettings,
+    check_different,
+)
 from serving.protocol import protos
 
 
@@ -28,12 +36,24 @@ def models_of(config) -> tuple[ModelSettings, ...]:
         elif entry.model_version_policy.latest.num_versions:
             policy = {"num_versions": entry.model_version_policy.latest.num_versions}
         labels = tuple(sorted(entry.version_labels.items()))
-        passed_over = ("logging_config",) if entry.HasField("logging_config") else ()
-        models.append(ModelSettings(entry.name, entry.base_path, labels=labels, passed_over=passed_over, **policy))
+        if entry.HasField("logging_config"):
+            policy |= _logging(entry.logging_config)
+        models.append(ModelSettings(entry.name, entry.base_path, labels=labels, **policy))
     names = [model.name for model in models]
     require(bool(names), "a model_config_list must name models", names)
     check_different(names)
     return tuple(models)
+
+
+def _logging(config) -> dict[str, Any]:
+    """What a model's `LoggingConfig` says, whatever type of collector it names; and what of it is passed over."""
+    used = {"log_collector_config", "sampling_config", "sampling_config.sampling_rate"}
+    given = [field.name for field, _ in config.ListFields()]
+    given += [f"sampling_config.{field.name}" for field, _ in config.sampling_config.ListFields()]
+    return {
+        "log": Sample(config.log_collector_config.filename_prefix, config.sampling_config.sampling_rate),
+        "passed_over": tuple(f"logging_config.{name}" for name in sorted(set(given) - used)),
+    }
 
 
 def message():

@@ -84,6 +84,7 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
     from serving.engine.models import Models
     from serving.server import grpc_api
     from serving.server.metrics import Metrics
+    from serving.server.request_log import RequestLog
     from serving.server.rest_api import RestApi
 
     with contextlib.suppress(RuntimeError):  # already running, as in tests
@@ -105,7 +106,8 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
         report=report,
     )
     batcher = Batcher(settings.batching, metrics.batch)
-    inference = Inference(models, batcher, settings.limits)
+    request_log = RequestLog(settings.log, settings.models, count=metrics.logged, report=report)
+    inference = Inference(models, batcher, settings.limits, request_log.offer)
     known_paths = {model.base_path for model in settings.models}
 
     async def reload(config) -> None:
@@ -113,6 +115,9 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
             asked = config_files.models_of(config)
         except InputError as error:
             raise RequestError(Code.INVALID_ARGUMENT, str(error)) from None
+        for model in asked:
+            if model.log:  # no request has the server write files
+                report(f"{model.name}: logging_config is passed over: what is logged stays as the operator said")
         _tell_passed_over(asked, report)
         await models.reload(tuple(_of_the_operator(model, known_paths) for model in asked))
 
@@ -157,7 +162,7 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
         if health is not None:
             tasks.append(asyncio.create_task(_follow_health(models, health), name="the health service"))
         if settings.model_config_file and settings.model_config_file_poll_wait_seconds > 0:
-            follow = _follow_config(settings, models, known_paths, report)
+            follow = _follow_config(settings, models, request_log, known_paths, report)
             tasks.append(asyncio.create_task(follow, name="the watch over the model configuration"))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         scheme = "https" if settings.tls else "http"
@@ -184,6 +189,7 @@ async def _run(settings, stop, report, ready, rest_socket, grpc_server, grpc_por
         await asyncio.gather(*tasks, return_exceptions=True)
         await models.close()
         batcher.close()
+        request_log.close()
 
 
 async def _first_look(models):
@@ -249,7 +255,7 @@ def _check_loaded(settings, models):
 def _tell_passed_over(models, report):
     for model in models:
         for name in model.passed_over:
-            report(f"{model.name}: {name} is passed over: this server logs no requests")
+            report(f"{model.name}: {name} is passed over: this server does nothing with it")
 
 
 def _of_the_operator(model, known_paths):
@@ -281,7 +287,7 @@ async def _follow_health(models, health):
         await asyncio.sleep(0.2)
 
 
-async def _follow_config(settings, models, known_paths, report):
+async def _follow_config(settings, models, request_log, known_paths, report):
     """Reads the model configuration again when it changes. The operator's own file may name new folders."""
     taken, told = settings.models, ""
     while True:
@@ -291,6 +297,7 @@ async def _follow_config(settings, models, known_paths, report):
             if found != taken:
                 known_paths.update(model.base_path for model in found)
                 await models.reload(found)
+                request_log.use(found)
                 _tell_passed_over(found, report)
                 taken = found
             told = ""

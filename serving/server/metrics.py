@@ -34,6 +34,12 @@ class Metrics:
             buckets=_ROWS,
             registry=self._registry,
         )
+        self._logged = Counter(
+            "bert_serving_request_log_entries",
+            "Sampled requests by what became of them: written, or dropped, and why.",
+            ["model_name", "outcome"],
+            registry=self._registry,
+        )
         self._waiting = Gauge("bert_serving_waiting_rows", "Rows in the queues.", registry=self._registry)
         self._version = Gauge(
             "bert_serving_version_available", "1 for each version.", ["model_name", "version"], registry=self._registry
@@ -48,6 +54,10 @@ class Metrics:
 
     def batch(self, signature: LoadedSignature, rows: int) -> None:
         self._child(self._batches, signature.model.name, signature.name).observe(rows)
+
+    def logged(self, model: str, outcome: str) -> None:
+        """Of an entry of the request log."""
+        self._child(self._logged, model, outcome).inc()
 
     def text(self, waiting_rows: int, versions: list[tuple[str, int]]) -> bytes:
         """All figures in Prometheus' format; `versions` are those that answer now."""

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from model.encoder import BertEncoder
 from model.encoder.heads import CLASSIFIER, Head
-from model.settings import ClassificationSettings, TaskSettings
+from model.settings import ClassificationSettings, SimilaritySettings, TaskSettings
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
 from serving.settings import ExportSettings
@@ -56,7 +56,7 @@ class TextEncoder:
     Args:
         encoder: its heads decide which signatures there are.
         tokenizer: of the encoder's vocabulary.
-        settings: see ExportSettings.
+        settings: see ExportSettings. Where a task says how vectors are made, and where texts are cut, that counts.
         task: what the numbers of the encoder's fine-tuned head mean; a classifier's are else LABEL_0 and so on.
 
     Attributes: `task`, of an encoder with its head; `model` (the StoredEncoder), `tokenizer`, `settings`, `lengths`
@@ -77,6 +77,7 @@ class TextEncoder:
             )
         self._heads = encoder.described_heads
         self.task = _task(self._heads, task)
+        settings = _settings(settings, self.task)
         self.model = StoredEncoder(encoder, settings)
         self.tokenizer = tokenizer
         self.settings = settings
@@ -142,12 +143,22 @@ def _task(heads: Sequence[Head], task: TaskSettings | None) -> TaskSettings | No
     sizes = {head.name: head.labels for head in heads}
     if task is None and (count := sizes.get(CLASSIFIER.name)):
         task = ClassificationSettings(tuple(f"LABEL_{number}" for number in range(count)))
+    if isinstance(task, SimilaritySettings):
+        return task
     if task is None or task.head not in sizes:
         return None
     count = sizes[task.head]
     rule = f"the labels must be as many as those of the {task.head} ({count}); are they another model's?"
     require(task.size == count, rule, task.size)
     return task
+
+
+def _settings(settings: ExportSettings, task: TaskSettings | None) -> ExportSettings:
+    """Of a model of similarity vectors have the length 1: their inner product is the score."""
+    if not isinstance(task, SimilaritySettings):
+        return settings
+    longest = min(settings.max_seq_length, task.max_seq_length or settings.max_seq_length)
+    return dataclasses.replace(settings, embedding=task.pooling, unit_length=True, max_seq_length=longest)
 
 
 def _always(encoder: TextEncoder) -> None:

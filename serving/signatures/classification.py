@@ -46,14 +46,15 @@ def _one_label(task: ClassificationSettings, logits) -> Outputs:
 def _any_labels(task: ClassificationSettings, logits) -> Outputs:
     """Returns: `labels` string [B, C], those whose probability is not below their threshold, in the order of `names`
     string [B, C], which are the same for each text; where there are fewer, "" follows. `probabilities` float32 [B, C],
-    after the temperature, of `names`."""
+    after the temperature, of `names`, and their `thresholds` float32 [B, C], also the same for each."""
     probabilities = tf.sigmoid(logits / task.temperature)
-    said = probabilities >= tf.constant(task.thresholds or [0.5] * len(task.labels))
+    thresholds = _for_each(tf.constant(task.thresholds or [0.5] * len(task.labels)), logits)
+    said = probabilities >= thresholds
     names = _for_each(tf.constant(task.labels), logits)
     # Those that are said come first, each part in its order.
     order = tf.argsort(tf.cast(~said, tf.int32), stable=True)
     labels = tf.gather(tf.where(said, names, ""), order, batch_dims=1)
-    return {"labels": labels, "probabilities": probabilities, "names": names}
+    return {"labels": labels, "probabilities": probabilities, "names": names, "thresholds": thresholds}
 
 
 def _number(task: ClassificationSettings, logits) -> Outputs:
@@ -162,7 +163,10 @@ CLASSIFY, CLASSIFY_PAIR = _signatures(
     "classify", "classification", _one_label, {"probabilities": DISTRIBUTIONS, "label": None}
 )
 CLASSIFY_LABELS, CLASSIFY_LABELS_PAIR = _signatures(
-    "classify_labels", "multi-label", _any_labels, {"probabilities": PROBABILITIES, "labels": None}
+    "classify_labels",
+    "multi-label",
+    _any_labels,
+    {"probabilities": PROBABILITIES, "labels": None, "thresholds": PROBABILITIES},
 )
 SCORE, SCORE_PAIR = _signatures("score", "regression", _number, {"score": VECTORS})
 CLASSIFIERS = (CLASSIFY, CLASSIFY_PAIR, CLASSIFY_LABELS, CLASSIFY_LABELS_PAIR, SCORE, SCORE_PAIR)

@@ -265,6 +265,41 @@ def test_show_refuses_in_a_line(tmp_path, vocab, text):
         invoke("--vocab", vocab, "--output", output, "--show", 1)
 
 
+def test_near_duplicates(tmp_path, vocab):
+    path = tmp_path / "a.txt"
+    path.write_text(f"{TEXT}\n\nThe cat -- walked home. IT was a cat. Then it slept!\n")
+    output = tmp_path / "out"
+    arguments = ("--input", path, "--vocab", vocab, "--output", output, "--near-duplicates", 0.8, "--dupe-factor", 1)
+    assert "near duplicates  1\n" in invoke(*arguments)
+    report = json.loads((output / "report.json").read_text())
+    assert (report["documents"], report["near_duplicates"], report["duplicates"], report["lines"]) == (3, 1, 0, 4)
+    row = json.loads((output / "near_duplicates.jsonl").read_text())
+    assert row == {"file": str(path), "document": 4, "like_file": str(path), "like_document": 1, "alike": 1.0}
+    path.write_text(TEXT)
+    assert "near duplicates  0\n" in invoke(*arguments, "--overwrite")
+    assert names(output) == ["examples-00000-of-00001.tfrecord", "report.json"]
+
+
+def test_phrases(tmp_path, vocab, text):
+    path = tmp_path / "phrases.txt"
+    path.write_text("walked home\nflew away\n")
+    output = tmp_path / "out"
+    arguments = ("--input", text, "--vocab", vocab, "--output", output, "--masking", "phrases", "--dupe-factor", 1)
+    printed = invoke(*arguments, "--phrases", path)
+    report = json.loads((output / "report.json").read_text())
+    assert report["phrase_lines"] == 2
+    assert report["phrase_lines_set_aside"] == 1
+    assert report["phrases_found"] > 0
+    assert f"the first is {path}:2: a word of it is [UNK] to the vocabulary" in printed
+    assert json.loads((output / "phrases_set_aside.jsonl").read_text())["line"] == 2
+    invoke(*arguments, "--phrases", path, "--overwrite")
+    with pytest.raises(InputError, match="masking phrases and a list of phrases need each other"):
+        invoke(*arguments, "--overwrite")
+    path.write_text("flew away\n")
+    with pytest.raises(InputError, match=r"phrases\.txt: a list of phrases must have one"):
+        invoke(*arguments, "--overwrite", "--phrases", path)
+
+
 @pytest.mark.parametrize("runner", ["no_such_runner.X", "Nope"])
 def test_options_of_beam_reach_it(tmp_path, vocab, text, runner):
     with pytest.raises(InputError, match=r"Beam must know its options.*(no_such_runner|Nope)"):

@@ -152,6 +152,20 @@ def test_rates_are_tried_and_layers_treated_apart(data, tmp_path):
     assert (found["rows"], found["accuracy"]) == (40, metrics["accuracy"])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--rank", 4), "--rank is that of --tune lora: leave it out. Received: 4"),
+        (("--tune", "lora", "--rank", 17), r"--rank must be from 1 to the model's hidden size \(16\). Received: 17"),
+        (("--tune", "lora", "--reinit", 1), "--reinit begins layers anew, which --tune lora would leave as they are"),
+        (("--freeze", 1, "--reinit", 1), "layers that begin anew must not be frozen: reinit must be at most 0"),
+    ],
+)
+def test_options_that_contradict(data, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        finetune(data, tmp_path, *options)
+
+
 def test_one_class_alone_is_an_alarm(data, tmp_path):
     told = finetune(data, tmp_path, "--learning-rate", "1e-9", "--epochs", "0.1")
     assert "ALARM: the model says '" in told

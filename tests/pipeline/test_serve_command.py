@@ -19,6 +19,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from pipeline.commands import predict, serve
 from preprocessing.errors import InputError
 from serving.client import Client
+from serving.engine import settings
 from tests.data import ROOT
 
 BERT = [sys.executable, "-m", "pipeline.cli"]
@@ -225,6 +226,22 @@ def test_handover_of_a_configuration(tmp_path):
     told, _ = handed_over(tmp_path, "--model-base-path=gs://b/bert", "--enable-batching=false")
     assert (told["model_base_path"], told["enable_batching"]) == ("gs://b/bert", "false")
     assert "batching_parameters_file" not in told
+
+
+def test_handover_refuses_what_the_binary_ends_at(tmp_path):
+    (tmp_path / "m").write_text(f'model_config_list {{ config {{ base_path: "{tmp_path}"\n logging_config {{}} }} }}')
+    for flags in (["--model-base-path=b", "--request-log=x"], [f"--model-config-file={tmp_path}/m"]):
+        told, said = handed_over(tmp_path, *flags)
+        assert not told
+        assert "has no request logger unless it is built with one; use --embedded" in said
+
+
+def test_flags_of_the_request_log(tmp_path):
+    """What the server is started with."""
+    flags = ["--model-base-path=b", "--request-log=log/x", "--request-log-rate=0.5", "--request_log_bytes=200000"]
+    flags = serve.command.make_context("serve", flags).params
+    assert serve._settings(flags).log == settings.LogSettings(settings.Sample("log/x", 0.5), total_bytes=200_000)
+    assert serve._settings(flags | {"request_log": None}).log.sample is None
 
 
 @pytest.mark.parametrize(

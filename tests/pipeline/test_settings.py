@@ -57,7 +57,7 @@ def test_parts_left_out_have_their_defaults():
             '{"export": {"max_seq_length": 64}}',
             "that of the examples (128), which the exported model is evaluated on. R",
         ),
-        ('{"examples": {"masking": "none"}}', "masking must be token, whole-word or ngram"),
+        ('{"examples": {"masking": "none"}}', "masking must be token, whole-word, ngram or phrases"),
         ('{"examples": {"names": "model-garden"}}', "names must be google"),
         ('{"examples": {"pairs": "none"}}', "next_sentence must be false with examples.pairs none"),
         ('{"encoder": {"type_vocab_size": 1}}', "type_vocab_size must be at least 2 for the two segments"),

@@ -8,34 +8,68 @@ import urllib.request
 import pytest
 import tensorflow as tf
 
+from model.encoder.heads import CLASSIFIER
+from model.settings import ClassificationSettings
 from preprocessing.tokenizer import BertTokenizer
 from serving.engine.settings import ModelSettings
 from serving.settings import ExportSettings
-from serving.signatures import ATTENTION, EMBEDDING, FILL_MASK, NEXT_SENTENCE
+from serving.signatures import ANSWER, ATTENTION, EMBEDDING, FILL_MASK, NEXT_SENTENCE, TAG, TOKENIZE
 from serving.signatures.base import TextEncoder
+from serving.signatures.classification import CLASSIFY, CLASSIFY_LABELS, CLASSIFY_PAIR, SCORE_PAIR
 from tests.serving import served, small_model
 from tests.serving.browser import Browser, chromium
 
-SHOWN = (EMBEDDING, FILL_MASK, NEXT_SENTENCE, ATTENTION)
+SHOWN = (EMBEDDING, FILL_MASK, NEXT_SENTENCE, ATTENTION, TOKENIZE)
+LABELS = ("bad", "good", "so")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A model with what the page shows, and one that has embeddings only."""
+def encoders():
+    """By signature, of a pretrained model and of tuned ones."""
+    tokenizer = BertTokenizer(small_model.VOCAB)
+    small, one = small_model.encoder(), small_model.encoder((CLASSIFIER.with_labels(1),))
+
+    def made(encoder, task=None):
+        return TextEncoder(encoder, tokenizer, ExportSettings(), task)
+
+    labels = made(small, ClassificationSettings(LABELS, "multi-label", thresholds=(0.2, 0.5, 0.99)))
+    number = made(one, ClassificationSettings(("score",), "regression", mean=2.0))
+    classes, plain = made(small, ClassificationSettings(LABELS)), made(small)
+    found = [(signature, plain) for signature in SHOWN]
+    found += [(signature, classes) for signature in (CLASSIFY, CLASSIFY_PAIR, ANSWER)]
+    found += [(CLASSIFY_LABELS, labels), (SCORE_PAIR, number), (TAG, made(small_model.tagger(), small_model.TAGGING))]
+    return {signature.name: (signature, encoder) for signature, encoder in found}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, encoders):
+    """A model with what the page shows of a pretrained one, one that has embeddings only, and one for every task."""
     base = tmp_path_factory.mktemp("page")
-    tokenizer = BertTokenizer.from_vocab(str(small_model.write_vocab(base)))
-    texts = TextEncoder(small_model.encoder(), tokenizer, ExportSettings())
-    for name, shown in (("whole", SHOWN), ("plain", SHOWN[:1])):
+    shown = [signature.name for signature in SHOWN]
+    for name, those in (("whole", shown), ("plain", shown[:1]), ("tasks", encoders.keys() - shown)):
         module = tf.Module()
-        module.kept = texts.model.variables
-        functions = {signature.name: signature.function(texts) for signature in shown}
+        module.kept = [encoders[one][1].model.variables for one in those]
+        functions = {one: encoders[one][0].function(encoders[one][1]) for one in those}
         tf.saved_model.save(module, str(base / name / "1"), signatures=functions)
     return base
 
 
 @pytest.fixture(scope="module")
+def expected(encoders):
+    """What the Python path answers to one row: (signature, input=text) -> outputs of that row."""
+
+    def of(name, **inputs):
+        signature, encoder = encoders[name]
+        outputs = signature.answered(encoder, {input: [text] for input, text in inputs.items()})
+        return {output: value.numpy()[0] for output, value in outputs.items()}
+
+    return of
+
+
+@pytest.fixture(scope="module")
 def server(base):
-    models = (ModelSettings("bert", str(base / "whole")), ModelSettings("plain", str(base / "plain")))
+    names = {"bert": "whole", "plain": "plain", "tasks": "tasks"}
+    models = tuple(ModelSettings(name, str(base / folder)) for name, folder in names.items())
     with served.running(served.settings(base, models=models)) as server:
         yield server
 
@@ -71,6 +105,22 @@ def submit(page, section, until=".answer > *"):
 
 def texts(page, selector):
     return page.evaluate(f"[...document.querySelectorAll({selector!r})].map(found => found.textContent)")
+
+
+@pytest.fixture
+def tasks(page):
+    """The page of the model for every task."""
+    choose(page, "tasks", "!document.getElementById('classify').hidden")
+    return page
+
+
+def choose(page, model, until):
+    page.evaluate(f"model.value = {model!r}; model.dispatchEvent(new Event('change'))")
+    page.until(until)
+
+
+def shares_of(page, section):
+    return [float(text.removesuffix(" %")) / 100 for text in texts(page, f"#{section} .value")]
 
 
 def picture(page, name):
@@ -132,8 +182,125 @@ def test_attention(page):
     assert set(seen) == {"1"}
 
 
+def test_tokenize(page):
+    fill(page, tokenize_text="Runnings 🙂 here")
+    submit(page, "tokenize")
+    assert texts(page, "#tokenize .pieces span") == ["[CLS]", "run", "##ning", "##s", "[UNK]", "here", "[SEP]"]
+    assert texts(page, "#tokenize .pieces small") == [
+        str(small_model.VOCAB.index(token)) for token in texts(page, "#tokenize .pieces span")
+    ]
+    assert texts(page, "#tokenize .unknown span") == ["[UNK]"]
+    assert texts(page, "#tokenize .goes-on span") == ["##ning", "##s"]
+    assert texts(page, "#tokenize .note") == ["5 pieces between [CLS] and [SEP], 1 of them [UNK]."]
+
+
+def test_classes_of_a_text_and_of_a_pair(tasks, expected):
+    first, second = "paris is the capital", "it lies on a river"
+    for entered, signature, inputs in (
+        ("", "classify", {"text": first}),
+        (second, "classify_pair", {"first": first, "second": second}),
+    ):
+        fill(tasks, classify_text=first, classify_second=entered)
+        submit(tasks, "classify")
+        tasks.until("!document.querySelector('#classify button').disabled")
+        answer = expected(signature, **inputs)
+        shares = dict(zip(answer["labels"].tolist(), answer["probabilities"].tolist(), strict=True))
+        ranked = sorted(shares, key=shares.get, reverse=True)
+        assert texts(tasks, "#classify .name") == [label.decode() for label in ranked]
+        assert shares_of(tasks, "classify") == pytest.approx([shares[label] for label in ranked], abs=6e-4)
+        assert texts(tasks, "#classify .said .name") == [answer["label"].decode()]
+
+
+def test_labels_over_their_thresholds(tasks, expected):
+    fill(tasks, classify_labels_text="the river run")
+    submit(tasks, "classify-labels")
+    said = [label.decode() for label in expected("classify_labels", text="the river run")["labels"] if label]
+    assert {text.removeprefix("✓ ") for text in texts(tasks, "#classify-labels .said .name")} == set(said)
+    names = [text.removeprefix("✓ ") for text in texts(tasks, "#classify-labels .name")]
+    assert sorted(names) == sorted(LABELS)
+    lines = tasks.evaluate("[...document.querySelectorAll('#classify-labels .from')].map(line => line.style.left)")
+    found = {name: float(line.removesuffix("%")) for name, line in zip(names, lines, strict=True)}
+    assert found == pytest.approx({"bad": 20, "good": 50, "so": 99})
+    assert tasks.evaluate("document.querySelector('#classify-labels .second').hidden")
+
+
+def test_a_score_of_a_pair(tasks, expected):
+    assert tasks.evaluate("document.getElementById('score-second').required")
+    fill(tasks, score_text="paris", score_second="the capital of france")
+    submit(tasks, "score")
+    score = expected("score_pair", first="paris", second="the capital of france")["score"]
+    assert float(texts(tasks, "#score .number")[0]) == pytest.approx(score, abs=1e-3)
+
+
+def test_tags_and_entities_in_the_text(tasks, expected):
+    text = "🙂 Paris, the 東京 of France: runnings here. It lies on a river!"
+    fill(tasks, tag_text=text)
+    submit(tasks, "tag")
+    answer = expected("tag", text=text)
+    count, entities = answer["word_count"], answer["entity_count"]
+    assert entities > 1
+    of_marks = "[...document.querySelectorAll('#tag .answer > .marked mark')].map(mark => mark.firstChild.textContent)"
+    assert tasks.evaluate(of_marks) == [entity.decode() for entity in answer["entities"][:entities]]
+    types = [kind.decode() for kind in answer["entity_types"][:entities]]
+    assert texts(tasks, "#tag .answer > .marked small") == types
+    of_words = "[...document.querySelectorAll('#tag .stacked mark')].map(mark => mark.firstChild.textContent)"
+    tags = zip(answer["words"][:count], answer["tags"][:count], strict=True)
+    assert tasks.evaluate(of_words) == [word.decode() for word, tag in tags if tag != b"O"]
+    without_labels = (
+        "(() => { const p = document.querySelector('#tag .marked').cloneNode(true);"
+        "p.querySelectorAll('small').forEach(small => { small.previousSibling.remove(); small.remove() });"
+        "return p.textContent })()"
+    )
+    assert tasks.evaluate(without_labels) == text
+    hues = tasks.evaluate(
+        "[...document.querySelectorAll('#tag .answer > .marked mark')].map(mark => mark.style.cssText)"
+    )
+    assert len(set(zip(types, hues, strict=True))) == len(set(types))  # a colour for each
+    fill(tasks, tag_text="  ")
+    submit(tasks, "tag", ".note")
+    assert texts(tasks, "#tag .note") == ["There is no word in the text."]
+
+
+def test_an_answer_in_its_context(tasks, expected):
+    asked = {"question": "the capital?", "context": "🙂 Paris is the capital of France. It lies on a river."}
+    fill(tasks, **asked)
+    submit(tasks, "answer")
+    answer = expected("answer", **asked)
+    assert texts(tasks, "#answer .number") == [answer["answer"].decode()]
+    assert texts(tasks, "#answer mark") == [answer["answer"].decode()]
+    assert texts(tasks, "#answer .marked") == [asked["context"]]
+    assert texts(tasks, "#answer button.track .name") == [text.decode() for text in answer["answers"]]
+    assert shares_of(tasks, "answer") == pytest.approx(answer["scores"].tolist(), abs=6e-4)
+    tasks.evaluate("document.querySelectorAll('#answer button.track')[2].click()")
+    assert texts(tasks, "#answer mark") == [answer["answers"][2].decode()]
+    pressed = "[...document.querySelectorAll('#answer [aria-pressed]')].map(button => button.ariaPressed)"
+    assert [place for place, on in enumerate(tasks.evaluate(pressed)) if on == "true"] == [2]
+    assert f"{abs(answer['no_answer']):.2f} nats" in texts(tasks, "#answer .note")[0]
+
+
+def test_what_is_not_a_models_task_is_not_shown(page):
+    for section in ("classify", "classify-labels", "score", "tag", "answer"):
+        assert page.evaluate(f"document.getElementById({section!r}).hidden")
+    assert texts(page, "#status") == ["Version 1"]
+
+
+def test_whatever_is_entered_or_pressed_has_a_name(tasks):
+    for section in ("classify", "classify-labels", "score", "tag", "answer"):
+        submit(tasks, section)
+    picture(tasks, "tasks")
+    nameless = (
+        "[...document.querySelectorAll('textarea, input, select')].filter(one => !one.labels.length)"
+        ".concat([...document.querySelectorAll('button')].filter(one => !one.textContent && !one.ariaLabel))"
+        ".map(one => one.id)"
+    )
+    assert tasks.evaluate(nameless) == []
+    tasks.resize(360, 740)
+    assert tasks.evaluate("document.documentElement.scrollWidth") <= 360
+    picture(tasks, "tasks-phone")
+
+
 def test_light_dark_and_phone(page):
-    for section in ("fill-mask", "next-sentence", "nearest"):
+    for section in ("fill-mask", "next-sentence", "nearest", "tokenize"):
         submit(page, section)
     submit(page, "attention", "#lines path")
     picture(page, "light")
@@ -149,9 +316,8 @@ def test_light_dark_and_phone(page):
 
 
 def test_a_model_that_can_do_less(page):
-    page.evaluate("model.value = 'plain'; model.dispatchEvent(new Event('change'))")
-    page.until("document.getElementById('fill-mask').hidden")
-    assert "cannot: fill the mask, next sentence, attention" in texts(page, "#status")[0]
+    choose(page, "plain", "document.getElementById('fill-mask').hidden")
+    assert "cannot: fill the mask, next sentence, tokenize, attention" in texts(page, "#status")[0]
     assert not page.evaluate("document.getElementById('nearest').hidden")
     submit(page, "nearest")
 

@@ -1,5 +1,6 @@
 """Killed at any moment and run again, a run ends with the weights of one that was not interrupted, bit for bit."""
 
+import dataclasses
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import training
+from model import checkpoints, training
 from model.settings import TrainingSettings
 from model.tasks.pretraining import Pretraining
 from preprocessing.errors import InputError
@@ -47,10 +48,10 @@ def start(examples, output, pause):
     )
 
 
-def train(examples, output, **options):
+def train(examples, output, settings=SETTINGS, **options):
     return training.train(
         small_examples.encoder_settings(),
-        SETTINGS,
+        settings,
         task=Pretraining(),
         train_files=[examples],
         eval_files=[examples],
@@ -130,6 +131,23 @@ def test_it_goes_on_without_what_it_began_with(examples, uninterrupted, tmp_path
     (tmp_path / "run" / "checkpoints" / "checkpoint").unlink()
     shutil.rmtree(tmp_path / "init")
     assert_same(train(examples, tmp_path / "run", init=str(tmp_path / "init")), whole)
+
+
+def test_adapters_go_on(examples, uninterrupted, tmp_path):
+    """They stand in the run's checkpoints as they are, in its models as part of the kernels."""
+    options = {"init": str(uninterrupted[0] / "model"), "settings": dataclasses.replace(SETTINGS, tune="lora")}
+    whole = train(examples, tmp_path / "whole", **options)
+    (tmp_path / "run").mkdir()
+    copy_without_last_steps(tmp_path / "whole", tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").glob("ckpt-60*"):
+        path.unlink()
+    (tmp_path / "run" / "checkpoints" / "checkpoint").unlink()
+    steps = []
+    again = train(examples, tmp_path / "run", report=lambda step, *_: steps.append(step), **options)
+    assert steps == [60]
+    assert_same(again, whole)
+    for one, other in zip(checkpoints.load(tmp_path / "run" / "model").weights, weights(whole), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other, err_msg=one.path)
 
 
 def test_what_a_killed_run_left_half_written_is_removed(examples, uninterrupted, tmp_path):

@@ -91,6 +91,18 @@ def test_a_checkpoint_of_another_vocabulary_is_refused_before_the_first_step(tmp
     create(run.replace(vocabulary=settings.VocabularySettings(file=str(init / "vocab.txt"))))
 
 
+def test_another_list_of_phrases_makes_the_examples_anew(tmp_path):
+    path = tmp_path / "phrases.txt"
+    made = settings.dataclasses.replace(settings.smoke().examples, masking="phrases", phrases=str(path))
+    with pytest.raises(InputError, match=r"phrases\.txt: the list of phrases cannot be read"):
+        create(settings.smoke().replace(examples=made))
+    known = []
+    for text in ("new york", "old york", "new york"):
+        path.write_text(text)
+        known.append(node(create(settings.smoke().replace(examples=made)), "MaskedExamplesGen").exec_properties["code"])
+    assert known[0] == known[2] != known[1]
+
+
 def test_spans_are_chosen_where_the_files_are(tmp_path):
     (tmp_path / "day-7.txt").write_text("text")
     run = settings.smoke()

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pathlib
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -169,3 +170,27 @@ def test_the_cache_does_not_give_what_is_gone(tmp_path):
     assert [item.kind for item in items] == ["artifact"]
     retention.carry_out(home, items)
     assert [run("b"), run("a")] == [("cached", "b"), ("ran", "a")]
+
+
+def test_what_was_compiled_for_a_run_goes_when_that_has_ended(small):
+    """And not while an orchestrator may be between two of its steps."""
+    small.run()
+    (small.folder / "compiled").mkdir()
+    states = {"ended": "done", "waiting": "running", "forgotten": "running", "unrecorded": None}
+    for name, state in states.items():
+        spec = {"runtimeSpec": {"pipelineRunId": {"fieldValue": {"stringValue": name}}}}
+        (small.folder / "compiled" / f"{name}.json").write_text(json.dumps(spec))
+        if state:
+            made = record.Record(small.folder / "reports", "bert", name)
+            made.start()
+            if state == "done":
+                made.finish({"pushed_to": None})
+    past = time.time() - 8 * 24 * 3600
+    for path in ("compiled/forgotten.json", "reports/runs/forgotten/run.json"):
+        os.utime(small.folder / path, (past, past))
+    assert planned(small, runs=1) == {"compiled/ended.json", "compiled/forgotten.json"}
+    spec["runtimeSpec"]["pipelineRunId"]["fieldValue"]["stringValue"] = "2026-01-01T00:00:00-run"  # of the newest
+    (small.folder / "compiled" / "ended.json").write_text(json.dumps(spec))
+    assert planned(small, runs=1, training_days=0) == {"compiled/forgotten.json"}
+    bert("clean", "--home", small.folder)
+    assert sorted(path.stem for path in (small.folder / "compiled").iterdir()) == ["ended", "unrecorded", "waiting"]

@@ -70,3 +70,18 @@ def test_a_run_at_work_holds_the_lock(small):
 def test_a_folder_in_which_nothing_ran(tmp_path):
     with pytest.raises(InputError, match=r"a home is a folder in which the pipeline ran\. Received: no metadata"):
         Home.open(tmp_path)
+
+
+def test_the_newest_run_is_the_last_whatever_the_clock_says(small):
+    small.run()
+    small.run(begins_with="Trainer", stops_at="Trainer", state="running")
+    for name in ("2026-01-01T00:00:00-run", "2026-01-02T00:00:00-run"):
+        path = small.folder / "reports" / "runs" / name / "run.json"
+        said = json.loads(path.read_text())
+        said["started"] = said["started"].replace("2026", "2027" if name[9] == "1" else "2025")
+        path.write_text(json.dumps(said))
+        (small.folder / "reports" / "run.json").write_text(json.dumps(said))
+    with open(small.folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = runs.listed(Home.open(small.folder))
+    assert [entry["state"] for entry in found] == ["done", "running"]

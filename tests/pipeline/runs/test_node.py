@@ -15,6 +15,8 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Channel, standard_artifacts
 
+from pipeline.history import connection
+from pipeline.history.homes import StoreError
 from pipeline.runs import compile as compiling
 from pipeline.runs import compiled, launching, locks, node, process
 from pipeline.runs import report as reporting
@@ -260,3 +262,36 @@ def test_bad_arguments_are_told_before_anything_heavy_is_imported(tmp_path):
     assert (done.returncode, done.stderr.count("\n")) == (process.BAD_INPUT, 1)
     assert "home must be the folder of a compiled run" in done.stderr
     assert ended("", "-m", "pipeline.runs.node", "--node", "Trainer").returncode == 2
+
+
+@pytest.mark.parametrize("how", ["cut", "gone", "more"])
+def test_outputs_that_are_no_longer_whole_are_made_anew(home, how, capfd):
+    compile_run(home)
+    node.launch(home, "one", "First")
+    (folder,) = (home / "artifacts" / "First" / "out").iterdir()
+    if how == "gone":
+        (folder / "a").unlink()
+    else:
+        (folder / {"cut": "a", "more": "more"}[how]).write_text("another size")
+    compile_run(home, run_id="two")
+    assert node.launch(home, "two", "First") == ("cached" if how == "more" else "ran")
+    assert ("out/1: no longer whole (1 of its files, as a): made anew" in capfd.readouterr().err) == (how != "more")
+    compile_run(home, run_id="three")
+    assert node.launch(home, "three", "First") == "cached"
+
+
+def test_a_report_that_was_torn_stops_no_run(home):
+    compile_run(home)
+    (home / "reports" / "run.json").write_text("")
+    assert node.launch(home, "one", "First") == "ran"
+
+
+def test_a_store_that_cannot_be_had_is_told_in_one_line(home, monkeypatch):
+    compile_run(home)
+
+    def locked(*_, **__):
+        raise StoreError("metadata.sqlite: another process holds it locked")
+
+    monkeypatch.setattr(connection, "connect", locked)
+    with pytest.raises(process.Failed, match=r"^First: metadata\.sqlite: another process holds it locked"):
+        node.launch(home, "one", "First")

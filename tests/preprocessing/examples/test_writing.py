@@ -238,6 +238,34 @@ class TestDeterminism:
         assert not set(other) & set(made[0])
 
 
+class TestPhrases:
+    def test_masked_whole_counted_and_the_same_bytes(self, tmp_path, vocab):
+        path = tmp_path / "phrases.list"
+        path.write_text("old bridge\nriver stone\nold bridge cat\nwalking\nDelhi\n")
+        arguments = {"dupe_factor": 3, "max_seq_length": 64, "masking": "phrases", "phrases": str(path)}
+        texts = make_documents()
+        serialized, counters = examples([one_file(tmp_path, texts)], vocab, **arguments)
+        random.Random(5).shuffle(texts)
+        halves = [one_file(tmp_path, texts[at::2], f"{at}.txt") for at in range(2)]
+        options = ["--direct_running_mode=multi_threading", "--direct_num_workers=2"]
+        options.append(f"--runner={runner.LOCAL_RUNNER}")
+        assert digest(examples(halves, vocab, options=options, **arguments)[0]) == digest(serialized)
+        columns = parse(serialized)
+        old, bridge, cat = (VOCABULARY.index(word) for word in ("old", "bridge", "cat"))
+        whole = 0
+        for at, ids in enumerate(columns["input_ids"]):
+            chosen = columns["masked_lm_positions"][at][columns["masked_lm_weights"][at] > 0]
+            original = ids.copy()
+            original[chosen] = columns["masked_lm_ids"][at][columns["masked_lm_weights"][at] > 0]
+            for start in np.flatnonzero((original[:-1] == old) & (original[1:] == bridge)):
+                length = 3 if original[start + 2] == cat else 2
+                is_in = np.isin(np.arange(start, start + length), chosen)
+                assert is_in.all() or not is_in.any()
+                whole += is_in.all()
+        report = writing.report(counters)
+        assert report["phrases_found"] > report["phrases_masked"] > whole > 0
+
+
 class TestPools:
     def slots(self, count):
         chance = np.random.default_rng(0)

@@ -161,11 +161,14 @@ def test_reload_of_the_same_folder_spelled_otherwise(tmp_path):
             config.base_path = spelled
             reloader(channel)(request)
             assert version_of(running) == 1
-        config.logging_config.log_collector_config.type = "request_logger"
+        config.logging_config.log_collector_config.filename_prefix = str(tmp_path / "log")
+        config.logging_config.sampling_config.sampling_rate = 1.0
         reloader(channel)(request)
         loaded, passed_over = running.lines  # once: it has not moved
         assert "loaded" in loaded
-        assert passed_over == "toy: logging_config is passed over: this server logs no requests"
+        assert passed_over == "toy: logging_config is passed over: what is logged stays as the operator said"
+        assert version_of(running) == 1
+        assert not list(tmp_path.glob("log*"))
         config.base_path = str(tmp_path)
         with pytest.raises(grpc.RpcError, match="must be one that the server was started with"):
             reloader(channel)(request)

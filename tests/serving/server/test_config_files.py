@@ -60,7 +60,12 @@ def test_all_fields_of_a_models_config_are_known(written):
     } }
     """
     (model,) = s.read_models(written(text))
-    assert (model.num_versions, model.passed_over) == (3, ("logging_config",))
+    assert model.num_versions == 3
+    assert model.log == settings.Sample("/log/x", 0.1)
+    assert model.passed_over == tuple(
+        f"logging_config.{name}"
+        for name in ("custom_logging_config", "sampling_config.attributes", "sampling_config.per_task_sampling_configs")
+    )
 
 
 def test_batching(written):
@@ -88,6 +93,11 @@ def test_monitoring(written):
         (s.read_models, 'model_config_list { config { name: "a" } }', "needs a base path"),
         (s.read_models, 'model_config_list { config { name: "a" base_path: "x" model_type: OTHER } }', "TENSORFLOW"),
         (s.read_models, 'model_config_list { config { model_platform: "torch" } }', '"tensorflow". Received: .torch'),
+        (
+            s.read_models,
+            'model_config_list { config { name: "a" base_path: "x" logging_config {} } }',
+            "needs a filename_prefix",
+        ),
         (s.read_batching, "max_batch_size {}", "max_batch_size must be positive. Received: 0"),
         (s.read_tls, 'server_key: "x"', "needs server_key and server_cert"),
     ],
@@ -121,6 +131,9 @@ def test_errors_name_file_and_line(written, text):
             lambda: settings.ServerSettings((settings.ModelSettings("a", "x"),), file_system_poll_wait_seconds=-1),
             "0 looks once",
         ),
+        (lambda: settings.Sample("x", 2), "sampling_rate must be from 0 to 1. Received: 2"),
+        (lambda: settings.Sample("gs://b/x", 1), "must be a local path"),
+        (lambda: settings.LogSettings(total_bytes=0), "must have 100,000 bytes or more. Received: 0"),
         (lambda: settings.Limits(rows=0), "rows must be positive"),
     ],
 )

@@ -1,0 +1,64 @@
+"""A run that is killed at any time is finished by the next one, with the weights of one that was not disturbed."""
+
+import os
+import pathlib
+import random
+import signal
+import time
+
+import pytest
+
+from tests.faults import tiny
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(7200)]
+KILLS = int(os.environ.get("KILLS", "20"))
+SEED = int(os.environ.get("SEED", "0"))
+
+
+def children(process: int) -> list[int]:
+    """Of a process: the check that a model answers is one."""
+    found = []
+    for task in pathlib.Path(f"/proc/{process}/task").glob("*/children"):
+        found += [int(child) for child in task.read_text().split()]
+    return found
+
+
+def kill(process: int, whole: bool) -> str:
+    """With its process group, as a machine that is lost; or only its child, where it has one, or else only itself."""
+    if whole:
+        os.killpg(process, signal.SIGKILL)
+        return "group"
+    below = children(process)
+    for child in below:
+        os.kill(child, signal.SIGKILL)
+    if not below:
+        os.kill(process, signal.SIGKILL)
+    return "child" if below else "process"
+
+
+def test_at_random_times_over_all_steps(runs, undisturbed, tmp_path, capsys):
+    chance = random.Random(SEED)
+    expected = tiny.weights(undisturbed)
+    seconds = {node["node"]: node["seconds"] for node in tiny.nodes(undisturbed)}
+    table = [f"seed {SEED}", "  at s  killed   in                  status  the next run                     weights"]
+    for number in range(KILLS):
+        home = tmp_path / str(number) / "home"
+        home.parent.mkdir()
+        aim = list(seconds)[number % len(seconds)] if number < len(seconds) else chance.choice(list(seconds))
+        began = time.monotonic()
+        process = runs.start(home)
+        while not any(node["node"] == aim for node in tiny.nodes(home)):
+            time.sleep(0.002)
+        time.sleep(chance.random() * seconds[aim])
+        met, at = tiny.nodes(home)[-1]["node"], time.monotonic() - began
+        what = kill(process, whole=number % 2 == 0)
+        status = runs.wait()
+        said = runs.finish(home)
+        states = [node["state"] for node in tiny.nodes(home)]
+        same = tiny.same(expected, tiny.weights(home))
+        went_on = f"{states.count('cached')} steps cached, {states.count('ran')} ran"
+        table.append(f"{at:6.1f}  {what:7}  {met:18}  {status:6}  {went_on:31}  {'equal' if same else 'DIFFER'}")
+        assert same, (table, said)
+        assert not list((home / "training").iterdir())
+    with capsys.disabled():
+        print("", *table, sep="\n")
