@@ -7,6 +7,7 @@ from preprocessing.errors import require, require_one_of
 
 Pooling = Literal["mean", "cls", "max", "pooler"]
 Precision = Literal["float32", "bfloat16"]
+Storage = Literal["float32", "bfloat16", "int8"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,8 @@ class ExportSettings:
     unit_length: bool = False  # whether embeddings are divided by their Euclidean length
     top_k: int = 10  # candidates per [MASK]
     max_predictions: int = 20  # [MASK]s answered per text; bounds the memory one request can ask for
-    weights: Precision = "float32"  # how matrices are stored
+    # How matrices are stored. Those of int8 are multiplied as int8, too, and `compute` says how the rest is.
+    weights: Storage = "float32"
     compute: Precision = "float32"  # how matrices are multiplied
     warmup_lengths: tuple[int, ...] = (16, 32, 64, 128)  # of the warm-up records
     warmup_batches: tuple[int, ...] = (1, 8)
@@ -39,11 +41,17 @@ class ExportSettings:
         require_one_of(Pooling, "embedding", self.embedding)
         require(self.top_k > 0, "top_k must be positive", self.top_k)
         require(self.max_predictions > 0, "max_predictions must be positive", self.max_predictions)
-        for name in ("weights", "compute"):
-            require_one_of(Precision, name, getattr(self, name))
+        require_one_of(Storage, "weights", self.weights)
+        require_one_of(Precision, "compute", self.compute)
+        require(self.weights != "int8" or self.compute == "float32", "compute must be float32 with int8", self.compute)
         for name in ("warmup_lengths", "warmup_batches"):
             value = getattr(self, name)
             require(all(number > 0 for number in value), f"{name} must be positive", value)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether matrices are multiplied with fewer digits than float32 has."""
+        return self.compute == "bfloat16" or self.weights == "int8"
 
     def padded_lengths(self, max_positions: int) -> tuple[int, ...]:
         """Ascending lengths that batches are padded to; the last is where texts are cut."""

@@ -4,7 +4,7 @@ from typing import get_args
 
 import click
 
-from serving.settings import Pooling, Precision
+from serving.settings import Pooling, Precision, Storage
 
 
 @click.command()
@@ -32,7 +32,7 @@ from serving.settings import Pooling, Precision
     "--unit-length/--any-length", default=None, help="Divide embeddings by their length; by default as for --embedding."
 )
 @click.option("--top-k", default=10, show_default=True, help="Candidates per [MASK].")
-@click.option("--weights", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
+@click.option("--weights", type=click.Choice(get_args(Storage)), default="float32", show_default=True)
 @click.option("--compute", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(models, output, name, vocab, lower_case, as_json, **settings):

@@ -16,13 +16,22 @@ from model.encoder.bert import MASKED_SCORE
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
 
 
-def forward(encoder: BertEncoder, inputs: dict, words=None, hidden_states=False, attentions=False, only=None) -> dict:
+def forward(
+    encoder: BertEncoder, inputs: dict, words=None, hidden_states=False, attentions=False, only=None, kernels=None
+) -> dict:
     """The outputs of `encoder(inputs, words=..., hidden_states=..., attentions=...)` in inference. What stands at
     padded positions is arbitrary, but finite.
 
     With `only`, int64 [P], positions of real tokens among all B * L, the last layer is worked out for those alone:
-    `sequence_output` is [P, H], and there are no other outputs.
+    `sequence_output` is [P, H], and there are no other outputs. `kernels`, by the id of a layer's matrix, are called
+    instead of multiplying with it.
     """
+
+    def dense(x, kernel, bias):
+        if kernels and (stored := kernels.get(id(kernel))):
+            return stored(x, bias.value)
+        return _dense(x, kernel, bias)
+
     settings = encoder.settings
     batch, length = tf.unstack(tf.shape(inputs[INPUT_IDS]))
     heads = tf.range(settings.num_heads)
@@ -44,7 +53,7 @@ def forward(encoder: BertEncoder, inputs: dict, words=None, hidden_states=False,
     x_RH = tf.gather(encoder.embeddings(inputs[INPUT_IDS], inputs[SEGMENT_IDS], words=words), real_R)
     states, probabilities = [x_RH], []
     for layer in encoder.transformer_layers:
-        qkv = tf.reshape(_dense(x_RH, layer.qkv_kernel, layer.qkv_bias), [-1, settings.head_size])
+        qkv = tf.reshape(dense(x_RH, layer.qkv_kernel, layer.qkv_bias), [-1, settings.head_size])
         q_BNLD, k_BNLD, v_BNLD = tf.unstack(tf.gather(qkv, place_3BNL))
         scores_BNLL = tf.matmul(q_BNLD * (1 / math.sqrt(settings.head_size)), k_BNLD, transpose_b=True)
         probabilities_BNLL = tf.cast(tf.nn.softmax(tf.cast(scores_BNLL, tf.float32) + scores_mask), x_RH.dtype)
@@ -55,10 +64,10 @@ def forward(encoder: BertEncoder, inputs: dict, words=None, hidden_states=False,
             x_RH, real_RN = tf.gather(x_RH, kept), tf.gather(real_RN, kept)
         context_RND = tf.gather(tf.reshape(context_BNLD, [-1, settings.head_size]), real_RN)
         context_RH = tf.reshape(context_RND, [-1, settings.hidden_size])
-        attended_RH = _dense(context_RH, layer.attention_kernel, layer.attention_bias)
+        attended_RH = dense(context_RH, layer.attention_kernel, layer.attention_bias)
         x_RH = layer.norm(x_RH + attended_RH, layer.attention_norm_scale, layer.attention_norm_offset)
-        inner = layer.activation(_dense(x_RH, layer.inner_kernel, layer.inner_bias))
-        output_RH = _dense(inner, layer.output_kernel, layer.output_bias)
+        inner = layer.activation(dense(x_RH, layer.inner_kernel, layer.inner_bias))
+        output_RH = dense(inner, layer.output_kernel, layer.output_bias)
         x_RH = layer.norm(x_RH + output_RH, layer.output_norm_scale, layer.output_norm_offset)
         states.append(x_RH)
 

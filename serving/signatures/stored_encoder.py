@@ -1,6 +1,7 @@
 """An encoder over weights stored, and multiplied, as an export asks for."""
 
 import hashlib
+import math
 
 import keras
 import tensorflow as tf
@@ -8,6 +9,7 @@ import tensorflow as tf
 from model.encoder import BertEncoder
 from preprocessing.features import INPUT_IDS
 from serving.settings import ExportSettings
+from serving.signatures import int8
 from serving.signatures.forward import forward
 
 # Variables that are stored, by path and a digest of their values.
@@ -16,13 +18,14 @@ Pool = dict[tuple[str, bytes], tf.Variable]
 
 class StoredEncoder:
     """Calls like BertEncoder, without dropout: eagerly it is that encoder, in a graph `forward.forward`. `variables`
-    are the tf.Variables it reads, and nothing else.
+    are the tf.Variables it reads, and nothing else; `parameters` is how many numbers the encoder has.
 
     Matrices may be stored as bfloat16; LayerNorm's and the biases' vectors stay float32, and so do logits, softmax and
-    LayerNorm's arithmetic (see BertEncoder).
+    LayerNorm's arithmetic (see BertEncoder). As int8 are stored, and multiplied, those of the layers, and the word
+    embedding; eagerly it then is `forward.forward`, too, with the same numbers multiplied otherwise.
 
     Encoders of one `pool` share each variable whose values are the same to the last bit; `own` are those of `variables`
-    that this one has brought.
+    that this one has brought. Those stored as int8 share none.
     """
 
     def __init__(self, encoder: BertEncoder, settings: ExportSettings, pool: Pool | None = None):
@@ -34,8 +37,17 @@ class StoredEncoder:
         if settings.weights == "bfloat16":
             matrices = [variable for variable in encoder.variables if len(variable.shape) > 1]
             self._stored = {id(variable): tf.Variable(tf.cast(variable.value, tf.bfloat16)) for variable in matrices}
-        self.own: list[tf.Variable] = []
-        for variable in encoder.variables:
+        self._table: int8.Table | None = None
+        self._kernels: dict[int, int8.Kernel] = {}  # by the id of the Keras variable
+        if settings.weights == "int8":
+            self._table = int8.Table(encoder.embeddings.word)
+            matrices = [weight for layer in encoder.transformer_layers for weight in layer.weights]
+            matrices = [variable for variable in matrices if len(variable.shape) > 1]
+            self._kernels = {id(variable): int8.Kernel(variable.numpy()) for variable in matrices}
+        elsewhere = {*self._kernels, id(encoder.embeddings.word) if self._table else None}
+        variables = [variable for variable in encoder.variables if id(variable) not in elsewhere]
+        self.own: list[tf.Variable] = list(self._table.variables) if self._table else []
+        for variable in variables:
             mine = self._stored.get(id(variable), variable.value)
             key = variable.path, hashlib.sha256(variable.numpy().tobytes()).digest() if pool is not None else b""
             kept = mine if pool is None else pool.setdefault(key, mine)
@@ -43,15 +55,19 @@ class StoredEncoder:
                 self.own.append(mine)
             else:
                 self._stored[id(variable)] = kept
-        self.variables = [self._stored.get(id(variable), variable.value) for variable in encoder.variables]
+        self.variables = [self._stored.get(id(variable), variable.value) for variable in variables]
+        self.variables += self._table.variables if self._table else []
+        self.parameters = sum(math.prod(variable.shape) for variable in encoder.variables)
 
     def __call__(self, inputs, only=None, **asked):
         word = self._stored.get(id(self._encoder.embeddings.word))
         # Rows are looked up before they are widened: widening the whole table would cost more than the encoder.
         words = None if word is None else tf.gather(word, inputs[INPUT_IDS])
+        if self._table is not None:
+            words = self._table.lookup(inputs[INPUT_IDS])
         with self._scope():
-            if not tf.executing_eagerly():
-                return forward(self._encoder, inputs, words=words, only=only, **asked)
+            if self._kernels or not tf.executing_eagerly():
+                return forward(self._encoder, inputs, words=words, only=only, kernels=self._kernels, **asked)
             outputs = self._encoder(inputs, words=words, **asked)
             if only is None:
                 return outputs
@@ -68,9 +84,12 @@ class StoredEncoder:
         if head is None:
             return None
 
+        def table():
+            return self._table.whole() if self._table else self._stored.get(id(self._encoder.embeddings.word))
+
         def logits(sequence_output, positions):
             with self._scope():
-                return head(sequence_output, positions, table=self._stored.get(id(self._encoder.embeddings.word)))
+                return head(sequence_output, positions, table=table())
 
         return logits
 

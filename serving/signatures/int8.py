@@ -1,0 +1,92 @@
+"""Products of float32 rows with matrices stored as int8.
+
+Each column of a matrix has a scale of its own, and so has each row of what it is multiplied with, which is rounded when
+it comes, from its least number to its greatest: a row's answer does not depend on the rows beside it, and nothing is
+calibrated. The sums of products are whole numbers, worked out by the one quantised product that TensorFlow has for
+float32 results on CPUs (oneDNN's), of unsigned by signed bytes.
+
+Shapes: R rows, K inputs, N outputs.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+LARGEST = 127  # of a matrix's numbers
+STEPS = 255  # from a row's least number to its greatest
+
+
+def rounded(matrix: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """(int8 of the same shape, float32 scales that keep `axis` as 1): `values * scales` is the matrix again, as nearly
+    as whole numbers from -127 to 127 allow."""
+    scales = np.abs(matrix).max(axis, keepdims=True).astype(np.float32) / LARGEST
+    scales = np.where(scales > 0, scales, np.float32(1))
+    return np.rint(matrix / scales).astype(np.int8), scales
+
+
+class Kernel:
+    """A matrix [K, N] as int8. Called with rows and a bias it is `rows @ matrix + bias`, of the rows rounded too.
+
+    In a graph the values are a constant, not a variable: so TensorFlow packs them for the product once, and not at each
+    call. Eagerly, where TensorFlow does not have the product, the same whole numbers are multiplied as float64.
+    """
+
+    def __init__(self, matrix: np.ndarray):
+        self.values, self.scales = rounded(matrix, 0)
+        values = self.values.view(tf.qint8.as_numpy_dtype)
+        # A function of its own, which is written once however many signatures call it.
+        self._constant = tf.function(lambda: tf.constant(values, tf.qint8), autograph=False)
+        self._sums_1N = self.matrix.sum(0, keepdims=True)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """What the stored numbers stand for, float32 [K, N]."""
+        return self.values * self.scales
+
+    def __call__(self, x_RK: tf.Tensor, bias_N: tf.Tensor) -> tf.Tensor:
+        least_R1 = tf.reduce_min(x_RK, -1, keepdims=True)
+        range_R1 = tf.reduce_max(x_RK, -1, keepdims=True) - least_R1
+        step_R1 = tf.maximum(range_R1, np.finfo(np.float32).tiny) / STEPS
+        # Truncated, and half more: the nearest whole number.
+        bytes_RK = tf.cast((x_RK - least_R1) / step_R1 + 0.5, tf.uint8)
+        product_RN = self._reference(bytes_RK) if tf.executing_eagerly() else self._product(bytes_RK)
+        # What counting from the least number left out, in the form that TensorFlow's graph optimizer makes one pass of.
+        left_out_RN = tf.nn.bias_add(tf.matmul(least_R1, self._sums_1N), bias_N)
+        return left_out_RN + step_R1 * (product_RN * self.scales[0])
+
+    def _product(self, bytes_RK):
+        # These ranges mean that a byte is the number that it is.
+        return tf.raw_ops.QuantizedMatMulWithBiasAndDequantize(
+            a=tf.bitcast(bytes_RK, tf.quint8),
+            b=self._constant(),
+            bias=tf.zeros([self.values.shape[1]]),
+            min_a=0.0,
+            max_a=255.0,
+            min_b=-127.0,
+            max_b=127.0,
+            min_freezed_output=0.0,
+            max_freezed_output=1.0,
+            Toutput=tf.float32,
+            input_quant_mode="SCALED",
+        )
+
+    def _reference(self, bytes_RK):
+        return tf.cast(tf.matmul(tf.cast(bytes_RK, tf.float64), tf.constant(self.values, tf.float64)), tf.float32)
+
+
+class Table:
+    """Word embeddings [V, H] as int8 with a scale for each word. `variables` hold them."""
+
+    def __init__(self, table: keras.Variable):
+        values, scales = rounded(table.numpy(), 1)
+        self.variables = [tf.Variable(values), tf.Variable(scales)]
+
+    def lookup(self, ids: tf.Tensor) -> tf.Tensor:
+        """float32 [..., H]"""
+        values, scales = (tf.gather(variable, ids) for variable in self.variables)
+        return tf.cast(values, tf.float32) * scales
+
+    def whole(self) -> tf.Tensor:
+        """float32 [V, H]"""
+        values, scales = self.variables
+        return tf.cast(values, tf.float32) * scales
