@@ -34,20 +34,20 @@ def work(pipeline: pipeline_pb2.Pipeline, name: str, store: compiled.Store) -> s
 
 
 def _wait(pipeline: pipeline_pb2.Pipeline, name: str, store: compiled.Store, joins: bool) -> str:
-    """Until the chief has begun to train, which its output folders tell, or has ended."""
+    """Until the chief has begun to train, where this one is to join it, or has ended. Before, a try that failed may be
+    what the store knows of it."""
     first = None
     while True:
         with store as handle:
             execution = launching.executions(pipeline, handle.store).get(name)
-        state = launching.state_of(execution)
-        first = first or (execution and execution.last_update_time_since_epoch, state)
-        old = joins and state == "failed" and first == (execution.last_update_time_since_epoch, state)
-        if state not in ("none", "running") and not old:
-            return state
-        if joins and state == "running":
-            folders = compiled.output_folders(pipeline, name, execution.id)
-            if os.path.isdir(folders[0]):
-                return state
+        found = launching.state_of(execution), execution and execution.last_update_time_since_epoch
+        first = first or found
+        begun = False
+        if execution is not None and found[0] == "running":
+            begun = os.path.isdir(compiled.output_folders(pipeline, name, execution.id)[0])
+        ended = found[0] in ("ran", "cached") or (found[0] == "failed" and not (joins and found == first))
+        if ended or (joins and begun):
+            return found[0]
         time.sleep(_POLL_SECONDS)
 
 

@@ -20,7 +20,8 @@ from tests.pipeline.runs.test_processes import weights
 
 @pytest.mark.runners
 @pytest.mark.timeout(1800)
-def test_two_workers_push_what_one_does(tmp_path):
+def test_two_workers_push_what_one_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv[:1])  # which Beam takes for options of its own
     run = settings.smoke()
     encoder = dataclasses.replace(run.encoder, dropout=0.0, attention_dropout=0.0)
     run = run.replace(encoder=encoder)
