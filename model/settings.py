@@ -211,18 +211,49 @@ class TaggingSettings:
         return self.kind, self.labels
 
 
+@dataclasses.dataclass(frozen=True)
+class SimilaritySettings:
+    """How a text becomes a vector, so that two texts are as like as the cosine of theirs says. Stored with the model,
+    which has no head."""
+
+    kind: str = "similarity"
+    pooling: Pooling = "mean"  # of the last layer: the mean over the tokens, or the first one, [CLS], without a pooler
+    max_seq_length: int | None = None  # tokens at which texts are cut; None: where the model ends
+    least: float = 0.0  # the scores that the cosines 0 and 1 stand for
+    most: float = 1.0
+
+    def __post_init__(self):
+        require(self.kind == "similarity", "kind must be similarity", self.kind)
+        require_one_of(Pooling, "pooling", self.pooling)
+        require(self.max_seq_length is None or self.max_seq_length >= 8, "max_seq_length must be at least 8",
+                self.max_seq_length)  # fmt: skip
+        require(-math.inf < self.least < self.most < math.inf, "least and most must be finite, most the greater",
+                (self.least, self.most))  # fmt: skip
+
+    head = None
+
+    @property
+    def size(self) -> int | None:
+        return None
+
+    @property
+    def meaning(self) -> tuple:
+        return (self.kind,)
+
+
 # What is stored with a fine-tuned model, by the kind that stands in it. A kind that is not known here is a classifier's
 # of Hugging Face.
-TaskSettings = ClassificationSettings | TaggingSettings | QuestionAnsweringSettings
+TaskSettings = ClassificationSettings | SimilaritySettings | TaggingSettings | QuestionAnsweringSettings
 TASK_SETTINGS: dict[str, type[TaskSettings]] = {
     "classification": ClassificationSettings,
+    "similarity": SimilaritySettings,
     "tagging": TaggingSettings,
     "question-answering": QuestionAnsweringSettings,
 }
 
 
 OptimizerName = Literal["adamw", "lamb", "sgd"]
-Schedule = Literal["linear", "polynomial", "constant"]
+Schedule = Literal["linear", "polynomial", "one-cycle", "constant"]
 Precision = Literal["float32", "bfloat16", "float16"]
 # All weights; those of pooler and heads alone; or with them low-rank adapters of query and value (Hu et al. 2021, arXiv
 # 2106.09685), or the biases (Ben Zaken et al. 2021, arXiv 2106.10199).
@@ -263,7 +294,9 @@ class TrainingSettings:
     optimizer: OptimizerName = "adamw"
     learning_rate: float = 1e-4
     warmup_steps: int | None = None  # None: a tenth of `steps`
-    schedule: Schedule = "linear"  # after warm-up, from `learning_rate` down to `end_learning_rate` at the last step
+    # After warm-up, from `learning_rate` down to `end_learning_rate` at the last step: counted from step 0, as google
+    # does, so that a long warm-up ends with a fall, or (`one-cycle`) from the end of warm-up.
+    schedule: Schedule = "linear"
     schedule_power: float = 1.0  # of the polynomial
     end_learning_rate: float = 0.0
     weight_decay: float = 0.01  # of matrices; biases and LayerNorm have none
@@ -288,6 +321,7 @@ class TrainingSettings:
     report_every: int = 20  # steps
     evaluate_every: int | None = None  # steps; None: ten times a run
     evaluation_examples: int | None = 1024  # at most, while training; the last evaluation takes all. None: all
+    patience: int | None = None  # evaluations without a better watched figure that end a run; None: it runs all steps
     checkpoint_every: int | None = None  # steps; None: ten times a run
     keep_checkpoints: int = 2  # newest ones
 
@@ -310,7 +344,7 @@ class TrainingSettings:
         for name in ("steps", "batch_size", "accumulate", "steps_per_call", "report_every", "keep_checkpoints"):
             require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         require(self.lora_rank > 0, "lora_rank must be positive", self.lora_rank)
-        for name in ("evaluate_every", "evaluation_examples", "checkpoint_every"):
+        for name in ("evaluate_every", "evaluation_examples", "patience", "checkpoint_every"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be positive", value)
         for size in (self.batch_size, *(phase.batch_size or self.batch_size for phase in phases)):

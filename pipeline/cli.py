@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "Serve exported models over gRPC and REST.",
     "runs": "List the runs of the pipeline in a home.",
     "lineage": "Say what a pushed version was made of, and by which run.",
+    "skew": "Compare what a server was asked with what its model was trained on.",
     "promote": "Give a pushed version a label that servers answer to.",
     "rollback": "Take a label back to the version that had it before.",
     "clean": "Remove what no run, server or lineage needs any more.",

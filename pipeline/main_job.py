@@ -1,6 +1,7 @@
 """`make run`: the pipeline through the `tfx` command, then the pushed model asked over REST and gRPC."""
 
 import contextlib
+import itertools
 import os
 import pathlib
 import re
@@ -8,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -21,7 +22,12 @@ from preprocessing.errors import InputError
 from serving.client import Client
 
 RUNNER = pathlib.Path(__file__).parent / "local_runner.py"
-MASKED = "The function returns the [MASK] of the array."
+# What a model of minutes can answer: it knows which words go together.
+MASKED = (
+    "The number [MASK] elements in the array.",
+    "If the value is not given, the default [MASK] is used.",
+    "This function returns the sum of the [MASK] .",
+)
 FIRST = "Exceptions are a means of breaking out of the normal flow of control of a code block."
 SECOND = "An exception is raised at the point where the error is detected."
 # Runs a Python program without what TensorFlow remarks as it is imported.
@@ -59,7 +65,7 @@ def run(home: pathlib.Path) -> None:
         for protocol, target in (("REST", rest_address), ("gRPC", grpc_address)):
             click.echo(f"\nThe pushed model answers over {protocol} ({target}):")
             with Client(target, model=name) as client:
-                ask_task(client, report) if "task" in report else ask(client)
+                ask_task(client, report) if "task" in report else ask(client, report)
     programs = pathlib.Path(sys.executable).parent
     click.echo(
         f"""
@@ -81,15 +87,24 @@ def _near(path: str | pathlib.Path) -> pathlib.Path:
     return pathlib.Path(path).relative_to(here) if pathlib.Path(path).is_relative_to(here) else pathlib.Path(path)
 
 
-def ask(client: Client) -> None:
-    """Three questions and their answers."""
-    ((candidates,),) = client.fill_mask([MASKED])
-    _show(f"fill_mask        {MASKED}", "  ".join(f"{found.token} {found.score:.3f}" for found in candidates[:5]))
+def ask(client: Client, report: dict[str, Any]) -> None:
+    """Some questions and their answers, and those of no model, which are the same whatever the text."""
+    without = report["without_a_model"]
+    for text, (candidates, *_) in zip(MASKED, client.fill_mask(MASKED), strict=True):
+        _show(f"fill_mask        {text}", _tokens((found.token, found.score) for found in candidates))
+    if without:
+        click.echo(f"                   without a model   {_tokens(without['tokens'])}")
     (is_next,) = client.next_sentence([FIRST], [SECOND])
     _show(f"next_sentence    {FIRST} | {SECOND}", f"the second follows the first with probability {is_next:.3f}")
+    if without:
+        click.echo(f"                   without a model   {without['follows']:.3f}")
     (embedding,) = client.embed([TEXT])
     numbers = " ".join(f"{value:.3f}" for value in embedding[:6])
     _show(f"serving_default  {TEXT}", f"embedding of {len(embedding)} numbers: {numbers} ...")
+
+
+def _tokens(found: Iterable[tuple[str, float]]) -> str:
+    return "  ".join(f"{token} {score:.3f}" for token, score in itertools.islice(found, 5))
 
 
 def ask_task(client: Client, report: dict[str, Any]) -> None:

@@ -5,12 +5,13 @@ import glob
 import json
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from model import settings as encoders
 from model.settings import EncoderSettings, TrainingSettings
 from pipeline import values
+from pipeline.bounds import DataBounds
 from pipeline.finetuning import settings as finetuning
 from pipeline.finetuning.settings import FinetuningSettings
 from pipeline.retention import RetentionSettings
@@ -51,6 +52,7 @@ class PipelineSettings:
     export: ExportSettings = ExportSettings()
     gate: GateSettings = GateSettings()
     spans: SpanSettings = SpanSettings()
+    bounds: DataBounds = DataBounds()
     retention: RetentionSettings = RetentionSettings()
     # Told of a run that failed or pushed nothing; $NAME: what that variable of the environment says, as URLs hold keys.
     webhook: str = "$BERT_WEBHOOK"
@@ -145,19 +147,35 @@ def from_json(text: str, origin: str = "settings") -> PipelineSettings | Finetun
     return values.build(FinetuningSettings if of_task else PipelineSettings, found, origin)
 
 
-def demo() -> PipelineSettings:
-    """`make run`: 5 MB of text, BERT-tiny, some four minutes of training on two cores.
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How to pretrain, whatever the model's size and the data: settings of the training and of the encoder that differ
+    from the defaults."""
 
-    Unlike the paper's: no dropout, since so short a run cannot overfit; a high learning rate, and Adam's bias
-    correction, without which so short a warm-up may leave the model at the unigram distribution for good.
-    """
+    training: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+
+
+# `bert train --recipe NAME`; tests/benchmarks/recipes.py compares such.
+RECIPES = {
+    # Appendix A.2 of the paper.
+    "paper": Recipe({"steps": 1_000_000, "batch_size": 256, "learning_rate": 1e-4, "warmup_steps": 10_000}, {}),
+    # Minutes to hours on a few cores. No dropout, since so short a run cannot overfit; a high learning rate, and Adam's
+    # bias correction, without which so short a warm-up may leave the model at the unigram distribution for good.
+    "short": Recipe(
+        {"batch_size": 32, "learning_rate": 2e-3, "bias_correction": True}, {"dropout": 0.0, "attention_dropout": 0.0}
+    ),
+}
+
+
+def demo() -> PipelineSettings:
+    """`make run`: 5 MB of text, BERT-tiny, some four minutes of training on two cores, by the recipe for short runs."""
+    recipe = RECIPES["short"]
     return PipelineSettings(
         vocabulary=VocabularySettings(size=8000),
         examples=ExampleSettings(dupe_factor=8),
-        encoder=encoders.tiny(vocab_size=8000, dropout=0.0, attention_dropout=0.0),
-        training=TrainingSettings(
-            steps=2600, batch_size=32, learning_rate=2e-3, warmup_steps=200, bias_correction=True
-        ),
+        encoder=encoders.tiny(vocab_size=8000, **recipe.encoder),
+        training=TrainingSettings(steps=2600, warmup_steps=200, **recipe.training),
     )
 
 
@@ -178,9 +196,7 @@ def base() -> PipelineSettings:
     """BERT-base as in the paper (appendix A.2), for several GPUs and a corpus of its size."""
     return PipelineSettings(
         encoder=encoders.base(),
-        training=TrainingSettings(
-            steps=1_000_000, batch_size=256, learning_rate=1e-4, warmup_steps=10_000, precision="bfloat16"
-        ),
+        training=TrainingSettings(**RECIPES["paper"].training, precision="bfloat16"),
     )
 
 

@@ -19,6 +19,7 @@ from pipeline import terminal, values
 from pipeline.components import split, task_examples
 from pipeline.finetuning import kinds, planning, run
 from pipeline.finetuning.description import Description
+from pipeline.finetuning.kinds.kind import first_figure
 from pipeline.history import parents, trainings
 from preprocessing import storage
 from preprocessing.tasks.tables import Columns
@@ -45,11 +46,10 @@ def run_fn(fn_args: FnArgs) -> None:
 
     def finetuned(start: planning.Start, name: str) -> dict[str, Any]:
         plan = run.plan(kind, train, dev, start, str(work / name), options, lambda rows: None)
-        with terminal.Progress(f"  {name}", total=plan.training.steps * options.seeds, unit="updates") as progress:
+        with terminal.Progress(f"  {name}", total=plan.training.steps * plan.runs, unit="updates") as progress:
 
-            def report(seed, step, steps, figures):
-                done = (seed - options.seed) * steps + step
-                progress.update(done, **terminal.training_figures(figures, plan.task.curves))
+            def report(done, step, steps, figures):
+                progress.update(done * steps + step, **terminal.training_figures(figures, plan.task.curves))
 
             return run.run(plan, dev, str(work / name), report, lambda line: None)
 
@@ -58,7 +58,7 @@ def run_fn(fn_args: FnArgs) -> None:
     metrics = finetuned(start, "pretrained")
 
     exported = exporting.export_version(work / "pretrained" / "model", work / "exported", settings=asked.export)
-    first = next(iter(kind.figures))
+    first = first_figure(kind, metrics)
     # Where a kind tells it, this is what always saying the commonest answer comes to.
     floors = [metrics.get(f"majority_{first}", 0.0)] + ([untrained[first]] if untrained else [])
     settings = checkpoints.read_task(work / "pretrained" / "model")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -16,11 +17,15 @@ from model.training import devices
 from pipeline import terminal, values
 from pipeline.components import kept
 from pipeline.components.vocabulary import FILE
+from pipeline.evaluation import slices
 from pipeline.history import parents, trainings
-from preprocessing import vocab_file
+from preprocessing import storage, vocab_file
 from preprocessing.settings import VocabularySettings
 from serving.export import exporting
 from serving.settings import ExportSettings
+
+_SHARDS = 4  # of a source, which are enough for the figures of its parts
+SLICES = "slices.json"  # beside the run's model: figures of parts of what was held out
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -73,12 +78,21 @@ def run_fn(fn_args: FnArgs) -> None:
         checkpoint=os.path.join(fn_args.model_run_dir, "model"),
         init=run.init,
     )
+    parts = slices.of(result.encoder, _held_out(examples))
+    storage.write_whole(json.dumps(parts, indent=2), os.path.join(fn_args.model_run_dir, SLICES))
     for name in ("model", "logs", "curves.png"):
         if (work / name).is_dir():
             shutil.copytree(work / name, os.path.join(fn_args.model_run_dir, name))
         elif (work / name).exists():
             shutil.copy(work / name, os.path.join(fn_args.model_run_dir, name))
     trainings.end(work, fn_args.model_run_dir)
+
+
+def _held_out(examples: str) -> dict[str, list[str]]:
+    """Some files of held-out examples by source: their span, where data comes in spans. They lie there in no order."""
+    spans = {f"span {span}": kept.prefix(span, "*") for span in kept.read(examples)} or {"all": "*"}
+    found = {name: sorted(fileio.glob(os.path.join(examples, "Split-eval", glob))) for name, glob in spans.items()}
+    return {name: files[:_SHARDS] for name, files in found.items() if files}
 
 
 def _examples_folder(patterns: list[str]) -> str:

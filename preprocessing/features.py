@@ -42,6 +42,7 @@ MASKED_LM_WEIGHTS = "masked_lm_weights"
 NEXT_SENTENCE_LABELS = "next_sentence_labels"
 LABEL_IDS = "label_ids"  # of a text or pair; google-research/bert's name in `run_classifier.py`
 SCORES = "scores"  # of a text or pair
+TEXT_MASK = "text_mask"  # of two texts whose tokens stand in turn
 START_POSITIONS = "start_positions"  # of an answer's first and last token; google's names in `run_squad.py`
 END_POSITIONS = "end_positions"
 TAG_IDS = "tag_ids"  # of the words, each at its first piece
@@ -95,11 +96,13 @@ class Spec:
         written_by: the command that writes such files, for errors.
         check: arrays [N, size] by name -> the first row that breaks a rule which no single feature can state, and that
             rule with what was received; None when all keep it.
+        in_turn: so many texts stand in a sequence, their tokens in turn, and each is encoded by itself.
     """
 
     features: Mapping[str, Feature]
     written_by: str
     check: Callable[[Mapping[str, np.ndarray]], tuple[int, str] | None] = lambda arrays: None
+    in_turn: int = 1
 
     def lengths(self, axes: Mapping[str, int]) -> dict[str, int]:
         """Number of values of each feature, by name, where the axes are so long."""
@@ -155,6 +158,11 @@ def several_labels(labels: int) -> Spec:
 # Texts or pairs with a number.
 _score = Feature(1, "a score must be a finite number", least=None, stored="float32")
 SCORED = Spec(SEQUENCE | {SCORES: _score}, "`bert finetune`")
+# The same of two texts, each `[CLS] text [SEP]`, whose tokens stand in turn: those of the first at 0, 2, 4, ... Where
+# only the shorter one has come to its end there is padding all the same, to which the input mask is 1 and the text mask
+# 0: a sequence that is cut behind its input mask has all of both.
+_has_token = Feature(LENGTH, "the mask must be 0 or 1", below=2, stored="int8")
+COMPARED = Spec(SEQUENCE | {TEXT_MASK: _has_token, SCORES: _score}, "`bert finetune`", in_turn=2)
 
 
 def _answers_are_of_tokens(arrays: Mapping[str, np.ndarray]) -> tuple[int, str] | None:

@@ -203,6 +203,10 @@ class Client:
         """float32 [texts]: a number for each text, or pair."""
         return self._asked("score", texts, second)["score"]
 
+    def similarity(self, first: Texts, second: Texts) -> np.ndarray:
+        """float32 [texts]: the cosine of what `embed` gives of the two texts of each pair."""
+        return self.predict("similarity", first=first, second=second)["score"]
+
     def _asked(self, signature: str, texts: Texts, second: Texts | None) -> Arrays:
         if second is None:
             return self.predict(signature, text=texts)

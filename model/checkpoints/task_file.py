@@ -14,6 +14,7 @@ from model.settings import (
     TASK_SETTINGS,
     ClassificationSettings,
     QuestionAnsweringSettings,
+    SimilaritySettings,
     TaggingSettings,
     TaskSettings,
 )
@@ -65,7 +66,7 @@ def write_task(folder: str | os.PathLike, task: TaskSettings) -> None:
     folder = pathlib.Path(folder)
     write_json(folder / TASK, dataclasses.asdict(task))
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    if "id2label" in config and not isinstance(task, QuestionAnsweringSettings):
+    if "id2label" in config and not isinstance(task, SimilaritySettings | QuestionAnsweringSettings):
         said: dict[str, Any] = {"id2label": {str(number): label for number, label in enumerate(task.labels)}}
         said["label2id"] = {name: number for number, name in enumerate(task.labels)}
         if task.kind in PROBLEMS:

@@ -51,9 +51,7 @@ class Classification:
     def __post_init__(self):
         require(self.labels > 1, "a classification needs at least two labels", self.labels)
         require_one_of(Watched, "watched", self.watched)
-        rule = f"there must be a class weight, a finite number above 0, for each of the {self.labels} labels"
-        good = all(0 < weight < math.inf for weight in self.class_weights)
-        require(good and len(self.class_weights) in (0, self.labels), rule, self.class_weights)
+        check_weights(self.class_weights, self.labels)
 
     @property
     def heads(self):
@@ -143,6 +141,13 @@ def pooled_logits(encoder, batch, pooling: Pooling = "cls", training=False, seed
         seed = tf.random.experimental.stateless_fold_in(seed, HEAD_DROPOUT)
         pooled_BH = operations.dropout(pooled_BH, encoder.settings.dropout, seed)
     return encoder.classifier(pooled_BH)
+
+
+def check_weights(weights: Sequence[float], labels: int) -> None:
+    """Raises InputError where they are not those of so many labels, or none."""
+    rule = f"there must be a class weight, a finite number above 0, for each of the {labels} labels"
+    good = all(0 < weight < math.inf for weight in weights)
+    require(good and len(weights) in (0, labels), rule, weights)
 
 
 def balanced(counts: Sequence[int]) -> tuple[float, ...]:

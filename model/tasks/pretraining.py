@@ -133,13 +133,18 @@ def masked_lm(encoder, outputs, batch) -> tuple[tf.Tensor, tf.Tensor]:
     """(summed negative log likelihood, number predicted rightly), each weighted by `masked_lm_weights`.
 
     `outputs` are the encoder's at [CLS] and the masked positions (`encoder_outputs`)."""
+    nll_M, right_M = predicted(encoder, outputs, batch)
+    weights_M = tf.reshape(batch[features.MASKED_LM_WEIGHTS], [-1])
+    return tf.reduce_sum(weights_M * nll_M), tf.reduce_sum(weights_M * right_M)
+
+
+def predicted(encoder, outputs, batch) -> tuple[tf.Tensor, tf.Tensor]:
+    """Negative log likelihood, and 1 for rightly, of each prediction [M], those that only fill up among them."""
     positions_BP = batch[features.MASKED_LM_POSITIONS]
     after_first_BP = tf.ones_like(positions_BP) * tf.range(1, tf.shape(positions_BP)[1] + 1)
     x_MH = encoder.masked_lm.before_logits(outputs["sequence_output"], after_first_BP)
     labels_M = tf.reshape(batch[features.MASKED_LM_IDS], [-1])
-    weights_M = tf.reshape(batch[features.MASKED_LM_WEIGHTS], [-1])
-    nll_M, right_M = cross_entropy(x_MH, encoder.embeddings.word.value, encoder.masked_lm.output_bias.value, labels_M)
-    return tf.reduce_sum(weights_M * nll_M), tf.reduce_sum(weights_M * right_M)
+    return cross_entropy(x_MH, encoder.embeddings.word.value, encoder.masked_lm.output_bias.value, labels_M)
 
 
 def next_sentence(logits_B2: tf.Tensor, batch) -> tuple[tf.Tensor, tf.Tensor]:

@@ -26,7 +26,7 @@ _ENTITIES = ("entities", "entities_said", "entities_right", "strict_said", "stri
 
 @dataclasses.dataclass(frozen=True)
 class Tagging:
-    """A `model.tasks.task.Task`. The loss is the mean cross entropy of words.
+    """A `model.tasks.task.Task`. The loss is the mean cross entropy of words, each weighted by its tag.
 
     Figures: `cross_entropy` in nats and `accuracy`, of words; of held-out examples also `macro_f1` of tags,
     `majority_accuracy`, that of always saying the commonest tag, and where the tags, in IOB2, mark entities,
@@ -38,12 +38,14 @@ class Tagging:
     Attributes:
         tags: by number.
         watched: the figure by which the best model is chosen.
+        class_weights: of each tag; (): all alike.
     """
 
     tags: tuple[str, ...]
     watched: Watched = "accuracy"
+    class_weights: tuple[float, ...] = ()
 
-    sum_names = ("nll", "right", "known", "words")
+    sum_names = ("nll", "right", "weight", "words")
     curves = (
         Curve("Cross entropy (nats)", "cross_entropy"),
         Curve("Accuracy", "accuracy", "majority_accuracy", "commonest tag", shown="accuracy"),
@@ -52,6 +54,7 @@ class Tagging:
     def __post_init__(self):
         require(len(self.tags) > 1, "tagging needs at least two tags", self.tags)
         require_one_of(Watched, "watched", self.watched)
+        classification.check_weights(self.class_weights, self.labels)
         fits = self._reading is not None or self.watched != "entity_f1"
         require(fits, "entity_f1 needs tags that mark entities, like B-PER", self.tags[:3])
 
@@ -73,7 +76,8 @@ class Tagging:
 
     @property
     def description(self):
-        return {"kind": "tagging", "tags": list(self.tags), "watched": self.watched}
+        weights = list(self.class_weights)
+        return {"kind": "tagging", "tags": list(self.tags), "class_weights": weights, "watched": self.watched}
 
     @property
     def _reading(self) -> Reading | None:
@@ -85,8 +89,8 @@ class Tagging:
 
     def totals(self, batch):
         tags_BL = batch[features.TAG_IDS]
-        which = {"words": tags_BL > 0, "known": self._is_known(tags_BL)}
-        return {name: tf.reduce_sum(tf.cast(of, tf.float32)) for name, of in which.items()}
+        words = tf.reduce_sum(tf.cast(tags_BL > 0, tf.float32))
+        return {"words": words, "weight": tf.reduce_sum(self._weights(tags_BL))}
 
     def sums(self, encoder, batch, **options):
         logits_BLC, tags_BL = self.logits(encoder, batch, **options), batch[features.TAG_IDS]
@@ -103,7 +107,7 @@ class Tagging:
         return encoder.tagger(states_BLH)
 
     def loss(self, sums, totals):
-        return sums["nll"] / tf.maximum(totals["known"], 1.0)
+        return sums["nll"] / tf.maximum(totals["weight"], 1e-5)
 
     def held_out(self, encoder, batch):
         longest = tf.maximum(tf.reduce_max(tf.reduce_sum(batch[features.INPUT_MASK], 1)), 1)
@@ -115,12 +119,12 @@ class Tagging:
         confusion = tf.math.unsorted_segment_sum(
             tf.ones_like(gold_M, tf.float32), gold_M * self.labels + said_M, (self.labels + 1) * self.labels
         )
-        sums = {"nll": self._nll(logits_BLC, tags_BL), "known": self.totals(batch)["known"], "confusion": confusion}
+        sums = {"nll": self._nll(logits_BLC, tags_BL), "weight": self.totals(batch)["weight"], "confusion": confusion}
         is_first_M = tf.concat([[True], places[1:, 0] != places[:-1, 0]], 0)[: tf.size(gold_M)]
         return sums | self._counts(gold_M, said_M, is_first_M)
 
     def figures(self, sums: Mapping[str, np.ndarray | float]) -> dict[str, float]:
-        figures = {"cross_entropy": float(sums["nll"]) / (float(sums["known"]) or math.nan)}
+        figures = {"cross_entropy": float(sums["nll"]) / (float(sums["weight"]) or math.nan)}
         if "confusion" not in sums:
             return figures | {"accuracy": float(sums["right"]) / (float(sums["words"]) or math.nan)}
         confusion = np.reshape(sums["confusion"], [self.labels + 1, self.labels])
@@ -148,13 +152,14 @@ class Tagging:
             lines.append(" ".join(shown))
         return {"answers": "\n\n".join(lines)}
 
-    def _is_known(self, tags_BL) -> tf.Tensor:
-        return (tags_BL > 0) & (tags_BL <= self.labels)
+    def _weights(self, tags_BL) -> tf.Tensor:
+        """float32 [B, L]: 0 where there is no word, and for one whose tag is none of them."""
+        return tf.gather(tf.constant([0.0, *(self.class_weights or [1.0] * self.labels), 0.0]), tags_BL)
 
     def _nll(self, logits_BLC, tags_BL) -> tf.Tensor:
         labels_BL = tf.clip_by_value(tags_BL - 1, 0, self.labels - 1)
         nll_BL = tf.nn.sparse_softmax_cross_entropy_with_logits(labels_BL, logits_BLC)
-        return tf.reduce_sum(tf.where(self._is_known(tags_BL), nll_BL, 0.0))
+        return tf.reduce_sum(self._weights(tags_BL) * nll_BL)
 
     def _counts(self, gold_M, said_M, is_first_M) -> dict[str, tf.Tensor]:
         """Of entities, and of those that are said, and right; the latter two also of those alone that keep IOB2."""

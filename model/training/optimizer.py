@@ -28,14 +28,15 @@ def decays(path: str) -> bool:
 def learning_rate(settings: TrainingSettings, step: tf.Tensor) -> tf.Tensor:
     """Learning rate of a step (from 0): linear from 0 during warm-up, then as the schedule says.
 
-    As in google's code the decay counts from step 0, not from the end of warm-up.
+    As in google's code the decay counts from step 0, not from the end of warm-up; but with `one-cycle` from there.
     """
     step = tf.cast(step, tf.float32)
     peak, end = settings.learning_rate, settings.end_learning_rate
     if settings.schedule == "constant":
         rate = tf.constant(peak, tf.float32)
     else:
-        left = 1 - tf.minimum(step, float(settings.steps)) / settings.steps
+        begin = settings.warmup if settings.schedule == "one-cycle" else 0
+        left = 1 - (tf.minimum(step, float(settings.steps)) - begin) / (settings.steps - begin)
         rate = (peak - end) * left**settings.schedule_power + end
     if settings.warmup:
         rate = tf.where(step < settings.warmup, peak * step / settings.warmup, rate)

@@ -24,7 +24,8 @@ from model.training import devices
 from model.training.evaluation import Evaluation
 from model.training.loop import Loop, Meter
 from model.training.optimizer import Optimizer, choose
-from model.training.records import Records, read_vocabulary
+from model.training.patience import Patience
+from model.training.records import Records, read_history, read_vocabulary
 from model.training.state import State, claim, one_at_a_time
 from preprocessing import batches
 from preprocessing.errors import InputError
@@ -34,10 +35,12 @@ Report = Callable[[int, int, dict[str, float]], None]
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """The trained encoder, as it was saved; `metrics` on the held-out examples, with the baselines."""
+    """The trained encoder, as it was saved; `metrics` on the held-out examples, with the baselines; `steps` that were
+    run, fewer than were asked for where the run's patience ended."""
 
     encoder: BertEncoder
     metrics: dict[str, float]
+    steps: int
 
 
 @one_at_a_time
@@ -58,6 +61,9 @@ def train(
     report: Report | None = None,
 ) -> TrainingResult:
     """Trains on example files, or goes on with the run in `output` that was interrupted.
+
+    It ends before its last step where the held-out figure that the task watches has not become better for so many
+    evaluations as the settings' `patience` says; warm-up and decay are those of all steps.
 
     A resumed run ends with the same weights, bit for bit on the same CPU machine, as one that was not interrupted.
 
@@ -84,7 +90,8 @@ def train(
     strategy = devices.strategy(settings.gpus)
     tokens = read_vocabulary(vocab_path, encoder_settings.vocab_size) if vocab_path else None
     train_groups, held_out_groups = (batches.by_length(files, task.spec) for files in (train_files, eval_files))
-    stretches = _stretches(settings, train_groups, encoder_settings, strategy.num_replicas_in_sync)
+    longest = encoder_settings.max_positions * task.spec.in_turn
+    stretches = _stretches(settings, train_groups, longest, strategy.num_replicas_in_sync)
     last_length = stretches[-1].length
     vocab_size = encoder_settings.vocab_size
     examples = {
@@ -136,14 +143,15 @@ def train(
     loop = Loop(settings, task, strategy, encoder, optimizer, state.loss_scale)
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     checkpoint_every = settings.checkpoint_every or max(1, settings.steps // 10)
+    patience = Patience(settings.patience, task, (row for row in read_history(output) if row["step"] <= step))
     with Records(output if devices.is_chief() else None, step) as records:
         meter = Meter(settings, task)
         for stretch in stretches:
-            if step >= stretch.end:
+            if step >= stretch.end or patience.over:
                 continue
             evaluation = evaluations.get(stretch.length)
             source = loop.iterator(examples[stretch.length], stretch.batch_size, step - stretch.first, transform)
-            while step < stretch.end:
+            while step < stretch.end and not patience.over:
                 # To the next multiple of whatever comes first.
                 every = (settings.steps_per_call, settings.report_every, evaluate_every, checkpoint_every)
                 stop = min(stretch.end, *(step + n - step % n for n in every))
@@ -157,7 +165,9 @@ def train(
                 step = stop
                 meter.add(done)
                 last = step == settings.steps
-                if step % settings.report_every == 0 or last:
+                # A run that may end at any evaluation has told of its updates by then.
+                may_end = settings.patience is not None and step % evaluate_every == 0
+                if step % settings.report_every == 0 or last or may_end:
                     figures = meter.figures(step)
                     records.write(step, "training", figures)
                     if report and devices.is_chief():
@@ -165,12 +175,13 @@ def train(
                 if evaluation and step % evaluate_every == 0 and not last:
                     found = evaluation(settings.evaluation_examples)
                     records.write(step, "held_out", found)
+                    patience.add(found)
                     if state.is_best(found[task.watched], task.lower_is_better):
                         keep("best")
                     if tokens:
                         for title, text in evaluation.samples(tokens).items():
                             records.write_text(step, title, text)
-                if step % checkpoint_every == 0 or last:
+                if step % checkpoint_every == 0 or last or patience.over:
                     state.save(step)
                 meter.pause()
         found = {}
@@ -182,7 +193,7 @@ def train(
         keep("model")
         if devices.is_chief():
             records.plot(os.path.join(output, "curves.png"), task.curves)
-    return TrainingResult(_merged(encoder) if settings.tune == "lora" else encoder, found)
+    return TrainingResult(_merged(encoder) if settings.tune == "lora" else encoder, found, step)
 
 
 def _merged(encoder: BertEncoder) -> BertEncoder:
@@ -259,8 +270,8 @@ class _Stretch:
     end: int
 
 
-def _stretches(settings, groups, encoder_settings, replicas) -> list[_Stretch]:
-    """The run's phases, checked against example files by length, model and devices."""
+def _stretches(settings, groups, longest, replicas) -> list[_Stretch]:
+    """The run's phases, checked against example files by length, the longest that the model takes, and devices."""
     if not groups:
         raise InputError("training needs at least one file of examples. Received: none")
     known = ", ".join(map(str, sorted(groups)))
@@ -271,10 +282,10 @@ def _stretches(settings, groups, encoder_settings, replicas) -> list[_Stretch]:
         length = phase.max_seq_length or next(iter(groups))
         if length not in groups:
             raise InputError(f"a phase's max_seq_length must be that of examples ({known}). Received: {length}")
-        if length > encoder_settings.max_positions:
+        if length > longest:
             raise InputError(
-                f"{groups[length][0]}: the examples' length must not exceed the model's max_positions "
-                f"({encoder_settings.max_positions}). Received: {length}"
+                f"{groups[length][0]}: the examples' length must not exceed the model's max_positions ({longest}). "
+                f"Received: {length}"
             )
         batch_size = phase.batch_size or settings.batch_size
         if batch_size % (replicas * settings.accumulate):

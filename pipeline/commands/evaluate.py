@@ -18,11 +18,12 @@ from preprocessing.errors import InputError
 )
 @click.option("--data", required=True, metavar="FILE", help="As `bert finetune` takes it.")
 @finetune.task(help="What it is asked for, where it answers several.")
+@finetune.named
 @finetune.columns
 @click.option("--model-name", default="bert", show_default=True, help="Name of the model on the server.")
 @click.option("--slices", metavar="NAME,...", default="", help="Figures of parts, too: by length, label, column:NAME.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model, data, task, columns, slices, model_name, as_json):
+def command(model, data, task, named, columns, slices, model_name, as_json):
     """Asks a fine-tuned model about raw text, by the graph that is served, and compares its answers with the labels.
 
     Of a classifier accuracy, macro F1, each label's F1 and Matthews' coefficient are scikit-learn's; a row without a
@@ -45,7 +46,7 @@ def command(model, data, task, columns, slices, model_name, as_json):
     def set_aside(line, reason):
         aside.add(f"{data}:{line} {reason}")
 
-    with asking.opened(model, model=model_name) as served:
+    with asking.opened(model, named, model=model_name) as served:
         kind = asking.kind_of(served, kinds.ALL, task)
         source, parts = kind.source(data, wanted), slicing.Slices(kind, by)
         with terminal.Progress("Asking", unit="rows") as progress:

@@ -1,4 +1,4 @@
-"""`bert export`: any checkpoint becomes the next version of a served model."""
+"""`bert export`: any checkpoint, or several tuned from one, becomes the next version of a served model."""
 
 from typing import get_args
 
@@ -8,7 +8,14 @@ from serving.settings import Pooling, Precision
 
 
 @click.command()
-@click.option("--model", required=True, metavar="CHECKPOINT", help="google, Hugging Face, keras-hub or our format.")
+@click.option(
+    "--model",
+    "models",
+    required=True,
+    multiple=True,
+    metavar="[NAME=]CHECKPOINT",
+    help="google, Hugging Face, keras-hub or our format; several times for several tasks.",
+)
 @click.option("--output", required=True, metavar="BASE", help="Folder of models; the version becomes BASE/NAME/N.")
 @click.option("--name", default="bert", show_default=True, help="The model's name.")
 @click.option("--vocab", metavar="FILE", help="The vocabulary, where the checkpoint has none.")
@@ -28,25 +35,33 @@ from serving.settings import Pooling, Precision
 @click.option("--weights", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--compute", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def command(model, output, name, vocab, lower_case, as_json, **settings):
+def command(models, output, name, vocab, lower_case, as_json, **settings):
     """Write BASE/NAME/N, the next version of a SavedModel that takes raw text.
 
     It is loaded in a fresh process and must answer as the checkpoint does before it gets its number.
+
+    Several checkpoints that were tuned from one with --tune head, lora or bias become one model, which has their equal
+    weights once. Each answers its task; what no task answers, such as embeddings, is the first one's. Where two answer
+    alike, names tell them apart:
+
+        bert export --model mood=a/model --model topic=b/model --output served     # mood_classify, topic_classify
     """
     import json
 
     from serving.export.exporting import REPORT, export_version
+    from serving.export.models import Named
     from serving.export.text_rules import settings_of
 
     def tell(line):
         click.echo(line, err=True)
 
     given = {key: value for key, value in settings.items() if value is not None}
+    named = [Named.read(model) for model in models]
     version = export_version(
-        model,
+        named,
         output,
         name,
-        settings=settings_of(model, given, tell),
+        settings=settings_of(named[0].path, given, tell),
         vocab_path=vocab,
         lower_case=lower_case,
         report=tell,
@@ -60,4 +75,7 @@ def command(model, output, name, vocab, lower_case, as_json, **settings):
     for reason in dict.fromkeys(report["left_out"].values()):
         names = ", ".join(name for name, why in report["left_out"].items() if why == reason)
         click.echo(f"  left out {names}: {reason}")
+    for model in report.get("models", ()):
+        own, whole = (model[name] / 1e6 for name in ("own_weight_bytes", "weight_bytes"))
+        click.echo(f"  {model['checkpoint']}: {own:.1f} of {whole:.1f} MB of weights are its own")
     click.echo(f"  within {report['largest_difference']:.1g} of the checkpoint")

@@ -42,6 +42,12 @@ def task(**options):
     return click.option("--task", type=click.Choice([kind.name for kind in kinds.ALL]), **options)
 
 
+def named(command):
+    """The option that names one of the models that an export holds."""
+    text = "Of an export of several models the one that is asked, by the NAME that `bert export` was given."
+    return click.option("--named", metavar="NAME", help=text)(command)
+
+
 def _default(name: str) -> str:
     """Of an option, where the kinds differ by kind."""
     found = {kind.name: kind.defaults[name] for kind in kinds.ALL if name in kind.defaults}
@@ -88,6 +94,18 @@ def _default(name: str) -> str:
     type=click.Choice([*dict.fromkeys(name for kind in kinds.ALL for name in kind.watched)]),
     help="The figure on dev by which the best model is chosen.  "
     f"[default: {', '.join(f'{kind.name} {kind.watched[0]}' for kind in kinds.ALL)}]",
+)
+@click.option(
+    "--patience",
+    type=int,
+    help="Evaluations on dev, of which there are ten, without a better --watch that end a run.  [default: it runs all "
+    "updates]",
+)
+@click.option(
+    "--dev-rows",
+    type=int,
+    help="Examples of dev on which the best model is chosen, the same ones each time; figures are always of all.  "
+    "[default: all]",
 )
 @click.option("--seeds", type=int, default=1, show_default=True, help="Runs; metrics.json has every one's figures.")
 @click.option("--seed", type=int, default=12345, show_default=True, help="Of the first run; the others follow.")
@@ -161,6 +179,9 @@ def command(task, train, dev, model, output, columns, vocab, lower_case, **optio
 
             metrics = run.run(plan, sources[1], output, report, click.echo)
     steps = plan.training.steps
+    for seed, ended in metrics["ended"].items():
+        if ended["step"] < steps:
+            click.echo(f"seed {seed} ended after {ended['step']:,} of {steps:,} updates: {ended['by']}")
     click.echo(f"the best model on dev is that after {metrics['best_step']:,} of {steps:,} updates")
     several = chosen.seeds > 1
     if several:

@@ -31,12 +31,15 @@ LONGEST = 60  # characters that are shown of an answer
 @click.option("--input", "data", metavar="FILE", help="Rows, as `bert finetune` takes them, with or without labels.")
 @click.option("--output", metavar="FILE", help="Gets a JSON object for each row of --input.  [default: the terminal]")
 @finetune.task(help="What is asked of the rows, where the model answers several.")
+@finetune.named
 @finetune.columns
 @click.option("--model-name", default="bert", show_default=True, help="Name of the model on the server.")
 @click.option("--version", type=click.IntRange(1, 2**63 - 1), help="Version of the model; else the newest.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(texts, signature, server, rest, folder, data, output, model_name, version, timeout, as_json, columns, task):
+def command(
+    texts, signature, server, rest, folder, data, output, model_name, version, timeout, as_json, columns, task, named
+):
     """Ask a server, or an exported model, from the command line.
 
     A signature of two texts, as next_sentence or answer (question, context), takes its TEXTS in pairs. The model says
@@ -59,9 +62,9 @@ def command(texts, signature, server, rest, folder, data, output, model_name, ve
     if data is not None:
         if signature is not None or as_json:
             raise InputError("--signature and --json are for texts: of --input each row's object is JSON")
-        _answer_file(target, of_server, data, output, columns, task)
+        _answer_file(target, {"named": named, **of_server}, data, output, columns, task)
         return
-    for name, value in {"output": output, "task": task, **columns}.items():
+    for name, value in {"output": output, "task": task, "named": named, **columns}.items():
         require(value is None, f"--{name} is for the rows of --input", value)
     signature = signature or "serving_default"
 
@@ -84,7 +87,7 @@ def command(texts, signature, server, rest, folder, data, output, model_name, ve
         click.echo(line.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
-def _answer_file(target, of_server, data, output, columns, task):
+def _answer_file(target, where, data, output, columns, task):
     """A JSON object for each row of a file."""
     if not os.path.isfile(data):
         raise InputError(f"{data}: no such file")
@@ -93,7 +96,7 @@ def _answer_file(target, of_server, data, output, columns, task):
     from preprocessing.tasks.tables import Columns
 
     wanted = Columns(**columns, labelled=False)
-    with asking.opened(target, **of_server) as served, _written(output) as file:
+    with asking.opened(target, **where) as served, _written(output) as file:
         kind = asking.kind_of(served, kinds.ALL, task)
         source = kind.source(data, wanted)
         click.echo(source.told, err=True)

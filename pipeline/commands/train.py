@@ -1,17 +1,20 @@
 """`bert train`: pretraining outside TFX, on the examples that `bert examples` wrote."""
 
+import dataclasses
 import json
 import os
 import pathlib
-from typing import get_args
+from typing import Any, get_args
 
 import click
 
-from model.settings import OptimizerName, Precision
+from model.settings import OptimizerName, Precision, Schedule
 from pipeline import terminal
 from preprocessing import storage
-from preprocessing.errors import InputError
-from preprocessing.settings import Masking, require_phrases
+from preprocessing.errors import InputError, require
+from preprocessing.settings import ExampleSettings, Masking, require_phrases
+
+DEFAULTS = ExampleSettings()
 
 
 @click.command("train")
@@ -26,6 +29,9 @@ from preprocessing.settings import Masking, require_phrases
     metavar="NAME|FILE",
     help="tiny, mini, small, medium, base, large or a config.json.",
 )
+@click.option(
+    "--recipe", metavar="NAME", help="What options that are not given are, and the model's dropout: short or paper."
+)
 @click.option("--steps", type=int, default=1000, show_default=True, help="Updates of the weights.")
 @click.option("--output", required=True, metavar="DIR", help="Gets model/, best/, checkpoints/, logs/, curves.png.")
 @click.option("--held-out", metavar="DIR", help="Folder or glob of held-out examples.")
@@ -35,18 +41,27 @@ from preprocessing.settings import Masking, require_phrases
 @click.option("--recompute", is_flag=True, help="Keep less for the backward pass: less memory, more time, same result.")
 @click.option("--learning-rate", type=float, default=1e-4, show_default=True)
 @click.option("--warmup-steps", type=int, help="By default a tenth of the steps.")
+@click.option("--schedule", type=click.Choice(get_args(Schedule)), default="linear", show_default=True)
 @click.option("--optimizer", type=click.Choice(get_args(OptimizerName)), default="adamw", show_default=True)
+@click.option("--beta-2", type=float, default=0.999, show_default=True, help="Of AdamW and LAMB.")
 @click.option(
     "--bias-correction", is_flag=True, help="Of AdamW and LAMB; steadier when the warm-up is below some thousand steps."
 )
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
-@click.option("--phase", "phases", multiple=True, metavar="LENGTH:STEPS", help="Repeat it: 128:900 and 512:100, say.")
+@click.option(
+    "--phase",
+    "phases",
+    multiple=True,
+    metavar="LENGTH:STEPS[:BATCH]",
+    help="Repeat it: 128:900 and 512:100, say, or 128:500:32 and 128:500:128.",
+)
 @click.option(
     "--masking",
     type=click.Choice([kind for kind in get_args(Masking) if kind != "none"]),
     help="Mask anew in each epoch; unmasked examples.",
 )
 @click.option("--phrases", metavar="FILE", help="Of --masking phrases: those that are masked whole, one a line.")
+@click.option("--masked-lm-prob", type=float, help="Of --masking: share of the tokens, by default 0.15.")
 @click.option(
     "--next-sentence/--no-next-sentence",
     default=True,
@@ -60,7 +75,9 @@ from preprocessing.settings import Masking, require_phrases
 @click.option("--seed", type=int, default=12345, show_default=True)
 @click.option("--evaluate-every", type=int, help="Steps; by default ten times a run.")
 @click.option("--checkpoint-every", type=int, help="Steps; by default ten times a run.")
-def command(examples, vocab, config, steps, output, held_out, init, phases, masking, phrases, lower_case, **options):
+@click.pass_context
+def command(context, examples, vocab, config, recipe, output, held_out, init, phases, masking, phrases, masked_lm_prob,
+            lower_case, **options):  # fmt: skip
     """Pretrains an encoder. The same command in the same folder goes on with an interrupted run."""
     from model import training
     from model.settings import TrainingSettings
@@ -68,16 +85,21 @@ def command(examples, vocab, config, steps, output, held_out, init, phases, mask
     from preprocessing.batches import files
 
     require_phrases(masking, phrases)
-    settings = TrainingSettings(steps=steps, phases=tuple(_phase(text) for text in phases), **options)
+    changes = _follow(recipe, options, context) if recipe else {}
+    settings = TrainingSettings(phases=tuple(_phase(text) for text in phases), **options)
     vocab_size = _vocabulary_size(vocab)
-    encoder_settings = _encoder_settings(config, vocab_size)
+    encoder_settings = dataclasses.replace(_encoder_settings(config, vocab_size), **changes)
     train_files = [file for pattern in examples for file in files.find_files(pattern)]
+    if masked_lm_prob is not None:
+        _check_share(masked_lm_prob, masking, train_files)
     eval_files = files.find_files(held_out) if held_out else []
     lower_case = _lower_case(train_files, lower_case)
-    transform, done = _masking(masking, phrases, vocab, lower_case, settings.seed) if masking else (None, None)
+    transform = done = None
+    if masking:
+        transform, done = _masking(masking, phrases, masked_lm_prob, vocab, lower_case, settings.seed)
     task = Pretraining(next_sentence=settings.next_sentence)
     native_log = terminal.native_log(_writable(output) / "native.log")
-    with native_log, terminal.Progress("Training", total=steps, unit="steps") as progress:
+    with native_log, terminal.Progress("Training", total=settings.steps, unit="steps") as progress:
         result = training.train(
             encoder_settings,
             settings,
@@ -128,13 +150,44 @@ def _writable(folder: str) -> pathlib.Path:
 def _phase(text: str):
     from model.settings import Phase
 
-    length, _, steps = text.partition(":")
-    if not (length.isdecimal() and steps.isdecimal()):
-        raise InputError(f"phase must be LENGTH:STEPS, two whole numbers. Received: {text!r}")
-    return Phase(int(steps), int(length))
+    numbers = text.split(":")
+    if len(numbers) not in (2, 3) or not all(number.isdecimal() for number in numbers):
+        raise InputError(f"phase must be LENGTH:STEPS or LENGTH:STEPS:BATCH, whole numbers. Received: {text!r}")
+    length, steps, *batch = map(int, numbers)
+    return Phase(steps, length, *batch)
 
 
-def _masking(kind, phrases: str | None, vocab: str, lower_case: bool | None, seed: int):
+def _follow(recipe: str, options: dict, context: click.Context) -> dict[str, Any]:
+    """Options that are not given become the recipe's; gives the model's settings that it decides."""
+    from pipeline import settings
+
+    if recipe not in settings.RECIPES:
+        raise InputError(f"--recipe must be {' or '.join(settings.RECIPES)}. Received: {recipe!r}")
+    for name, value in settings.RECIPES[recipe].training.items():
+        if context.get_parameter_source(name) == click.core.ParameterSource.DEFAULT:
+            options[name] = value
+    return dict(settings.RECIPES[recipe].encoder)
+
+
+def _check_share(share: float, masking: str | None, files: list[str]) -> None:
+    """Raises InputError where so large a share cannot be masked in these examples."""
+    from preprocessing import features
+    from preprocessing.batches import files as example_files
+
+    require(masking is not None, "--masked-lm-prob needs --masking: other examples were masked when written", share)
+    require(0 < share <= 1, "--masked-lm-prob must be above 0 and at most 1", share)
+    for file in files:
+        axes = example_files.axes(file, features.MASKED_PAIRS) or {}
+        wanted, there = round(share * axes.get(features.LENGTH, 0)), axes.get("P", 0)
+        require(
+            wanted <= there,
+            f"{file}: --masked-lm-prob {share} needs room for {wanted} predictions in an example; write them with "
+            f"`bert examples --max-predictions {wanted}`",
+            there,
+        )
+
+
+def _masking(kind, phrases: str | None, share: float | None, vocab: str, lower_case: bool | None, seed: int):
     """What masks each batch, anew in each epoch, and what that is in a word."""
     from preprocessing import tokenizer
     from preprocessing.examples import masking
@@ -148,7 +201,14 @@ def _masking(kind, phrases: str | None, vocab: str, lower_case: bool | None, see
         for line in known.told():
             click.echo(line)
     vocabulary = masking.MaskingVocabulary.of(words, pieces)
-    return lambda batch, epoch: masking.mask_features(batch, vocabulary, seed=seed, epoch=epoch, masking=kind), name
+    name = f"{name} {share:g}" if share else name
+
+    def mask(batch, epoch):
+        return masking.mask_features(
+            batch, vocabulary, seed=seed, epoch=epoch, masking=kind, masked_lm_prob=share or DEFAULTS.masked_lm_prob
+        )
+
+    return mask, name
 
 
 def _vocabulary_size(path: str) -> int:

@@ -15,6 +15,11 @@ from serving.export import exporting
 
 @component
 def AnomalyGate(anomalies: InputArtifact[standard_artifacts.ExampleAnomalies], code: Parameter[str]) -> None:
+    """See `check`."""
+    check(anomalies)
+
+
+def check(anomalies: standard_artifacts.ExampleAnomalies) -> None:
     """Raises InputError that names every anomaly; ExampleValidator itself only writes them down."""
     for name in artifact_utils.decode_split_names(anomalies.split_names):
         path = os.path.join(artifact_utils.get_split_uri([anomalies], name), "SchemaDiff.pb")

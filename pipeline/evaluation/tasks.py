@@ -18,12 +18,13 @@ from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2
 
 from pipeline.finetuning import asking, description, judging, kinds, rows
-from pipeline.finetuning.kinds.kind import Kind
+from pipeline.finetuning.kinds.kind import Kind, first_figure
 
 if TYPE_CHECKING:
     from pipeline.finetuning.settings import TuningGate  # its values are part of what is evaluated
 
-GAIN = "gain"  # of the first figure over the floor, what is to be had without a pretrained model
+# The first figure that there is, and its gain over the floor, what is to be had without a pretrained model.
+FIRST, GAIN = "first_figure", "gain"
 ANSWERED, FLOOR = "answered", "floor"
 
 
@@ -76,7 +77,7 @@ def _computations(
     kind = kinds.named(task)
     return [
         metric_types.MetricComputation(
-            keys=[_key(figure, model) for figure in (*kind.figures, GAIN)],
+            keys=[_key(figure, model) for figure in (*kind.figures, FIRST, GAIN)],
             preprocessors=None,
             combiner=TaskCombiner(kind, model),
         )
@@ -121,20 +122,20 @@ class TaskCombiner(beam.CombineFn):
 
 
 def figures(kind: Kind, answered: Iterable[tuple[Any, Any]], floor: float) -> dict[str, float]:
-    """The judge's, by name, and GAIN."""
+    """The judge's, by name, FIRST and GAIN."""
     judge, _ = judging.judged(kind, answered)
     found = {name: value for name, value in judge.figures().items() if name in kind.figures}
-    return {**found, GAIN: found[next(iter(kind.figures))] - floor}
+    first = found[first_figure(kind, found)]
+    return {**found, FIRST: first, GAIN: first - floor}
 
 
 def eval_config(kind: Kind, gate: "TuningGate", code: str = "") -> config_pb2.EvalConfig:
     """The gate is over all eval rows. `code`: see TaskMetrics."""
-    first = next(iter(kind.figures))
     bounds = {
         GAIN: config_pb2.MetricThreshold(
             value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": gate.min_gain})
         ),
-        first: config_pb2.MetricThreshold(
+        FIRST: config_pb2.MetricThreshold(
             change_threshold=config_pb2.GenericChangeThreshold(
                 absolute={"value": -gate.max_decrease}, direction=config_pb2.MetricDirection.HIGHER_IS_BETTER
             )

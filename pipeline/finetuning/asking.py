@@ -6,20 +6,22 @@ import itertools
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, get_args
 
 import numpy as np
 import tensorflow as tf
 
 from model import checkpoints
+from model.settings import Pooling, SimilaritySettings
 from pipeline.finetuning.kinds.kind import Answer, Kind, Row, SetAside, Source
-from preprocessing.errors import InputError
+from preprocessing.errors import InputError, require
 from serving.client import Client
 from serving.export import text_rules
 from serving.protocol.errors import RequestError
 from serving.settings import ExportSettings
 from serving.signatures import ALL
 from serving.signatures.base import TextEncoder
+from serving.signatures.tagging import TAG_LOGITS
 
 BATCH = 32
 SORTED = 1024  # rows that are held, so that rows of like size are asked together
@@ -47,7 +49,7 @@ class Checkpoint:
 
     def __init__(self, path: str, texts: TextEncoder):
         self.path, self._texts = path, texts
-        self._known = {signature.name: signature for signature in ALL}
+        self._known = {signature.name: signature for signature in (*ALL, TAG_LOGITS)}
         self.left_out = {name: why for name, known in self._known.items() if (why := known.missing(self._texts))}
         self.signatures = [name for name in self._known if name not in self.left_out]
         self._functions: dict[str, tf.types.experimental.PolymorphicFunction] = {}
@@ -61,37 +63,42 @@ class Checkpoint:
 
 
 class _Client:
-    """A Served of an exported folder, or of a server."""
+    """A Served of an exported folder, or of a server. `named`: of several models in it, the one that is meant."""
 
-    def __init__(self, path: str, client: Client):
-        self.path, self._client = path, client
+    def __init__(self, path: str, client: Client, named: str | None):
+        self.path, self._client, self._prefix = path, client, f"{named}_" if named else ""
         self.left_out: dict[str, str] = {}
         try:
-            self.signatures = list(client.signatures())
+            found = list(client.signatures())
         except RequestError as error:
             raise InputError(f"{path}: {error.message} ({error.code.name})") from None
+        self.signatures = [name.removeprefix(self._prefix) for name in found if name.startswith(self._prefix)]
+        if not self.signatures:
+            raise InputError(f"{path}: has no signature of {named}. Received: {', '.join(found)}")
 
     def ask(self, signature: str, inputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
-        return self._client.predict(signature, **inputs)
+        return self._client.predict(self._prefix + signature, **inputs)
 
 
 @contextlib.contextmanager
-def opened(target: str, **server: Any) -> Iterator[Served]:
+def opened(target: str, named: str | None = None, **server: Any) -> Iterator[Served]:
     """What answers rows.
 
     Args:
         target: host:port or http://host:port of a server, an exported folder, or a checkpoint with a fine-tuned head.
+        named: the name that a model has in an export of several, whose signatures are called after it.
         server: what a Client is told of the model on a server: its name as `model`, `version`, `timeout`.
     """
     folder = pathlib.Path(target)
     is_server = not folder.exists() and re.fullmatch(r"https?://.*|[^/\s]+:\d+", target)
     if not is_server and not _is_export(folder):
+        require(named is None, f"{target}: a checkpoint is one model, without a name", named)
         tokenizer = text_rules.tokenizer_of(target, None, None)
-        encoder, task = checkpoints.load(target), checkpoints.read_task(target)
+        encoder, task = checkpoints.load(target), checkpoints.read_task(target) or _vectors(target)
         yield Checkpoint(target, TextEncoder(encoder, tokenizer, ExportSettings(), task))
         return
     with Client(target if is_server else folder, **server) as client:
-        yield _Client(target, client)
+        yield _Client(target, client, named)
 
 
 def kind_of(served: Served, kinds: Sequence[Kind], named: str | None) -> Kind:
@@ -138,6 +145,14 @@ def asked(kind: Kind, signature: str, rows: Iterable[Row], served: Served) -> It
                 found[place] = {name: values[number] for name, values in outputs.items()}
         for place, row in enumerate(held):
             yield row, found[place]
+
+
+def _vectors(target: str) -> SimilaritySettings | None:
+    """What a folder of sentence-transformers is good for as it is."""
+    said = checkpoints.sentences(target)
+    if said is None or not said.whole or said.pooling not in get_args(Pooling):
+        return None
+    return SimilaritySettings(pooling=cast(Pooling, said.pooling), max_seq_length=said.max_seq_length)
 
 
 def _is_export(folder: pathlib.Path) -> bool:

@@ -5,7 +5,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 import tensorflow as tf
 
@@ -18,6 +18,7 @@ from model.settings import (
     EncoderSettings,
     Pooling,
     Precision,
+    SimilaritySettings,
     TaskSettings,
     TrainingSettings,
     Tune,
@@ -62,6 +63,8 @@ class Options:
     reinit: int = 0
     layer_decay: float = 1.0
     head_rate: float = 1.0
+    patience: int | None = None
+    dev_rows: int | None = None  # examples on which the best model is chosen; None: all
     # Of some kinds.
     long: Long | None = None
     pooling: Pooling | None = None  # None: what the checkpoint was trained for
@@ -75,6 +78,7 @@ class Options:
         require(self.epochs is None or 0 < self.epochs < math.inf, "epochs must be positive", self.epochs)
         require(self.batch_size > 0, "batch_size must be positive", self.batch_size)
         require(self.seeds > 0, "seeds must be positive", self.seeds)
+        require(self.dev_rows is None or self.dev_rows > 0, "dev_rows must be positive", self.dev_rows)
         if self.search and self.learning_rate is not None:
             raise InputError("--search finds the learning rate: leave out --learning-rate, or --search")
         require(self.rank is None or self.tune == "lora", "--rank is that of --tune lora: leave it out", self.rank)
@@ -105,7 +109,7 @@ class Start:
     parts: Sequence[str]
     task: TaskSettings | None  # what the numbers of its fine-tuned head mean, if that is known
     tokenizer: BertTokenizer
-    pooling: Pooling  # that it was trained for
+    pooling: Pooling | None  # that it was trained for, if that is known
 
     @classmethod
     def read(
@@ -116,9 +120,13 @@ class Start:
         known = checkpoints.read_task(path)
         parts = list(dict.fromkeys(part for name in found.arrays if (part := part_of(name)) != ENCODER))
         sentences = checkpoints.sentences(path)
-        said = known.pooling if isinstance(known, ClassificationSettings) else sentences and sentences.pooling
+        if isinstance(known, ClassificationSettings | SimilaritySettings):
+            said: str | None = known.pooling
+        else:
+            said = sentences.pooling if sentences else None
         tokenizer = text_rules.tokenizer_of(path, vocab, lower_case, report)
-        return cls(path, found.settings, parts, known, tokenizer, "mean" if said == "mean" else "cls")
+        pooling = cast(Pooling, said) if said in get_args(Pooling) else None
+        return cls(path, found.settings, parts, known, tokenizer, pooling)
 
     @property
     def said_tokenizer(self) -> checkpoints.CheckpointTokenizer:
@@ -144,8 +152,8 @@ class Plan:
     @classmethod
     def of(cls, kind: Kind, start: Start, prepared: Prepared, train: Source, options: Options) -> "Plan":
         """`train`: the source of the prepared rows."""
-        if "pooling" in kind.defaults and options.pooling is None:
-            options = dataclasses.replace(options, pooling=start.pooling)
+        if kind.pooling and options.pooling is None:
+            options = dataclasses.replace(options, pooling=start.pooling or kind.pooling)
         layers = start.encoder.num_layers
         for name in ("freeze", "reinit"):
             number = getattr(options, name)
@@ -155,7 +163,8 @@ class Plan:
         rank = TrainingSettings.lora_rank if options.rank is None else options.rank
         most = start.encoder.hidden_size
         require(0 < rank <= most, f"--rank must be from 1 to the model's hidden size ({most})", rank)
-        rows, length = prepared.train.rows, options.max_seq_length
+        task, settings = kind.task(prepared, options), kind.settings(prepared, train, options)
+        rows, length = prepared.train.rows, options.max_seq_length * task.spec.in_turn
         per_epoch = rows / options.batch_size
         epochs = options.epochs or min(MOST_EPOCHS, max(EPOCHS, LEAST_UPDATES / per_epoch))
         hidden = start.encoder.hidden_size
@@ -177,11 +186,11 @@ class Plan:
             head_rate=options.head_rate,
             seed=options.seed,
             evaluation_examples=None,
+            patience=options.patience,
         )
-        task, settings = kind.task(prepared, options), kind.settings(prepared, train, options)
         known = start.task
         other = known is not None and known.meaning != settings.meaning
-        fresh = [settings.head] if other and settings.head in start.parts else []
+        fresh = [settings.head] if other and settings.head and settings.head in start.parts else []
         if options.reinit:
             pooler = [POOLER] * (options.pooling != "mean")
             fresh += pooler + [f"layer_{layer}" for layer in range(layers - options.reinit, layers)]
@@ -210,7 +219,13 @@ class Plan:
             f"{training.warmup:,} of them warm-up to the learning rate {training.learning_rate:g}; about "
             f"{duration(self.runs * self.seconds())}"
         )
-
+        if self.options.patience:
+            yield f"a run ends after {self.options.patience} evaluations, of ten, without a better {self.task.watched}"
+        if self.sample:
+            yield (
+                f"the best model is chosen on {self.sample:,} of dev's {self.prepared.dev.rows:,} examples, always the "
+                "same ones; the figures are then those of all rows"
+            )
         if self.options.search:
             rates = ", ".join(f"{factor * training.learning_rate:g}" for factor in SEARCHED)
             yield f"of the learning rates {rates} the best with the first seed is taken"
@@ -225,6 +240,12 @@ class Plan:
             for variables in (encoder.trainable_variables, encoder.variables)
         )
         return trained, there
+
+    @property
+    def sample(self) -> int | None:
+        """How many examples of dev the best model is chosen on, where these are not all."""
+        count = self.options.dev_rows
+        return count if count is not None and count < self.prepared.dev.rows else None
 
     @property
     def runs(self) -> int:

@@ -23,6 +23,17 @@ def report(plan: Plan, metrics: dict) -> str:
         f"The best model of seed {metrics['best_seed']} {chosen_by}; spread is the standard deviation over "
         f"{options.seeds} seeds." if spread else f"The best model of the run {chosen_by}.",
     ]  # fmt: skip
+    for seed, ended in metrics["ended"].items():
+        if ended["step"] < training.steps:
+            lines.append(
+                f"Seed {seed} ended after {ended['step']:,} updates: {options.patience} evaluations on dev without a "
+                f"better {metrics['watched']}."
+            )
+    if plan.sample:
+        lines.append(
+            f"The best model was chosen on {plan.sample:,} of dev's {prepared.dev.rows:,} examples; the figures are of "
+            "all rows."
+        )
     before, after = (metrics["calibration"][when] for when in ("before", "after"))
     if before:
         changes = (f"{name.replace('_', ' ')} {value:.4f}, then {after[name]:.4f}" for name, value in before.items())

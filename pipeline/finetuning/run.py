@@ -20,9 +20,9 @@ import numpy as np
 
 from model import checkpoints, training
 from model.settings import TaskSettings
-from pipeline.finetuning import asking, judging, report
+from pipeline.finetuning import asking, judging, report, sampling
 from pipeline.finetuning.cost import Cost
-from pipeline.finetuning.kinds.kind import Calibration, Judge, Kind, Source
+from pipeline.finetuning.kinds.kind import Calibration, Judge, Kind, Source, first_figure
 from pipeline.finetuning.planning import SEARCHED, Options, Plan, Start
 from pipeline.finetuning.slices import Found, Slices
 from preprocessing import storage, vocab_file
@@ -45,6 +45,7 @@ class Judged:
     rows: int
     figures: dict[str, float]
     slices: Found
+    steps: int  # that were run
 
 
 def plan(
@@ -104,12 +105,13 @@ class _Runs:
     def judged(self, plan: Plan, seed: int) -> Judged:
         rate = f"{plan.training.learning_rate:g}" if plan.options.search else ""
         place = self._folder / "runs" / rate / str(seed)
-        training.train(
+        dev = plan.prepared.dev.file
+        done = training.train(
             plan.start.encoder,
             dataclasses.replace(plan.training, seed=seed),
             task=plan.task,
             train_files=[plan.prepared.train.file],
-            eval_files=[plan.prepared.dev.file],
+            eval_files=[sampling.sampled(dev, plan.sample) if plan.sample else dev],
             output=str(place),
             vocab_path=self._vocab,
             lower_case=plan.start.tokenizer.lower_case,
@@ -118,7 +120,7 @@ class _Runs:
             report=functools.partial(self._report, self._done),
         )
         self._done += 1
-        return _judged(plan, self._dev, seed, place)
+        return _judged(plan, self._dev, seed, place, done.steps)
 
 
 def _searched(plan: Plan, runs: _Runs, told: Callable[[str], None]) -> tuple[Plan, Judged, dict[str, dict]]:
@@ -138,27 +140,29 @@ def _told(judged: Judged) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in judged.figures.items())
 
 
-def _judged(plan: Plan, dev: Source, seed: int, place: pathlib.Path) -> Judged:
+def _judged(plan: Plan, dev: Source, seed: int, place: pathlib.Path, steps: int) -> Judged:
     """By the answers of the graph that is served, once for the calibration and once with it."""
     kind, folder = plan.kind, place / "judged"
-    texts = TextEncoder(checkpoints.load(place / "best"), plan.start.tokenizer, ExportSettings())
+    texts = TextEncoder(checkpoints.load(place / "best"), plan.start.tokenizer, ExportSettings(), plan.settings)
 
-    def answered(settings: TaskSettings):
-        return asking.answered(kind, dev, asking.Checkpoint(str(place / "best"), texts.for_task(settings)))
+    def answered(settings: TaskSettings, signature: str):
+        served = asking.Checkpoint(str(place / "best"), texts.for_task(settings))
+        return asking.asked(kind, signature, dev.rows(lambda line, reason: None), served)
 
-    calibration = kind.calibrated(plan.settings, answered(plan.settings))
+    signature = kind.signature(dev)
+    calibration = kind.calibrated(plan.settings, answered(plan.settings, kind.calibrates_on or signature))
     parts = Slices(kind, ["length"])
-    judge, rows = judging.judged(kind, answered(calibration.settings), folder, parts)
+    judge, rows = judging.judged(kind, answered(calibration.settings, signature), folder, parts)
     calibration.draw(folder)
     figures = {**judge.figures(), **calibration.figures}
     ordered = {name: figures[name] for name in kind.figures if name in figures}
-    return Judged(seed, place / "best", folder, calibration, judge, rows, ordered, parts.found())
+    return Judged(seed, place / "best", folder, calibration, judge, rows, ordered, parts.found(), steps)
 
 
 def _best(plan: Plan, judged: list[Judged]) -> Judged:
     """By the watched figure or, where the served answers have none such, by the kind's first."""
     watched = plan.task.watched in judged[0].figures
-    name = plan.task.watched if watched else next(iter(plan.kind.figures))
+    name = plan.task.watched if watched else first_figure(plan.kind, judged[0].figures)
     return (min if watched and plan.task.lower_is_better else max)(judged, key=lambda one: one.figures[name])
 
 
@@ -168,6 +172,12 @@ def _best_step(plan: Plan, best: Judged) -> int:
     rows = [row for row in map(json.loads, lines) if row["kind"] == "held_out"]
     name, sign = plan.task.watched, 1 if plan.task.lower_is_better else -1
     return min((row for row in rows if math.isfinite(row[name])), key=lambda row: sign * row[name])["step"]
+
+
+def _ended(plan: Plan, judged: Judged) -> dict:
+    """After which update a run ended, and why."""
+    all_of_them = judged.steps == plan.training.steps
+    return {"step": judged.steps, "by": "all updates are done" if all_of_them else f"patience {plan.options.patience}"}
 
 
 def _written_vocabulary(plan: Plan, folder: pathlib.Path) -> str | None:
@@ -197,6 +207,7 @@ def _metrics(plan: Plan, judged: list[Judged], best: Judged) -> dict:
         "watched": plan.task.watched,
         "best_seed": best.seed,
         "best_step": _best_step(plan, best),
+        "ended": {str(one.seed): _ended(plan, one) for one in judged},
         **best.figures,
         **best.judge.details(),
         **calibration.chosen,

@@ -12,11 +12,12 @@ from tfx.orchestration.pipeline import Pipeline
 
 from pipeline import task_trainer
 from pipeline.components import baseline as baselines
-from pipeline.components import drift, task_examples
+from pipeline.components import drift, gates, task_examples
 from pipeline.components import evaluator as evaluators
 from pipeline.components.baseline import Baseline
 from pipeline.components.drift import DriftGate
 from pipeline.components.evaluator import Evaluator
+from pipeline.components.gates import AnomalyGate
 from pipeline.components.task_examples import TaskExamplesGen
 from pipeline.evaluation import tasks as evaluation
 from pipeline.finetuning.rows import LABELS, SIZE
@@ -74,15 +75,16 @@ def data_steps(settings: FinetuningSettings) -> tuple[list[BaseNode], BaseNode]:
     # What train has is what eval may have.
     schema = SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=False, exclude_splits=["eval"])
     schema = schema.with_id("TaskSchema")
-    validation = parts.validation("Task", statistics, schema.outputs["schema"])
+    validator = parts.validator("Task", statistics, schema.outputs["schema"])
+    gate = AnomalyGate(anomalies=validator.outputs["anomalies"], code=parts.code_of(gates)).with_id("TaskGate")
     drift_gate = DriftGate(
         statistics=statistics.outputs["statistics"],
         schema=schema.outputs["schema"],
         most=settings.gate.max_drift,
         code=parts.code_of(drift),
     )
-    drift_gate.add_upstream_node(validation[-1])
-    return [examples, statistics, schema, *validation, drift_gate], examples
+    drift_gate.add_upstream_node(gate)
+    return [examples, statistics, schema, validator, gate, drift_gate], examples
 
 
 def model_steps(

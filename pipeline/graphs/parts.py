@@ -12,7 +12,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import BaseChannel
 
 from pipeline.components import gates
-from pipeline.components.gates import AnomalyGate, ServingCheck
+from pipeline.components.gates import ServingCheck
 from pipeline.components.pusher import Pusher
 from pipeline.finetuning.settings import FinetuningSettings
 from pipeline.graphs import fingerprint
@@ -31,13 +31,10 @@ def part(settings: PipelineSettings | FinetuningSettings, *names: str) -> str:
     return json.dumps({name: values[name] for name in names}, sort_keys=True)
 
 
-def validation(prefix: str, statistics: BaseNode, schema: BaseChannel) -> tuple[BaseNode, BaseNode]:
-    """ExampleValidator, which writes anomalies down, and the gate that stops at them."""
-    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema).with_id(
-        f"{prefix}Validator"
-    )
-    gate = AnomalyGate(anomalies=validator.outputs["anomalies"], code=code_of(gates)).with_id(f"{prefix}Gate")
-    return validator, gate
+def validator(prefix: str, statistics: BaseNode, schema: BaseChannel) -> BaseNode:
+    """What writes anomalies down; gates stop at them."""
+    node = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema)
+    return node.with_id(f"{prefix}Validator")
 
 
 def add_beam_args(nodes: Sequence[BaseNode], args: Mapping[str, Sequence[str]]) -> None:

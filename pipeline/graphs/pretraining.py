@@ -15,11 +15,12 @@ from tfx.types import BaseChannel
 from model import training
 from pipeline import trainer as trainers
 from pipeline.components import baseline as baselines
-from pipeline.components import documents
+from pipeline.components import data_gates, documents
 from pipeline.components import evaluator as evaluators
 from pipeline.components import examples as masked_examples
 from pipeline.components import vocabulary as vocabularies
 from pipeline.components.baseline import Baseline
+from pipeline.components.data_gates import CorpusGate, ExampleGate
 from pipeline.components.documents import CorpusGen
 from pipeline.components.evaluator import Evaluator
 from pipeline.components.examples import MaskedExamplesGen
@@ -86,7 +87,13 @@ def data_steps(settings: PipelineSettings, input_fingerprint: str) -> tuple[list
         "CorpusStatistics"
     )
     corpus_schema = SchemaGen(statistics=corpus_statistics.outputs["statistics"]).with_id("CorpusSchema")
-    corpus_validation = parts.validation("Corpus", corpus_statistics, corpus_schema.outputs["schema"])
+    corpus_validator = parts.validator("Corpus", corpus_statistics, corpus_schema.outputs["schema"])
+    corpus_gate = CorpusGate(
+        anomalies=corpus_validator.outputs["anomalies"],
+        documents=corpus.outputs["documents"],
+        settings=parts.part(settings, "bounds"),
+        code=parts.code_of(data_gates),
+    )
 
     pinned = ""
     if settings.vocabulary.file:
@@ -99,7 +106,7 @@ def data_steps(settings: PipelineSettings, input_fingerprint: str) -> tuple[list
         settings=parts.part(settings, "vocabulary"),
         code=parts.code_of(vocabularies) + pinned,
     )
-    vocabulary.add_upstream_node(corpus_validation[-1])
+    vocabulary.add_upstream_node(corpus_gate)
     listed = ""
     if settings.examples.phrases:
         listed = fingerprint.of_text(phrases.read(settings.examples.phrases).decode("utf-8", "backslashreplace"))
@@ -110,9 +117,16 @@ def data_steps(settings: PipelineSettings, input_fingerprint: str) -> tuple[list
         code=parts.code_of(masked_examples) + listed,
     )
     statistics = StatisticsGen(examples=examples.outputs["examples"]).with_id("ExampleStatistics")
-    validation = parts.validation("Example", statistics, examples.outputs["example_schema"])
-    nodes = [corpus, corpus_statistics, corpus_schema, *corpus_validation, vocabulary, examples, statistics]
-    return [*nodes, *validation], examples
+    validator = parts.validator("Example", statistics, examples.outputs["example_schema"])
+    gate = ExampleGate(
+        anomalies=validator.outputs["anomalies"],
+        examples=examples.outputs["examples"],
+        vocabulary_artifact=vocabulary.outputs["vocabulary_artifact"],
+        settings=parts.part(settings, "bounds", "examples"),
+        code=parts.code_of(data_gates),
+    )
+    nodes = [corpus, corpus_statistics, corpus_schema, corpus_validator, corpus_gate, vocabulary, examples, statistics]
+    return [*nodes, validator, gate], examples
 
 
 def model_steps(

@@ -32,7 +32,8 @@ def version_of(home: Home, serving: str, name: str) -> str:
 
 def trace(home: Home, serving: str, version: str) -> dict[str, Any]:
     """`version`, `folder`, `standing` (whether it is there), `rolled_back`, `labels`, `model`, `data`, `vocabulary`,
-    `examples`, `settings`, `code`, `parent`, `evaluation`; NOT_RECORDED where the records say nothing of it."""
+    `examples`, `settings`, `code`, `parent`, `evaluation`; NOT_RECORDED where the records say nothing of it. Of a
+    fine-tuned version also `task`, and `data` has its splits and `answers`, the labels that it knows."""
     record = pushed.read(serving)
     entry = record["versions"][version]
     name = os.path.basename(serving)
@@ -57,18 +58,12 @@ def trace(home: Home, serving: str, version: str) -> dict[str, Any]:
     examples = store.inputs(trainer)["examples"][0]
     maker = store.producer(examples)
     if maker and "task" in json.loads(maker.properties["settings"]):
-        raise InputError(
-            f"{serving}: lineage is told of pretrained versions; what a fine-tuned one was made of stands in the "
-            f"report.md beside its weights. Received: version {version}, of {model.uri}"
-        )
-    given = store.inputs(maker) if maker else {}
-    documents = next(iter(given.get("documents", [])), None)
-    vocabulary = next(iter(given.get("vocabulary_artifact", [])), None)
-    reader = store.producer(documents) if documents else None
-    learner = store.producer(vocabulary) if vocabulary else None
+        parts = _tuned(examples, maker, found["folder"])
+    else:
+        parts = _pretrained(store, examples, maker)
+    makers = parts.pop("makers")
     config = trainer.properties["custom_config"]
     config = json.loads(config) if isinstance(config, str) else config
-    makers = {"corpus": reader, "vocabulary": learner, "examples": maker}
     history = runs.kept(home)
     trained_by = store.runs_of(trainer)
     first = history.get(trained_by[0], ({}, {}))[0] if trained_by else {}
@@ -84,9 +79,7 @@ def trace(home: Home, serving: str, version: str) -> dict[str, Any]:
                 NOT_RECORDED,
             ),
         },
-        "data": _data(documents),
-        "vocabulary": _vocabulary(vocabulary, learner),
-        "examples": _part(examples),
+        **parts,
         "settings": {
             **_settings(*(made.properties["settings"] for made in makers.values() if made), config["settings"]),
             "gate": first.get("settings", {}).get("gate", NOT_RECORDED),
@@ -100,8 +93,48 @@ def trace(home: Home, serving: str, version: str) -> dict[str, Any]:
             "training": config["fingerprint"],
             "state": first.get("code", NOT_RECORDED),
         },
-        "parent": _parent(store, record, json.loads(config["settings"]).get("init")),
+        "parent": _parent(home, store, serving, json.loads(config["settings"]).get("init")),
         "evaluation": _evaluation(store, model, history),
+    }
+
+
+def _pretrained(store: Store, examples: Artifact, maker: Execution | None) -> dict[str, Any]:
+    """What the examples of a pretraining were made of, and the `makers` of each part."""
+    given = store.inputs(maker) if maker else {}
+    documents = next(iter(given.get("documents", [])), None)
+    vocabulary = next(iter(given.get("vocabulary_artifact", [])), None)
+    learner = store.producer(vocabulary) if vocabulary else None
+    return {
+        "makers": {
+            "corpus": store.producer(documents) if documents else None,
+            "vocabulary": learner,
+            "examples": maker,
+        },
+        "data": _data(documents),
+        "vocabulary": _vocabulary(vocabulary, learner),
+        "examples": _part(examples),
+    }
+
+
+def _tuned(examples: Artifact, maker: Execution, folder: str) -> dict[str, Any]:
+    """The same of a fine-tuning: its rows, as they were given, and the vocabulary and labels of what was pushed."""
+    settings = json.loads(maker.properties["settings"])
+    report = read_json(pathlib.Path(examples.uri, "report.json"))
+    files = []
+    for split in report:
+        kept = next(iter(pathlib.Path(examples.uri, "files").glob(f"{split}.*")), None)
+        if kept is not None:
+            content = kept.read_bytes()
+            name = settings.get(split) or f"the embedded rows ({split})"
+            files.append({"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+    described = read_json(pathlib.Path(folder, "assets.extra", "finetuning.json"))
+    data = {"artifact": examples.uri, "report": report, "files": files or NOT_RECORDED}
+    return {
+        "makers": {"examples": maker},
+        "task": settings["task"],
+        "data": data | {"answers": described.get("labels", NOT_RECORDED)},
+        "vocabulary": _file_of(pathlib.Path(folder, "assets", "vocab.txt")) | {"taken_from": "the checkpoint"},
+        "examples": {"artifact": examples.uri, "report": {"rows": sum(part["rows"] for part in report.values())}},
     }
 
 
@@ -122,12 +155,17 @@ def _data(documents: Artifact | None) -> dict[str, Any]:
 
 def _vocabulary(vocabulary: Artifact | None, learner: Execution | None) -> dict[str, Any]:
     found = _part(vocabulary)
-    file = pathlib.Path(found["artifact"], "vocab.txt")
     settings = json.loads(learner.properties["settings"])["vocabulary"] if learner else {}
-    return found | {
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else NOT_RECORDED,
-        "taken_from": settings.get("file"),  # else it was learned
-    }
+    known = _file_of(pathlib.Path(found["artifact"], "vocab.txt"))
+    return known | found | {"taken_from": settings.get("file")}  # else it was learned
+
+
+def _file_of(path: pathlib.Path) -> dict[str, Any]:
+    """Of a vocabulary."""
+    if not path.is_file():
+        return {"sha256": NOT_RECORDED, "report": {}}
+    data = path.read_bytes()
+    return {"sha256": hashlib.sha256(data).hexdigest(), "report": {"size": len(data.splitlines())}}
 
 
 def _settings(*parts: str) -> dict[str, Any]:
@@ -137,14 +175,20 @@ def _settings(*parts: str) -> dict[str, Any]:
     return found
 
 
-def _parent(store: Store, record: dict[str, Any], init: str | None) -> dict[str, Any] | None:
-    """The checkpoint that training began with, and the versions that were pushed of it; None for random weights."""
+def _parent(home: Home, store: Store, serving: str, init: str | None) -> dict[str, Any] | None:
+    """The checkpoint that training began with, and the versions that were pushed of it, by this pipeline or, under the
+    name of the other, by one that pretrains; None for random weights."""
     if init is None:
         return None
     run = store.artifact(os.path.dirname(init))
     trainer = store.producer(run) if run else None
     models = [model.uri for model in store.outputs(trainer).get("model", [])] if trainer else []
-    versions = [number for number, entry in record["versions"].items() if os.path.dirname(entry["from"]) in models]
+    versions = [
+        number if folder == serving else f"{number} of {os.path.basename(folder)}"
+        for folder in dict.fromkeys((serving, *home.servings()))
+        for number, entry in pushed.read(folder)["versions"].items()
+        if os.path.dirname(entry["from"]) in models
+    ]
     return {"checkpoint": init, "versions": versions}
 
 

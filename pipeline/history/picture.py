@@ -71,27 +71,26 @@ def _boxes(found: dict[str, Any]) -> dict[str, Box]:
     else:
         named = [f"{pathlib.Path(file['file']).name[:22]} {file['sha256'][:8]}" for file in files[:3]]
         named += [f"... and {len(files) - 3:,} more"] if len(files) > 3 else []
-    report = data["report"]
-    encoder, training = found["settings"]["encoder"], found["settings"]["training"]
     metrics = evaluation["metrics"]
     figures = [NOT_RECORDED]
     if metrics != NOT_RECORDED:
-        figures = [f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in ("masked_lm_loss", "masked_lm_accuracy")]
+        names = [name for name in ("masked_lm_loss", "masked_lm_accuracy") if name in metrics] or list(metrics)[:2]
+        figures = [f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in names]
     verdict = {True: "passed", False: "not passed"}.get(evaluation["blessed"], NOT_RECORDED)
     state = ["rolled back"] * found["rolled_back"] + ["its folder is gone"] * (not found["standing"])
-    sides = [f"{side} {report.get(f'documents_{side}', NOT_RECORDED)}" for side in ("train", "eval")]
+    kind, sides, made, size = _of_task(found) if "task" in found else _of_pretraining(found)
     how = "taken" if vocabulary["taken_from"] else "learned"
     boxes: dict[str, Box] = {
         "data": (0, 1, "data", "files", "\n".join(named)),
-        "documents": (1, 1, "data", "documents", "\n".join(sides)),
+        "documents": (1, 1, "data", kind, "\n".join(sides)),
         "vocabulary": (
             2, 0, "data", "vocabulary",
             f"{vocabulary['report'].get('size', '?')} tokens, {how}\nsha256 {vocabulary['sha256'][:12]}",
         ),
-        "examples": (2, 1, "data", "examples", f"{found['examples']['report'].get('examples', NOT_RECORDED)}"),
+        "examples": (2, 1, "data", "examples", made),
         "model": (
             3, 1, "model", f"model {model['identity'][:8]}",
-            f"{encoder['num_layers']} x {encoder['hidden_size']}, {training['steps']:,} steps\n"
+            f"{size}\n"
             f"{model['trained'][:16]}, {terminal.clock(model['seconds'])}\ncode {found['code']['training']}",
         ),
         "evaluation": (4, 1, "judged", f"gate: {verdict}", "\n".join(figures)),
@@ -106,3 +105,19 @@ def _boxes(found: dict[str, Any]) -> dict[str, Box]:
     if evaluation["baseline"]:
         boxes["baseline"] = (4, 0, "model", "baseline", f"version {evaluation['baseline']}")
     return boxes
+
+
+def _of_pretraining(found: dict[str, Any]) -> tuple[str, list[str], str, str]:
+    """What the boxes of the rows, their counts, the examples and the model say."""
+    report = found["data"]["report"]
+    sides = [f"{side} {report.get(f'documents_{side}', NOT_RECORDED)}" for side in ("train", "eval")]
+    encoder, training = found["settings"]["encoder"], found["settings"]["training"]
+    size = f"{encoder['num_layers']} x {encoder['hidden_size']}, {training['steps']:,} steps"
+    return "documents", sides, f"{found['examples']['report'].get('examples', NOT_RECORDED)}", size
+
+
+def _of_task(found: dict[str, Any]) -> tuple[str, list[str], str, str]:
+    sides = [f"{side} {part['rows']:,}" for side, part in found["data"]["report"].items()]
+    answers = found["data"]["answers"]
+    known = answers if answers == NOT_RECORDED else f"{len(answers)} labels"
+    return "rows", sides, f"{found['examples']['report']['rows']:,} rows\n{known}", found["task"]

@@ -20,9 +20,9 @@ def lines(found: dict[str, Any]) -> list[str]:
         ("folder", found["folder"]),
         ("model", f"{model['identity']}, trained {model['trained'][:19]} in {terminal.clock(model['seconds'])}"),
         ("", f"by run {model['run']}, pushed by run {model['pushed_by']}"),
-        *_files(data),
+        *(_rows(found["task"], data) if "task" in found else _files(data)),
         *_vocabulary(vocabulary),
-        ("examples", _counts(found["examples"]["report"], "examples", "tokens")),
+        *([] if "task" in found else [("examples", _counts(found["examples"]["report"], "examples", "tokens"))]),
         ("settings", _settings(found["settings"])),
         ("code", _code(found["code"])),
         ("parent", _parent(found["parent"])),
@@ -46,6 +46,22 @@ def _files(data: dict[str, Any]) -> list[tuple[str, str]]:
     return [("data", f"{documents} of {len(files):,} files"), *(("", f"  {line}") for line in shown)]
 
 
+def _rows(task: str, data: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of a fine-tuning."""
+    told = [f"{split} {part['rows']:,} rows, hash {part['hash']}" for split, part in data["report"].items()]
+    aside = sum(part["set_aside"] for part in data["report"].values())
+    files = [] if data["files"] == NOT_RECORDED else data["files"]
+    answers = data["answers"]
+    known = answers if answers == NOT_RECORDED else ", ".join(answers[:_FILES]) or "none"
+    more = f" and {len(answers) - _FILES:,} more" if answers != NOT_RECORDED and len(answers) > _FILES else ""
+    return [
+        ("task", task),
+        ("data", "; ".join(told) + (f"; {aside:,} set aside" if aside else "")),
+        *(("", f"  {file['file']}  {file['bytes']:,} bytes  sha256 {file['sha256']}") for file in files),
+        ("labels", known + more),
+    ]
+
+
 def _vocabulary(vocabulary: dict[str, Any]) -> list[tuple[str, str]]:
     report = vocabulary["report"]
     how = f"taken from {vocabulary['taken_from']}" if vocabulary["taken_from"] else "learned"
@@ -55,6 +71,9 @@ def _vocabulary(vocabulary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _settings(settings: dict[str, Any]) -> str:
+    if "task" in settings:
+        stated = ", ".join(f"{name} {value}" for name, value in settings["options"].items())
+        return f"{stated or 'all as they are by default'} (--json: all)"
     encoder, training = settings["encoder"], settings["training"]
     return (
         f"{encoder['num_layers']} layers of {encoder['hidden_size']}, {training['steps']:,} steps of "
@@ -81,7 +100,8 @@ def _evaluation(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     metrics, blessed = evaluation["metrics"], evaluation["blessed"]
     figures = NOT_RECORDED
     if metrics != NOT_RECORDED:
-        figures = ", ".join(f"{name} {metrics[name]:.4f}" for name in _FIGURES if name in metrics)
+        names = [name for name in _FIGURES if name in metrics] or list(metrics)[:4]
+        figures = ", ".join(f"{name} {metrics[name]:.4f}" for name in names)
     verdict = blessed if blessed == NOT_RECORDED else "passed" if blessed else "not passed"
     return [
         ("gate", f"{verdict}; {figures}"),

@@ -19,14 +19,17 @@ from pipeline.runs.record import Record
 
 NAME = "report.html"
 _SET_ASIDE = 20  # lines that are shown
+_WIDE = ("Gate", "Curves", "Set aside", "Drift", "Lineage")  # sections that have none beside them
 _STYLE = """
 :root { color-scheme: light dark }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
-h2 { margin-top: 2.5rem; font-size: 1.15rem }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem }
+main { display: flex; flex-wrap: wrap; gap: 0 4rem } section { max-width: 100% } section.wide { flex-basis: 100% }
+h2 { margin: 2rem 0 .5rem; font-size: 1.15rem }
 table { border-collapse: collapse } td, th { padding: .2rem 1.2rem .2rem 0; text-align: left; vertical-align: top }
 td { border-top: 1px solid #8884; overflow-wrap: anywhere } td.number { text-align: right; white-space: nowrap }
-.passed { color: #1a7f37 } .refused { color: #cf222e; font-weight: 600 } img, svg { max-width: 100%; height: auto }
-figure { margin: 0; background: white; overflow-x: auto }
+.passed { color: #1a7f37 } .refused { color: #cf222e; font-weight: 600 }
+img { max-width: 100% } svg { width: 100%; min-width: 70rem; height: auto }
+figure { margin: 0; background: white; overflow-x: auto; width: fit-content; max-width: 100% }
 """
 
 
@@ -37,10 +40,10 @@ class Raw(str):
 def of_run(home: pathlib.Path, record: Record, report: dict[str, Any]) -> None:
     """Writes the page of a run that came to its end beside its reports. It is for people: a run that has pushed its
     model does not fail for the page."""
+    (record.folder / NAME).unlink(missing_ok=True)  # of an older run
     try:
         pushed = report["pushed_to"]
-        traced = pushed and "task" not in report  # of a fine-tuned version report.md says what it was made of
-        found = lineage.trace(Home(home), report["serving_folder"], os.path.basename(pushed)) if traced else None
+        found = lineage.trace(Home(home), report["serving_folder"], os.path.basename(pushed)) if pushed else None
         write(record.folder, read_json(record.folder / "run.json"), report, found)
         shutil.copy(record.folder / NAME, record.folder / "runs" / record.run_id)
     except Exception:
@@ -52,22 +55,30 @@ def write(folder: pathlib.Path, run: dict[str, Any], report: dict[str, Any], tra
     what `lineage.trace` found of the version that it pushed, if any."""
     state = "pushed" if report["pushed_to"] else "rolled back before" if report["rolled_back"] else "not blessed"
     gate = run.get("settings", {}).get("gate", {})
+    data, *aside = _of_data(folder, report)
     sections = [
         ("Gate", _table(("figure", "value", "bound", "verdict"), _gate(report, gate))),
         ("On what the model has not seen", _held_out(report)),
+        ("Parts of it", _slices(report.get("slices", {}))),
         ("Curves", _image(folder / "curves.png")),
-        *_of_data(folder, report),
+        ("Drift", _drift(report.get("drift", []))),
+        data,
         ("Steps", _table(("step", "what it did", "took"), _steps(run["nodes"]))),
+        *aside,
         ("Lineage", _lineage(traced)),
     ]
     title = f"{run['pipeline']}: {state}"
-    body = "".join(f"<h2>{_text(name)}</h2>\n{content}\n" for name, content in sections if content)
+    body = "".join(
+        f"<section{' class=wide' if name in _WIDE else ''}><h2>{_text(name)}</h2>\n{content}\n</section>\n"
+        for name, content in sections
+        if content
+    )
     head = f"<p>Run {_text(run['run'])}, begun {_text(run['started'][:19])} UTC"
     head += f"; {_text(report['pushed_to'])}</p>" if report["pushed_to"] else "</p>"
     page = (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{_text(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>\n'
-        f"<h1>{_text(title)}</h1>\n{head}\n{body}</html>\n"
+        f"<h1>{_text(title)}</h1>\n{head}\n<main>\n{body}</main></html>\n"
     )
     (folder / NAME).write_text(page, "utf-8")
 
@@ -84,12 +95,12 @@ def _gate(report: dict[str, Any], gate: dict[str, float]) -> Iterable[Sequence[A
     bounds, change = _BOUNDS, _CHANGE
     if "task" in report:
         bounds = (("gain", "min_gain", f"at least {{:.4g}} above {report['floor']:.4g} in {report['first']}"),)
-        change = (report["first"], "max_decrease", "at most {:.4g} below that of the baseline")
+        bound = f"{report['first']}, at most {{:.4g}} below that of the baseline"
+        change = ("first_figure", "max_decrease", bound)
     for figure, setting, bound in (*bounds, change) if report["compared"] else bounds:
         refused = any(refusal.startswith(f"{figure} is ") for refusal in refusals)
-        verdict = Raw(f'<span class="{"refused" if refused else "passed"}">{"refused" if refused else "passed"}</span>')
         stated = bound.format(gate[setting]) if setting in gate else "not recorded"
-        yield figure.replace("_", " "), metrics[figure], stated, verdict
+        yield figure.replace("_", " "), metrics[figure], stated, _verdict(not refused)
     if not report["compared"]:
         yield change[0].replace("_", " "), metrics[change[0]], "there is no earlier model to compare it with", ""
 
@@ -115,12 +126,13 @@ _COUNTS = ("rows", "unlabelled", "set_aside")
 def _data(report: dict[str, Any]) -> str:
     documents, examples, vocabulary = report["documents"], report["examples"], report["vocabulary"]
     rows = [("documents " + part, documents.get(f"documents_{part}", 0)) for part in ("train", "eval")]
-    rows += [("examples " + name, value) for name, value in examples.items() if isinstance(value, int | float)]
-    rows += [("vocabulary " + name, value) for name, value in vocabulary.items() if isinstance(value, int | float)]
-    found = _table(("figure", "value"), ((name.replace("_", " "), value) for name, value in rows))
+    for what, found in (("examples", examples), ("vocabulary", vocabulary)):  # the counts of faults are mostly zero
+        figures = [(name, value) for name, value in found.items() if isinstance(value, int | float) and value]
+        rows += [(name if name == what else f"{what} {name}", value) for name, value in figures]
+    said = _table(("figure", "value"), ((name.replace("_", " "), value) for name, value in rows))
     if "spans" in documents:
         shares = vocabulary.get("unknown_share_by_span", {})
-        found += _table(
+        said += _table(
             ("span", "documents", "examples", "[UNK]"),
             (
                 (
@@ -132,7 +144,7 @@ def _data(report: dict[str, Any]) -> str:
                 for span, counts in documents["spans"].items()
             ),
         )
-    return found
+    return said
 
 
 def _how(counts: dict[str, Any], done: str) -> str:
@@ -151,6 +163,33 @@ def _set_aside(path: pathlib.Path, report: dict[str, Any]) -> str:
         rows = [(line["file"], line["line"], line["reason"], line["text"][:200]) for line in first]
         found += _table(("file", "line", "why", "text"), rows)
     return found
+
+
+def _slices(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Figures of parts of the held-out predictions, by what they are told apart by."""
+    rows = [
+        (by if number == 0 else "", part, *figures.values())
+        for by, parts in found.items()
+        for number, (part, figures) in enumerate(parts.items())
+    ]
+    return _table(("by", "part", "predictions", "masked loss", "masked accuracy"), rows) if rows else ""
+
+
+def _drift(lines: list[dict[str, Any]]) -> str:
+    """What the gates of the data compared before the training."""
+    rows = (
+        (line["feature"], f"{line['what']}: {line['against']}, {line['of']}", line["before"], line["now"],
+         line["distance"], line["bound"], _verdict(line["passes"]))
+        for line in lines
+    )  # fmt: skip
+    return (
+        _table(("feature", "of which is given", "before", "now", "distance", "bound", "verdict"), rows) if lines else ""
+    )
+
+
+def _verdict(passes: bool) -> Raw:
+    word = "passed" if passes else "refused"
+    return Raw(f'<span class="{word}">{word}</span>')
 
 
 def _steps(nodes: list[dict[str, Any]]) -> Iterable[Sequence[Any]]:

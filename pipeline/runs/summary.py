@@ -1,6 +1,7 @@
 """What a run came to: figures and places, for its report and in words."""
 
 import json
+import os
 import pathlib
 import shutil
 from typing import Any
@@ -11,6 +12,9 @@ from tfx.utils import path_utils
 
 from pipeline.components import pushed
 from pipeline.components.baseline import NONE
+from pipeline.components.span_statistics import TABLE
+from pipeline.components.vocabulary import FILE
+from pipeline.evaluation import unigram
 from pipeline.finetuning import description
 from pipeline.history import parents
 from pipeline.history.pushed import RECORD
@@ -49,14 +53,25 @@ def collect(record: Record, serving: str) -> dict[str, Any]:
 
 def _of_pretraining(record: Record) -> dict[str, Any]:
     documents = record.artifact("CorpusGen", "documents")
+    parts = pathlib.Path(record.artifact("Trainer", "model_run")["uri"], "slices.json")
     examples = record.artifact("MaskedExamplesGen", "examples")
     return {
         "documents": _report(documents),
         "vocabulary": _report(record.artifact("VocabularyGen", "vocabulary_artifact")),
         "examples": _report(examples),
         "corpus": documents["uri"],
+        "slices": json.loads(parts.read_text()) if parts.exists() else {},
+        "drift": [line for gate in ("CorpusGate", "ExampleGate") for line in _moved(record, gate)],
         "masked_examples": examples["uri"],
+        "without_a_model": unigram.read(
+            os.path.join(examples["uri"], "Split-eval"), os.path.join(examples["uri"], FILE)
+        ),
     }
+
+
+def _moved(record: Record, gate: str) -> list[dict[str, Any]]:
+    """What a gate of data compared: lines of `pipeline.drift.comparing.Moved`."""
+    return json.loads(pathlib.Path(record.artifact(gate, "statistics_artifact")["uri"], TABLE).read_text())
 
 
 def copy_files(report: dict[str, Any], folder: pathlib.Path) -> None:

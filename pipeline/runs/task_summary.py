@@ -8,6 +8,7 @@ import click
 
 from pipeline.components import task_examples
 from pipeline.finetuning import description, kinds, rows
+from pipeline.finetuning.kinds.kind import first_figure
 from pipeline.runs.record import Record
 from pipeline.task_trainer import UNTRAINED
 
@@ -20,14 +21,14 @@ def collect(record: Record, exported: str) -> dict[str, Any]:
     what the gate asks for; `samples`: rows that the model may be asked about."""
     examples = record.artifact("TaskExamplesGen", "examples")["uri"]
     run = pathlib.Path(record.artifact("Trainer", "model_run")["uri"])
-    found = description.read(exported)
+    found, tuned = description.read(exported), _read(run / "metrics.json") or {}
     samples = task_examples.first_rows(examples, "eval", found.kind, SAMPLES)
     return {
         "task": found.task,
         "signature": found.signature,
-        "first": next(iter(found.kind.figures)),
+        "first": first_figure(found.kind, tuned),
         "data": task_examples.report(examples),
-        "tuned": _read(run / "metrics.json"),
+        "tuned": tuned,
         "untrained": _read(run / UNTRAINED),
         "floor": found.floor,
         "samples": [rows.values_of(row) for row in samples],
@@ -57,7 +58,7 @@ def show(report: dict[str, Any]) -> None:
             beside = f"    without pretraining {untrained[name]:7.3f}" if untrained and name in untrained else ""
             click.echo(f"  {kind.figures[name]:38} {value:7.3f}{beside}")
     if untrained:
-        first = next(iter(kind.figures))
+        first = report["first"]
         gain = tuned[first] - untrained[first]
         steps = tuned["training"]["steps"]
         click.echo(

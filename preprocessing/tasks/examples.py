@@ -5,7 +5,6 @@ A table is read twice and never held: once for its labels and for texts that tra
 
 import collections
 import dataclasses
-import hashlib
 import itertools
 import json
 import os
@@ -20,7 +19,9 @@ from preprocessing.examples import encoding
 from preprocessing.features import Long
 from preprocessing.storage import write_whole
 from preprocessing.tasks.labelling import Labelling, Score
-from preprocessing.tasks.packing import pack, pack_windows
+from preprocessing.tasks.leakage import Leakage
+from preprocessing.tasks.leakage import key as leakage_key
+from preprocessing.tasks.packing import pack, pack_apart, pack_windows
 from preprocessing.tasks.splits import SHOWN, Split, earlier, fingerprint, ignored
 from preprocessing.tasks.tables import Row, Table
 from preprocessing.tokenizer import BertTokenizer
@@ -48,7 +49,7 @@ class TableSplit(Split):
 @dataclasses.dataclass
 class Prepared:
     """The files of a run, and the labels in the order of their numbers. `leaked`: rows of dev whose text, or pair, is
-    in train too; `leaked_places`: the first of them; `mean` and `scale` of train's scores."""
+    in train too; `leaked_places`: the first of them; `mean`, `scale`, `least` and `most` of train's scores."""
 
     labels: list[str]
     train: TableSplit
@@ -57,6 +58,8 @@ class Prepared:
     leaked_places: list[str]
     mean: float = 0.0
     scale: float = 1.0
+    least: float = 0.0
+    most: float = 1.0
 
     def notes(self) -> Iterator[str]:
         """What a person should know of the data, a line each."""
@@ -89,12 +92,14 @@ def prepare(
     max_seq_length: int,
     long: Long = "cut",
     labelling: Labelling,
+    apart: bool = False,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Prepared:
     """Writes the examples of both tables into `folder`, or finds those that the same tables and settings gave before.
 
     Args:
         labelling: what labels become.
+        apart: whether each text of a pair is encoded by itself.
         progress: called with the number of rows that are written.
 
     Raises InputError where the labelling does, or a table has no usable row. Rows that cannot be used are listed in
@@ -104,7 +109,8 @@ def prepare(
     require(max_seq_length >= 8, "max_seq_length must be at least 8", max_seq_length)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    name = fingerprint(train, dev, tokenizer, VERSION, max_seq_length, long, labelling.stated)
+    stated = (labelling.stated, "apart") if apart else labelling.stated
+    name = fingerprint(train, dev, tokenizer, VERSION, max_seq_length, long, stated)
     report = folder / f"{name}.json"
     if known := earlier(report, Prepared, TableSplit):
         return known
@@ -112,20 +118,20 @@ def prepare(
         TableSplit(str(folder / f"{name}-{part}.tfrecord"), table.told)
         for part, table in (("train", train), ("dev", dev))
     )
-    dev_texts = collections.Counter(_key(row) for row in dev.rows(ignored))
-    shared = set()
+    leakage = Leakage(_key(row) for row in dev.rows(ignored))
     for row in train.rows(ignored):
         labelling.learn(row)
-        if row.label is not None and (key := _key(row)) in dev_texts:
-            shared.add(key)
+        if row.label is not None:
+            leakage.see(_key(row))
     labelling.learned(train.path)
-    prepared = Prepared(labelling.labels, train_split, dev_split, sum(dev_texts[key] for key in shared), [])
+    prepared = Prepared(labelling.labels, train_split, dev_split, leakage.rows, [])
     if isinstance(labelling, Score):
-        prepared.mean, prepared.scale = labelling.mean, labelling.scale
+        for figure in ("mean", "scale", "least", "most"):
+            setattr(prepared, figure, getattr(labelling, figure))
     if prepared.leaked:
-        leaked = (row.place for row in dev.rows(ignored) if _key(row) in shared)
+        leaked = (row.place for row in dev.rows(ignored) if _key(row) in leakage)
         prepared.leaked_places = list(itertools.islice(leaked, SHOWN))
-    encode = _Encoder(tokenizer, labelling, max_seq_length, long)
+    encode = _Encoder(tokenizer, labelling, max_seq_length, long, apart)
     scratch = folder / f"{name}-set_aside.tsv"
     with scratch.open("w") as aside:
         for split, table in ((train_split, train), (dev_split, dev)):
@@ -139,8 +145,8 @@ def _first(split: Split) -> str:
     return next((place for places in split.places.values() for place in places), "")
 
 
-def _key(row: Row) -> bytes:
-    return hashlib.blake2b(f"{row.text}\0{row.second or ''}".encode(), digest_size=12).digest()
+def _key(row: Row) -> int:
+    return leakage_key(f"{row.text}\0{row.second or ''}")
 
 
 def _alike(labels: Iterable[str]) -> list[list[str]]:
@@ -157,8 +163,9 @@ def _more(count: int) -> str:
 class _Encoder:
     """Writes the rows of tables as examples."""
 
-    def __init__(self, tokenizer: BertTokenizer, labelling: Labelling, length: int, long: Long):
+    def __init__(self, tokenizer: BertTokenizer, labelling: Labelling, length: int, long: Long, apart: bool):
         self._tokenizer, self._labelling, self._length, self._long = tokenizer, labelling, length, long
+        self._apart = apart
 
     def write(self, split: TableSplit, table: Table, training: bool, aside, progress) -> None:
         """Writes the split's file and fills in what is in it."""
@@ -194,6 +201,8 @@ class _Encoder:
         texts, row = [row.text for row in rows], np.arange(len(rows))
         if self._long == "windows" and not pairs:
             arrays, row, cut = pack_windows(self._tokenizer, texts, self._length)
+        elif self._apart:
+            arrays, cut = pack_apart(self._tokenizer, texts, [row.second or "" for row in rows], self._length)
         else:
             second = [row.second or "" for row in rows] if pairs else None
             arrays, cut = pack(self._tokenizer, texts, second, self._length, self._long == "head-tail")

@@ -106,7 +106,7 @@ class SeveralLabels:
 
 
 class Score:
-    """A number: the target is itself. `mean` and `scale` (the standard deviation) are train's."""
+    """A number: the target is itself. `mean`, `scale` (the standard deviation), `least` and `most` are train's."""
 
     feature = features.SCORES
 
@@ -114,10 +114,12 @@ class Score:
         self.stated = "score"
         self.labels: list[str] = []
         self._count, self._sum, self._squares = 0, 0.0, 0.0
+        self.least, self.most = math.inf, -math.inf
 
     def learn(self, row: Row) -> None:
         if (value := row.number) is not None:
             self._count, self._sum, self._squares = self._count + 1, self._sum + value, self._squares + value * value
+            self.least, self.most = min(self.least, value), max(self.most, value)
 
     def learned(self, path: str) -> None:
         require(self._count > 1, f"{path}: training needs rows whose label is a number", self._count)

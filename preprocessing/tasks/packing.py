@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
+from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS, TEXT_MASK
 from preprocessing.tokenizer import BertTokenizer
 
 MOST_WINDOWS = 64  # of one text: what there is more is seen in part
@@ -29,6 +29,21 @@ def pack(
     none = np.zeros(rows, np.int64)
     a, b = (starts[:rows], lengths[:rows]), (starts[rows:], lengths[rows:]) if second else (none, none)
     return _laid_out(tokenizer, values, a, b, length, head_tail)
+
+
+def pack_apart(
+    tokenizer: BertTokenizer, first: Sequence[str], second: Sequence[str], length: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What `pack` gives of pairs each text of which is encoded by itself: their tokens in turn, [B, 2 L], as
+    `features.COMPARED` has them."""
+    both = [pack(tokenizer, texts, None, length, False) for texts in (first, second)]
+    ids, mask = (
+        np.stack([arrays[name] for arrays, _ in both], 2).reshape(len(first), 2 * length)
+        for name in (INPUT_IDS, INPUT_MASK)
+    )
+    seen = np.repeat(np.maximum(*(arrays[INPUT_MASK] for arrays, _ in both)), 2, axis=1)
+    arrays = {INPUT_IDS: ids, INPUT_MASK: seen, SEGMENT_IDS: np.zeros_like(ids), TEXT_MASK: mask}
+    return arrays, both[0][1] | both[1][1]
 
 
 def pack_windows(

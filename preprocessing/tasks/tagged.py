@@ -3,9 +3,7 @@
 A file is read a few times and never held.
 """
 
-import collections
 import dataclasses
-import hashlib
 import itertools
 import json
 import os
@@ -19,6 +17,8 @@ from preprocessing.errors import InputError, require
 from preprocessing.examples import encoding
 from preprocessing.storage import write_whole
 from preprocessing.tasks.labelling import MAX_LABELS
+from preprocessing.tasks.leakage import Leakage
+from preprocessing.tasks.leakage import key as leakage_key
 from preprocessing.tasks.sentences import Sentence, Sentences
 from preprocessing.tasks.splits import SHOWN, Split, earlier, fingerprint, ignored
 from preprocessing.tasks.word_windows import pack, pieces
@@ -110,12 +110,12 @@ def prepare(
         TaggedSplit(str(folder / f"{name}-{part}.tfrecord"), source.told)
         for part, source in (("train", train), ("dev", dev))
     )
-    in_dev = collections.Counter(_key(sentence) for sentence in dev.rows(ignored))
-    tags, shared = _tags_and_shared(train, in_dev, labels)
+    leakage = Leakage(_key(sentence) for sentence in dev.rows(ignored))
+    tags = _tags(train, leakage, labels)
     require(len(tags) > 1, f"{train.path}: training needs at least two tags", ", ".join(tags))
-    prepared = TaggedPrepared(list(labels or sorted(tags)), train_split, dev_split, sum(in_dev[key] for key in shared))
-    if shared:
-        leaked = (sentence.place for sentence in dev.rows(ignored) if _key(sentence) in shared)
+    prepared = TaggedPrepared(list(labels or sorted(tags)), train_split, dev_split, leakage.rows)
+    if prepared.leaked:
+        leaked = (sentence.place for sentence in dev.rows(ignored) if _key(sentence) in leakage)
         prepared.leaked_places = list(itertools.islice(leaked, SHOWN))
     with (folder / f"{name}-set_aside.tsv").open("w") as aside:
         for split, source in ((train_split, train), (dev_split, dev)):
@@ -126,14 +126,13 @@ def prepare(
     return prepared
 
 
-def _key(sentence: Sentence) -> bytes:
-    return hashlib.blake2b("\0".join(sentence.words).encode(), digest_size=12).digest()
+def _key(sentence: Sentence) -> int:
+    return leakage_key("\0".join(sentence.words))
 
 
-def _tags_and_shared(train: Sentences, in_dev, declared) -> tuple[set[str], set[bytes]]:
-    """(train's tags, the sentences of dev that train has)"""
+def _tags(train: Sentences, leakage: Leakage, declared) -> set[str]:
+    """Train's tags; its sentences are seen by `leakage`."""
     found: set[str] = set(declared or ())
-    shared = set()
     for sentence in train.rows(ignored):
         for line, tag in zip(sentence.lines, sentence.tags or (), strict=True):
             if tag not in found:
@@ -144,9 +143,8 @@ def _tags_and_shared(train: Sentences, in_dev, declared) -> tuple[set[str], set[
         if len(found) > MAX_LABELS:
             way_out = "name the column of the tags with --label"
             raise InputError(f"{sentence.place}: more than {MAX_LABELS:,} different tags; {way_out}")
-        if (key := _key(sentence)) in in_dev:
-            shared.add(key)
-    return found, shared
+        leakage.see(_key(sentence))
+    return found
 
 
 def _write(split: TaggedSplit, source: Sentences, tokenizer, labels, length: int, aside, progress) -> None:

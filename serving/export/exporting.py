@@ -26,8 +26,6 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from model import checkpoints
-from model.checkpoints import names
 from model.encoder import BertEncoder
 from model.settings import TaskSettings
 from preprocessing import storage
@@ -35,6 +33,7 @@ from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
 from serving.engine.loaded_model import DESCRIPTION
 from serving.export import golden, serving_ops, text_rules, warmup
+from serving.export.models import Named, Part, read
 from serving.settings import ExportSettings
 from serving.signatures import ALL
 from serving.signatures.base import Signature, TextEncoder
@@ -70,8 +69,9 @@ def export(
         task: what the numbers of a fine-tuned head mean.
 
     Returns: what `assets.extra/export.json` holds: `signatures`, `left_out` (name: reason), `settings`, `lower_case`,
-    `task`, `parameters`, `warmup_records`, `warmup_left_out`, `bytes`, `graph_bytes`, `custom_ops`, `load_seconds`,
-    `first_answer_seconds`, `largest_difference`.
+    `task`, `models` (of several: each one's `task`, `signatures`, `weight_bytes` and, of those, `own_weight_bytes` that
+    none before it has), `parameters`, `warmup_records`, `warmup_left_out`, `bytes`, `graph_bytes`, `custom_ops`,
+    `load_seconds`, `first_answer_seconds`, `largest_difference`.
 
     Raises: InputError if the folder is taken, or if the SavedModel does not answer as the encoder does.
     """
@@ -80,13 +80,14 @@ def export(
         raise InputError(f"the export folder must not exist yet. Received: {folder}")
     with _partial(folder.parent) as partial:
         tokenizer = BertTokenizer.from_vocab(vocab_path, lower_case)
-        figures = _write(encoder, tokenizer, partial, settings or ExportSettings(), report, signatures, task)
+        texts = TextEncoder(encoder, tokenizer, settings or ExportSettings(), task)
+        figures = _write([Part.of("", texts, signatures)], partial, report)
         partial.rename(folder)
     return figures
 
 
 def export_version(
-    checkpoint: str | os.PathLike,
+    checkpoint: str | os.PathLike | Sequence[Named],
     base: str | os.PathLike,
     name: str = "bert",
     settings: ExportSettings | None = None,
@@ -95,28 +96,23 @@ def export_version(
     report: Report = lambda line: None,
     signatures: Sequence[Signature] = ALL,
 ) -> pathlib.Path:
-    """Exports any checkpoint that `model.checkpoints.load` knows as `base/name/N`, N being the next free number.
+    """Exports any checkpoint that `model.checkpoints.load` knows as `base/name/N`, N being the next free number; or
+    several that share weights, which are then stored once.
 
-    `settings`, `vocab_path` and `lower_case` are those of the checkpoint where they are not given (see
-    `serving.export.text_rules`). Returns the version folder. Raises InputError as `export`, and for a checkpoint
-    without a vocabulary, or whose texts would be read otherwise than it asks for.
+    `settings`, `vocab_path` and `lower_case` are those of the (first) checkpoint where they are not given (see
+    `serving.export.text_rules`). Returns the version folder. Raises InputError as `export` and `models.read`.
     """
-    settings = settings or text_rules.settings_of(checkpoint, {}, report)
+    models = [Named(str(checkpoint))] if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
+    settings = settings or text_rules.settings_of(models[0].path, {}, report)
     # What TensorFlow Serving takes for a model's name in its paths.
     require(re.fullmatch(r"\w[\w.-]*", name) is not None, "name must be of A-Z a-z 0-9 . _ -", name)
     require(
         "://" not in str(base), "the output must be a local folder; copy it to a bucket when it is whole", str(base)
     )
-    report(f"loading {checkpoint}")
-    read = checkpoints.read(checkpoint)
-    if settings.embedding == "pooler" and not any(names.part_of(name) == names.POOLER for name in read.arrays):
-        raise InputError(f'{checkpoint}: has no pooler; export it with the embedding "mean"')
-    tokenizer = text_rules.tokenizer_of(checkpoint, vocab_path, lower_case, report)
-    encoder = checkpoints.build(read, report=report)
-    task = checkpoints.read_task(checkpoint)
+    parts = read(models, settings, vocab_path, lower_case, signatures, report)
     model = pathlib.Path(base) / name
     with _partial(model) as partial:
-        _write(encoder, tokenizer, partial, settings, report, signatures, task)
+        _write(parts, partial, report)
         while True:
             version = model / str(max(_versions(model), default=0) + 1)
             try:
@@ -181,16 +177,20 @@ def _answer_elsewhere(folder):
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def _write(encoder, tokenizer, folder, settings, report, signatures, task) -> dict:
-    texts = TextEncoder(encoder, tokenizer, settings, task)
-    left_out = {signature.name: reason for signature in signatures if (reason := signature.missing(texts))}
-    signatures = [signature for signature in signatures if signature.name not in left_out]
+def _write(parts: Sequence[Part], folder, report) -> dict:
+    first = parts[0].texts
+    tokenizer = first.tokenizer
+    signatures = [(signature, part.texts) for part in parts for signature in part.signatures]
     report("tracing")
-    functions = {signature.name: signature.function(texts).get_concrete_function() for signature in signatures}
-    require(len(functions) == len(signatures), "signatures must have names of their own", [s.name for s in signatures])
+    functions = {signature.name: signature.function(texts).get_concrete_function() for signature, texts in signatures}
+    named = [signature.name for signature, _ in signatures]
+    require(len(functions) == len(named), "signatures must have names of their own", named)
     report("writing")
     module = tf.Module(name="bert")
-    module.weights = texts.model.variables
+    # Of a further model what its task does without, a pooler beside a tagger's head, is not stored.
+    asked = {id(tensor) for function in functions.values() for tensor in function.captured_inputs}
+    own = [[one for one in part.texts.model.own if part is parts[0] or id(one.handle) in asked] for part in parts]
+    module.weights = [variable for variables in own for variable in variables]
     with tempfile.TemporaryDirectory() as staging:
         path = pathlib.Path(staging) / "vocab.txt"
         path.write_bytes("".join(f"{token}\n" for token in tokenizer.vocab).encode("utf-8"))
@@ -200,21 +200,32 @@ def _write(encoder, tokenizer, folder, settings, report, signatures, task) -> di
     _strip_gradients(folder)
 
     figures = {
-        "signatures": {signature.name: _described(signature, functions[signature.name]) for signature in signatures},
-        "left_out": left_out,
-        "settings": dataclasses.asdict(settings),
+        "signatures": {signature.name: _described(signature, functions[signature.name]) for signature, _ in signatures},
+        "left_out": {name: reason for part in parts for name, reason in part.left_out.items()},
+        "settings": dataclasses.asdict(first.settings),
         "lower_case": tokenizer.lower_case,
         "added_tokens": list(tokenizer.added),
         "longest_word": tokenizer.longest_word,
-        "task": dataclasses.asdict(texts.task) if texts.task else None,
-        "parameters": sum(math.prod(variable.shape) for variable in texts.model.variables),
+        "task": _task(parts[0]),
+        "parameters": sum(math.prod(variable.shape) for variable in module.weights),
     }
+    if len(parts) > 1:
+        figures["models"] = [
+            {
+                "checkpoint": part.path,
+                "task": _task(part),
+                "signatures": [signature.name for signature in part.signatures],
+                "weight_bytes": _bytes(part.texts.model.variables),
+                "own_weight_bytes": _bytes(variables),
+            }
+            for part, variables in zip(parts, own, strict=True)
+        ]
     (folder / REPORT).parent.mkdir(exist_ok=True)
     (folder / REPORT).write_text(json.dumps(figures, indent=2))
     with _all_digits():
-        golden_requests = [_golden(one, texts, request) for one in signatures for request in one.golden(texts)]
+        golden_requests = [_golden(one, texts, request) for one, texts in signatures for request in one.golden(texts)]
     (folder / golden.REQUESTS).write_text(json.dumps(golden_requests, ensure_ascii=False))
-    figures["warmup_records"], figures["warmup_left_out"] = warmup.write(folder, signatures, texts)
+    figures["warmup_records"], figures["warmup_left_out"] = warmup.write(folder, signatures)
     if figures["warmup_left_out"]:
         report(
             f"{figures['warmup_left_out']} warm-up requests are left out: a server runs {figures['warmup_records']}; "
@@ -228,6 +239,14 @@ def _write(encoder, tokenizer, folder, settings, report, signatures, task) -> di
     }
     (folder / REPORT).write_text(json.dumps(figures, indent=2) + "\n")
     return figures
+
+
+def _task(part: Part) -> dict | None:
+    return dataclasses.asdict(part.texts.task) if part.texts.task else None
+
+
+def _bytes(variables: Sequence[tf.Variable]) -> int:
+    return sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)
 
 
 def _described(signature: Signature, function) -> dict:

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 from model import checkpoints
+from model.settings import SimilaritySettings
 from preprocessing import vocab_file
 from preprocessing.errors import InputError
 from preprocessing.tokenizer import BertTokenizer
@@ -74,6 +75,10 @@ def _compare(folder: pathlib.Path, tokenizer: BertTokenizer, added: list[str]) -
 
 def settings_of(checkpoint: str | os.PathLike, given: Mapping, report: Report = lambda line: None) -> ExportSettings:
     """The settings that are given; what is not, as a folder of sentence-transformers says, else by default."""
+    task = checkpoints.read_task(checkpoint)
+    if isinstance(task, SimilaritySettings) and given.get("embedding", task.pooling) != task.pooling:
+        rule = f"{checkpoint}: it was tuned for similarity by the embedding {task.pooling}; leave --embedding out"
+        raise InputError(f"{rule}. Received: {given['embedding']}")
     said = checkpoints.sentences(checkpoint)
     if said is None:
         return ExportSettings(**given)

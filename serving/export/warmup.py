@@ -15,25 +15,23 @@ from serving.engine.loaded_model import MAX_WARMUP_REQUESTS, WARMUP_REQUESTS
 from serving.signatures.base import Signature, TextEncoder
 
 
-def write(folder: str | os.PathLike, signatures: Sequence[Signature], encoder: TextEncoder) -> tuple[int, int]:
+def write(folder: str | os.PathLike, signatures: Sequence[tuple[Signature, TextEncoder]]) -> tuple[int, int]:
     """Writes the records of an export: every signature at every warm-up length with one row, those that are asked often
     at every warm-up batch size; no more than a server runs.
 
     Returns: the number of records, and of those left out.
     """
-    settings, longest = encoder.settings, encoder.lengths[-1]
-    wanted = sorted({min(length, longest) for length in settings.warmup_lengths})
     asked = [
-        (signature, length, batch)
-        for signature in signatures
-        for batch in (settings.warmup_batches if signature.often else (1,))
-        for length in wanted
+        (signature, encoder, length, batch)
+        for signature, encoder in signatures
+        for batch in (encoder.settings.warmup_batches if signature.often else (1,))
+        for length in sorted({min(length, encoder.lengths[-1]) for length in encoder.settings.warmup_lengths})
     ]
     kept = asked[:MAX_WARMUP_REQUESTS]
     path = pathlib.Path(folder) / WARMUP_REQUESTS
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature, length, batch in kept:
+        for signature, encoder, length, batch in kept:
             predict = _request(signature, encoder, length, batch)
             log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=predict))
             writer.write(log.SerializeToString())

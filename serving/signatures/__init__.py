@@ -10,6 +10,7 @@ from serving.signatures.hidden_states import ATTENTION, FEATURES, TOKENIZE
 from serving.signatures.pretraining import EVALUATE, NEXT_SENTENCE
 from serving.signatures.question_answering import ANSWER
 from serving.signatures.sentences import EMBEDDING
+from serving.signatures.similarity import SIMILARITY
 from serving.signatures.tagging import TAG, TAG_WORDS
 
 ALL = (
@@ -21,6 +22,7 @@ ALL = (
     TOKENIZE,
     EVALUATE,
     *CLASSIFIERS,
+    SIMILARITY,
     TAG,
     TAG_WORDS,
     ANSWER,

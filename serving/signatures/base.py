@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 import tensorflow as tf
 
 from model.encoder import BertEncoder
-from model.encoder.heads import CLASSIFIER, Head
-from model.settings import ClassificationSettings, TaskSettings
+from model.encoder.heads import CLASSIFIER, SPAN, Head
+from model.settings import ClassificationSettings, QuestionAnsweringSettings, SimilaritySettings, TaskSettings
 from preprocessing.errors import InputError, require
 from preprocessing.tokenizer import BertTokenizer
 from serving.settings import ExportSettings
 from serving.signatures import packing
-from serving.signatures.stored_encoder import StoredEncoder
+from serving.signatures.stored_encoder import Pool, StoredEncoder
 
 # Inputs. The SECOND beside a TEXT may be empty; all others are needed.
 TEXT = tf.TensorSpec([None], tf.string, name="text")
@@ -36,6 +36,7 @@ GOLDEN_TEXTS = (
 )
 GOLDEN_SECOND = "It lies on the Seine."
 
+PRETRAINING = "pretraining"
 Outputs = dict[str, tf.Tensor]
 Inputs = dict[str, list]  # a request's columns, by name
 
@@ -56,8 +57,10 @@ class TextEncoder:
     Args:
         encoder: its heads decide which signatures there are.
         tokenizer: of the encoder's vocabulary.
-        settings: see ExportSettings.
-        task: what the numbers of the encoder's fine-tuned head mean; a classifier's are else LABEL_0 and so on.
+        settings: see ExportSettings. Where a task says how vectors are made, and where texts are cut, that counts.
+        task: what the numbers of the encoder's fine-tuned head mean; a classifier's are else LABEL_0 and so on, those
+            of spans google's.
+        pool: of several encoders that share their equal weights.
 
     Attributes: `task`, of an encoder with its head; `model` (the StoredEncoder), `tokenizer`, `settings`, `lengths`
     (that batches are padded to) and `vocab` (string [V]).
@@ -69,6 +72,7 @@ class TextEncoder:
         tokenizer: BertTokenizer,
         settings: ExportSettings,
         task: TaskSettings | None = None,
+        pool: Pool | None = None,
     ):
         if tokenizer.vocab_size > encoder.settings.vocab_size:
             raise InputError(
@@ -77,13 +81,19 @@ class TextEncoder:
             )
         self._heads = encoder.described_heads
         self.task = _task(self._heads, task)
-        self.model = StoredEncoder(encoder, settings)
+        settings = _settings(settings, self.task)
+        self.model = StoredEncoder(encoder, settings, pool)
         self.tokenizer = tokenizer
         self.settings = settings
         self.lengths = settings.padded_lengths(encoder.settings.max_positions)
         self.vocab = tf.constant(tokenizer.vocab)
         self.special = {name: getattr(tokenizer, name) for name in ("cls_id", "sep_id", "pad_id")}
         self._shared: dict[tuple, Callable] = {}
+
+    @property
+    def kind(self) -> str:
+        """Of the task that it was trained for."""
+        return PRETRAINING if self.task is None else self.task.kind
 
     def for_task(self, task: TaskSettings) -> "TextEncoder":
         """The same, whose graphs share its encoder's, with another meaning of the head's numbers."""
@@ -142,12 +152,24 @@ def _task(heads: Sequence[Head], task: TaskSettings | None) -> TaskSettings | No
     sizes = {head.name: head.labels for head in heads}
     if task is None and (count := sizes.get(CLASSIFIER.name)):
         task = ClassificationSettings(tuple(f"LABEL_{number}" for number in range(count)))
+    if task is None and SPAN.name in sizes:
+        task = QuestionAnsweringSettings()
+    if isinstance(task, SimilaritySettings):
+        return task
     if task is None or task.head not in sizes:
         return None
     count = sizes[task.head]
     rule = f"the labels must be as many as those of the {task.head} ({count}); are they another model's?"
     require(task.size == count, rule, task.size)
     return task
+
+
+def _settings(settings: ExportSettings, task: TaskSettings | None) -> ExportSettings:
+    """Of a model of similarity vectors have the length 1: their inner product is the score."""
+    if not isinstance(task, SimilaritySettings):
+        return settings
+    longest = min(settings.max_seq_length, task.max_seq_length or settings.max_seq_length)
+    return dataclasses.replace(settings, embedding=task.pooling, unit_length=True, max_seq_length=longest)
 
 
 def _always(encoder: TextEncoder) -> None:
@@ -183,6 +205,7 @@ class Signature:
     golden: Callable[[TextEncoder], Sequence[Inputs]] = _some_texts
     # One row, a value for each input, that is so many tokens long: what a server runs before a version takes requests.
     warm_up: Callable[[TextEncoder, int], tuple[str | bytes, ...]] = _long_text
+    kind: str | None = None  # of the task that it answers, as TaskSettings have it, or PRETRAINING; None: of none
     often: bool = False  # asked so often that it is warmed up at all of the batch sizes
     # The int32 [B] output that says how many entries of axis 1 of the padded outputs are a row's own. Such answers can
     # be cut back to what they would be alone, so that a server may answer requests for them together.

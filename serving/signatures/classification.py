@@ -150,7 +150,7 @@ def _long_pair(encoder: TextEncoder, length: int) -> tuple[str, ...]:
 def _signatures(name: str, kind: str, outputs, rounded) -> tuple[Signature, Signature]:
     """For texts, and for pairs."""
     of_text, of_pair = (functools.partial(answer, outputs) for answer in (_of_text, _of_pair))
-    made = functools.partial(Signature, rounded=rounded, often=True)
+    made = functools.partial(Signature, rounded=rounded, kind=kind, often=True)
     no_text, no_pair = (functools.partial(_missing, kind, pair) for pair in (False, True))
     return (
         made(name, (TEXT,), of_text, missing=no_text),

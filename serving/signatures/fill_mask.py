@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from preprocessing import features
 from serving.signatures import packing
-from serving.signatures.base import DISTRIBUTIONS, TEXT, Inputs, Outputs, Signature, TextEncoder
+from serving.signatures.base import DISTRIBUTIONS, PRETRAINING, TEXT, Inputs, Outputs, Signature, TextEncoder
 
 GOLDEN_MASKED = ("Paris is the [MASK] of France.", "No mask here.", "[MASK] [MASK]ing the other one[MASK]")
 MAX_SEQUENCE_BYTES = 8192  # longer texts get no `sequence`: it repeats the text once per mask and candidate
@@ -110,5 +110,6 @@ FILL_MASK = Signature(
     missing=_no_masked_lm,
     golden=_masked_texts,
     warm_up=_long_masked,
+    kind=PRETRAINING,
     row_count="mask_count",
 )

@@ -8,6 +8,7 @@ from serving.signatures.base import (
     FIRST,
     GOLDEN_TEXTS,
     NATS,
+    PRETRAINING,
     PROBABILITIES,
     SECOND,
     Inputs,
@@ -152,6 +153,7 @@ NEXT_SENTENCE = Signature(
     _next_sentence,
     rounded={"is_next": PROBABILITIES},
     missing=_no_next_sentence,
+    kind=PRETRAINING,
     golden=_pairs,
     warm_up=_long_pair,
 )
@@ -161,6 +163,7 @@ EVALUATE = Signature(
     _evaluate,
     rounded={"mlm_loss": NATS, "nsp_loss": NATS},
     missing=_no_head,
+    kind=PRETRAINING,
     golden=_texts_as_examples,
     warm_up=_long_example,
 )

@@ -158,5 +158,6 @@ ANSWER = Signature(
     missing=_missing,
     golden=_questions,
     warm_up=_long_context,
+    kind="question-answering",
     often=True,
 )

@@ -11,18 +11,24 @@ from serving.signatures.base import GOLDEN_TEXTS, TEXT, VECTORS, Inputs, Outputs
 
 def _embedding(encoder: TextEncoder, text) -> Outputs:
     """Returns: `embedding` float32 [B, H]; `truncated` bool [B]."""
+    vectors, truncated = embedding(encoder, text)
+    return {"embedding": vectors, "truncated": truncated}
+
+
+def embedding(encoder: TextEncoder, text) -> tuple[tf.Tensor, tf.Tensor]:
+    """(vectors float32 [B, H] as the settings say, which texts were cut, bool [B])"""
     packed = encoder.pack(text)
     pooling = encoder.settings.embedding
     if pooling == "pooler":
-        embedding = encoder.pooled(packed)
+        vectors = encoder.pooled(packed)
     elif pooling == "cls":
-        embedding = encoder.first(packed)
+        vectors = encoder.first(packed)
     else:
-        embedding = pooled(encoder.encode(packed)["sequence_output"], packed.input_mask, pooling)
-    embedding = tf.cast(embedding, tf.float32)
+        vectors = pooled(encoder.encode(packed)["sequence_output"], packed.input_mask, pooling)
+    vectors = tf.cast(vectors, tf.float32)
     if encoder.settings.unit_length:
-        embedding = tf.math.l2_normalize(embedding, -1)
-    return {"embedding": embedding, "truncated": packed.truncated}
+        vectors = tf.math.l2_normalize(vectors, -1)
+    return vectors, packed.truncated
 
 
 def pooled(tokens_BLH: tf.Tensor, mask_BL: tf.Tensor, pooling: Pooling) -> tf.Tensor:

@@ -1,5 +1,7 @@
 """An encoder over weights stored, and multiplied, as an export asks for."""
 
+import hashlib
+
 import keras
 import tensorflow as tf
 
@@ -8,6 +10,9 @@ from preprocessing.features import INPUT_IDS
 from serving.settings import ExportSettings
 from serving.signatures.forward import forward
 
+# Variables that are stored, by path and a digest of their values.
+Pool = dict[tuple[str, bytes], tf.Variable]
+
 
 class StoredEncoder:
     """Calls like BertEncoder, without dropout: eagerly it is that encoder, in a graph `forward.forward`. `variables`
@@ -15,9 +20,12 @@ class StoredEncoder:
 
     Matrices may be stored as bfloat16; LayerNorm's and the biases' vectors stay float32, and so do logits, softmax and
     LayerNorm's arithmetic (see BertEncoder).
+
+    Encoders of one `pool` share each variable whose values are the same to the last bit; `own` are those of `variables`
+    that this one has brought.
     """
 
-    def __init__(self, encoder: BertEncoder, settings: ExportSettings):
+    def __init__(self, encoder: BertEncoder, settings: ExportSettings, pool: Pool | None = None):
         if settings.compute == "bfloat16":
             encoder = _copy(encoder, "mixed_bfloat16")
         self.settings, self.heads = encoder.settings, encoder.heads
@@ -26,6 +34,15 @@ class StoredEncoder:
         if settings.weights == "bfloat16":
             matrices = [variable for variable in encoder.variables if len(variable.shape) > 1]
             self._stored = {id(variable): tf.Variable(tf.cast(variable.value, tf.bfloat16)) for variable in matrices}
+        self.own: list[tf.Variable] = []
+        for variable in encoder.variables:
+            mine = self._stored.get(id(variable), variable.value)
+            key = variable.path, hashlib.sha256(variable.numpy().tobytes()).digest() if pool is not None else b""
+            kept = mine if pool is None else pool.setdefault(key, mine)
+            if kept is mine:
+                self.own.append(mine)
+            else:
+                self._stored[id(variable)] = kept
         self.variables = [self._stored.get(id(variable), variable.value) for variable in encoder.variables]
 
     def __call__(self, inputs, only=None, **asked):

@@ -40,10 +40,11 @@ class Tagged:
     text_of: tf.Tensor  # int32 [M], ascending
     tags: tf.Tensor  # int32 [M]
     scores: tf.Tensor  # float32 [M]
+    logits: tf.Tensor  # float32 [M, C], before the temperature
     batch: tf.Tensor  # int32 (), B
 
     def rows(self, values: tf.Tensor) -> tf.Tensor:
-        """What each word has [M], text by text [B, W], padded with zero or empty."""
+        """What each word has [M, ...], text by text [B, W, ...], padded with zero or empty."""
         return _rows(values, self.text_of, self.batch)
 
     def count(self) -> tf.Tensor:
@@ -93,13 +94,8 @@ def _tag(encoder: TextEncoder, text) -> Outputs:
     return outputs | {f"entity_{name}_ends": _rows(values, of.text_of, found.batch) for name, values in last.items()}
 
 
-def _tag_words(encoder: TextEncoder, words) -> Outputs:
-    """Words that are given, string [B, W]; empty ones behind a text's last word are none.
-
-    Returns: `tags` string and `scores` float32 [B, W] and `word_count` int32 [B], as of `tag`, one for each word; and
-    `entity_types`, `entity_scores`, `entity_starts`, `entity_ends` [B, E] (from which word to which, [start, end)) and
-    `entity_count`.
-    """
+def _given(encoder: TextEncoder, words) -> Tagged:
+    """Of words as `_tag_words` takes them."""
     place = tf.range(1, tf.shape(words)[1] + 1)
     lengths = tf.reduce_max(tf.where(words != "", place, 0), 1)
     lengths = tf.maximum(lengths, 0)  # of no word at all the greatest is the least number there is
@@ -116,7 +112,17 @@ def _tag_words(encoder: TextEncoder, words) -> Outputs:
     text_of_M = tf.cast(given[:, 0], tf.int32)
     pieces = tf.math.unsorted_segment_sum(kept, text_of_M, tf.shape(words)[0])
     ids = tf.RaggedTensor.from_row_lengths(ids_N, tf.cast(pieces, tf.int64), validate=False)
-    found = _tagged(encoder, ids, first_M, text_of_M)
+    return _tagged(encoder, ids, first_M, text_of_M)
+
+
+def _tag_words(encoder: TextEncoder, words) -> Outputs:
+    """Words that are given, string [B, W]; empty ones behind a text's last word are none.
+
+    Returns: `tags` string and `scores` float32 [B, W] and `word_count` int32 [B], as of `tag`, one for each word; and
+    `entity_types`, `entity_scores`, `entity_starts`, `entity_ends` [B, E] (from which word to which, [start, end)) and
+    `entity_count`.
+    """
+    found = _given(encoder, words)
     of = _entities(encoder, found)
     begins = tf.gather(tf.cumsum(found.count(), exclusive=True), of.text_of)
     outputs = _answers(encoder, found) | _of_entities(encoder, found, of)
@@ -124,6 +130,13 @@ def _tag_words(encoder: TextEncoder, words) -> Outputs:
         "entity_starts": _rows(of.first - begins, of.text_of, found.batch),
         "entity_ends": _rows(of.last + 1 - begins, of.text_of, found.batch),
     }
+
+
+def _tag_logits(encoder: TextEncoder, words) -> Outputs:
+    """Returns: `logits` float32 [B, W, C], before the temperature, which is chosen by them; zero behind `word_count`
+    int32 [B]. Words as of `tag_words`."""
+    found = _given(encoder, words)
+    return {"logits": found.rows(found.logits), _OF_WORDS: found.count()}
 
 
 def _tagged(encoder: TextEncoder, ids: tf.RaggedTensor, first_M, text_of_M) -> Tagged:
@@ -137,7 +150,7 @@ def _tagged(encoder: TextEncoder, ids: tf.RaggedTensor, first_M, text_of_M) -> T
     logits = word_windows.answered(encoder, found, lengths, encoder.model.tagger, len(task.labels))
     best = tf.argmax(logits, -1, tf.int32)
     scores = tf.reduce_max(tf.nn.softmax(logits / task.temperature), -1)
-    return Tagged(text_of_M, best, scores, tf.size(splits) - 1)
+    return Tagged(text_of_M, best, scores, logits, tf.size(splits) - 1)
 
 
 def _answers(encoder: TextEncoder, found: Tagged) -> Outputs:
@@ -174,10 +187,10 @@ def _of_entities(encoder: TextEncoder, found: Tagged, of: Entities) -> Outputs:
 
 
 def _rows(values, text_of, batch) -> tf.Tensor:
-    """Values [n] of texts, which are ascending, as [B, most of one text]."""
+    """Values [n, ...] of texts, which are ascending, as [B, most of one text, ...]."""
     count = _count(text_of, batch)
     place = tf.range(tf.size(text_of)) - tf.gather(tf.cumsum(count, exclusive=True), text_of)
-    shape = tf.stack([batch, tf.reduce_max(tf.concat([count, [0]], 0))])
+    shape = tf.concat([[batch, tf.reduce_max(tf.concat([count, [0]], 0))], tf.shape(values)[1:]], 0)
     return tf.scatter_nd(tf.stack([text_of, place], 1), values, shape)
 
 
@@ -217,7 +230,7 @@ def _of_words(name: str, of_entities: Sequence[str], **what) -> Signature:
     # Rounding may change which of two tags that are about as likely is said, and with it all about entities.
     rounded = {"scores": PROBABILITIES} | dict.fromkeys(("tags", _OF_ENTITIES, *of_entities))
     counts = dict.fromkeys(of_entities, _OF_ENTITIES)
-    return Signature(name, rounded=rounded, row_count=_OF_WORDS, other_counts=counts, **what)
+    return Signature(name, rounded=rounded, kind="tagging", row_count=_OF_WORDS, other_counts=counts, **what)
 
 
 _ALIKE = ("entity_types", "entity_scores")
@@ -240,3 +253,5 @@ TAG_WORDS = _of_words(
     golden=_golden_words,
     warm_up=_long_words,
 )
+# Not exported: a distribution over all tags for each word is much to send.
+TAG_LOGITS = Signature("tag_logits", (WORDS,), _tag_logits, rounded={}, missing=_missing)

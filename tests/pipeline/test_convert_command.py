@@ -1,14 +1,17 @@
+import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
+from safetensors import safe_open
 
 from model import checkpoints
 from model.encoder import BertEncoder
-from model.encoder.heads import TAGGER
-from model.settings import EncoderSettings, TaggingSettings
+from model.encoder.heads import CLASSIFIER, SPAN, TAGGER
+from model.settings import ClassificationSettings, EncoderSettings, QuestionAnsweringSettings, TaggingSettings
 from pipeline.commands import convert
 from preprocessing.errors import InputError
 from preprocessing.features import SPECIAL_TOKENS
@@ -45,16 +48,53 @@ def test_converts_reads_back_and_reports(source, tmp_path, to):
         assert float(difference[1]) < 2e-5
 
 
-def test_tags_go_with_a_tagger_to_hugging_face_and_back(tmp_path):
-    tags = TaggingSettings(("B-X", "I-X", "O"), max_seq_length=16)
-    encoder = BertEncoder(SETTINGS, [TAGGER.with_labels(3)])
+LABELS = ("B-X", "I-X", "O")
+
+
+@pytest.mark.parametrize(
+    ("head", "task", "known", "theirs", "googles"),
+    [
+        (
+            CLASSIFIER.with_labels(3),
+            ClassificationSettings(LABELS, pair=True, max_seq_length=16),
+            ClassificationSettings(LABELS),
+            ("BertForSequenceClassification", "classifier.weight"),
+            "output_weights",
+        ),
+        (
+            TAGGER.with_labels(3),
+            TaggingSettings(LABELS, max_seq_length=16),
+            TaggingSettings(LABELS),
+            ("BertForTokenClassification", "classifier.weight"),
+            "cls/tags/output_weights",
+        ),
+        (
+            SPAN,
+            QuestionAnsweringSettings(max_seq_length=16),
+            None,
+            ("BertForQuestionAnswering", "qa_outputs.weight"),
+            "cls/squad/output_weights",
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_fine_tuned_heads_go_to_hugging_face_and_google_and_back(head, task, known, theirs, googles, tmp_path):
+    """`known`: what Hugging Face's own files say of the labels."""
+    encoder = BertEncoder(SETTINGS, [head])
     checkpoints.save(encoder, tmp_path / "ours", [*SPECIAL_TOKENS, "ab"], lower_case=True)
-    checkpoints.write_task(tmp_path / "ours", tags)
+    checkpoints.write_task(tmp_path / "ours", task)
     assert run(tmp_path / "ours", tmp_path / "theirs", "huggingface").exit_code == 0
+    assert checkpoints.read_task(tmp_path / "theirs") == task
     (tmp_path / "theirs" / "task.json").unlink()  # as it comes from them
-    assert run(tmp_path / "theirs", tmp_path / "again", "ours").exit_code == 0
-    assert checkpoints.read_task(tmp_path / "again") == TaggingSettings(tags.labels)
-    assert checkpoints.largest_difference(encoder, checkpoints.load(tmp_path / "again")) == 0
+    config = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    with safe_open(tmp_path / "theirs" / "model.safetensors", "np") as tensors:
+        assert (config["architectures"], theirs[1] in tensors.keys()) == ([theirs[0]], True)  # noqa: SIM118
+    assert run(tmp_path / "theirs", tmp_path / "googles", "google").exit_code == 0
+    assert googles in dict(tf.train.list_variables(str(tmp_path / "googles" / "bert_model.ckpt")))
+    assert run(tmp_path / "googles", tmp_path / "again", "ours").exit_code == 0
+    assert checkpoints.read_task(tmp_path / "again") == known
+    for one, other in zip(encoder.weights, checkpoints.load(tmp_path / "again").weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy(), err_msg=one.path)
 
 
 def test_keras_hub_needs_the_special_tokens(tmp_path):

@@ -202,3 +202,39 @@ def test_a_run_over_spans_goes_on_from_the_one_before_and_its_version_is_traced_
     pushed = [os.path.basename(made["pushed_to"]) for made in (first, second, second)]
     assert states == [("done", version) for version in pushed]
     assert "Lineage" in (home / "reports" / "report.html").read_text()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_backfill_computes_only_what_is_new_and_another_language_stops_before_training(tmp_path, monkeypatch):
+    """Spans 1 to 3 one after the other, as a scheduler asks for them, and a fourth that is not like them."""
+    home, documents = tmp_path / "home", [text for _, text in embedded.documents(400_000)]
+    for span in (1, 2, 3):
+        text = "\n\n".join("\n".join(lines) for lines in documents[span::3])
+        (tmp_path / f"day-{span}.txt").write_text(text)
+    german = "Man sagt, dass die Zeit von {} nicht so gut war wie die von {} für uns alle in dieser Stadt.\n"
+    (tmp_path / "day-4.txt").write_text("\n".join(german.format(7 * n, n) * 20 for n in range(150)))
+    run = settings.smoke()
+    corpus = dataclasses.replace(run.corpus, input=(f"{tmp_path}/day-{{SPAN}}.txt",), window=2)
+    run = run.replace(corpus=corpus, vocabulary=dataclasses.replace(run.vocabulary, max_unknown_increase=0.1))
+    for span, window in ((1, {"1": False}), (2, {"1": True, "2": False}), (3, {"2": True, "3": False})):
+        monkeypatch.setenv("BERT_SPAN", str(span))
+        output = finish(home, run)
+        found = report(home)
+        for part in ("documents", "examples"):
+            assert {number: counts["taken_over"] for number, counts in found[part]["spans"].items()} == window, span
+        assert re.search(rf"Span {span}: [\d,]+ documents read, [\d,]+ examples made", output)
+        assert ("taken over, " in output) == (span > 1)
+        compared = {(line["against"], line["of"]) for line in found["drift"] if line["against"] != "the rule"}
+        assert compared == ({(f"span {span - 1}", f"span {span}")} if span > 1 else set())
+        assert list(found["slices"]["source"]) == [f"span {number}" for number in window]
+    assert "language" in (home / "reports" / "report.html").read_text()
+    assert set(steps(finish(home, run)).values()) == {"cached"}
+
+    monkeypatch.setenv("BERT_SPAN", "4")
+    output = finish(home, run, status=1)
+    said = (
+        r"CorpusGate: .*language: share of '(en|de)' [\d.]+ in span 3, [\d.]+ in span 4; distance [\d.]+, at most 0\.2"
+    )
+    assert re.search(said, output.replace("\n", " ")), output
+    assert "Trainer" not in output

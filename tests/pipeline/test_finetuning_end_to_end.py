@@ -89,6 +89,7 @@ def test_every_other_kind_goes_the_same_way(case, tmp_path):
     }
     run = FinetuningSettings(
         case.kind.name,
+        columns=dict(case.columns),
         train=str(train),
         eval=str(shutil.copy(train, tmp_path / f"held-out{train.suffix}")),
         init=str(tmp_path / "checkpoint"),

@@ -105,6 +105,28 @@ def test_masking_at_training_time(data, tmp_path):
         run(data, tmp_path / "run", "--masking", "ngram", examples=path)
 
 
+def test_a_recipe_says_what_is_not_given(data, tmp_path):
+    more = ("--recipe", "short", "--warmup-steps", "1", "--phase", "16:3:8", "--phase", "16:3:4", "--beta-2", "0.98")
+    assert run(data, tmp_path, *more, "--schedule", "one-cycle", "--learning-rate", "1e-3").exit_code == 0
+    made = json.loads((tmp_path / "run.json").read_text())
+    wanted = {"learning_rate": 1e-3, "bias_correction": True, "beta_2": 0.98, "schedule": "one-cycle", "batch_size": 8}
+    assert {name: made["training"][name] for name in wanted} == wanted
+    assert [phase["batch_size"] for phase in made["training"]["phases"]] == [8, 4]
+    assert made["encoder"]["dropout"] == 0.0
+    assert settings.EncoderSettings().dropout > 0
+
+
+def test_a_share_masked_at_training_time(data, tmp_path):
+    arrays = small_examples.examples(32)
+    for name in features.PREDICTION_FEATURES:
+        arrays[name] = np.zeros_like(arrays[name])
+    path = small_examples.write(tmp_path / "a.tfrecord", arrays)
+    arguments = ("--masking", "token", "--masked-lm-prob")
+    assert run(data, tmp_path / "run", *arguments, "0.1", examples=path).exit_code == 0
+    with pytest.raises(InputError, match=r"masking was 'token 0\.1', now 'token 0\.2'"):
+        run(data, tmp_path / "run", *arguments, "0.2", examples=path)
+
+
 def test_phrases_are_masked_at_training_time(data, tmp_path):
     arrays = small_examples.examples(32)
     for name in features.PREDICTION_FEATURES:
@@ -128,6 +150,11 @@ def test_phrases_are_masked_at_training_time(data, tmp_path):
         (["--phase", "²:4"], None, "phase must be LENGTH:STEPS"),
         (["--seed", "-1"], None, "seed must be 0 or more"),
         (["--phase", "16"], None, "phase must be LENGTH:STEPS"),
+        (["--phase", "16:3:8:1"], None, "phase must be LENGTH:STEPS or LENGTH:STEPS:BATCH"),
+        (["--recipe", "old"], None, "--recipe must be paper or short. Received: 'old'"),
+        (["--masked-lm-prob", "0.4"], None, "--masked-lm-prob needs --masking"),
+        (["--masked-lm-prob", "2", "--masking", "token"], None, "must be above 0 and at most 1"),
+        (["--masked-lm-prob", "0.9", "--masking", "token"], None, "--masked-lm-prob 0.9 needs room for 14 predictions"),
         (["--accumulate", "3"], None, "batch_size must be a multiple of accumulate"),
         (["--held-out", "/none/*"], None, "/none/.*: no example files"),
         (["--init", "/none"], None, "/none: no such checkpoint"),

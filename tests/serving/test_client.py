@@ -327,6 +327,7 @@ def test_what_a_classifier_says(monkeypatch):
             "probabilities": shares,
         },
         "score": {"score": np.array([1.5, 2], np.float32)},
+        "similarity": {"score": np.array([0.5], np.float32)},
     }
     asked = []
 
@@ -341,8 +342,10 @@ def test_what_a_classifier_says(monkeypatch):
         assert second.labels == ["a"]
         assert [one.labels for one in client.classify_labels(["x", "y"], ["z", ""])] == [["é"], []]
         assert client.score(["x", "y"]).tolist() == [1.5, 2]
+        assert client.similarity(["x"], ["y"]).tolist() == [0.5]
     assert asked == [
         ("classify", {"text": ["x", "y"]}),
         ("classify_labels_pair", {"first": ["x", "y"], "second": ["z", ""]}),
         ("score", {"text": ["x", "y"]}),
+        ("similarity", {"first": ["x"], "second": ["y"]}),
     ]

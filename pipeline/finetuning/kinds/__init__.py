@@ -5,9 +5,10 @@ from pipeline.finetuning.kinds.kind import Kind
 from pipeline.finetuning.kinds.multi_label import MULTI_LABEL
 from pipeline.finetuning.kinds.question_answering import QUESTION_ANSWERING
 from pipeline.finetuning.kinds.regression import REGRESSION
+from pipeline.finetuning.kinds.similarity import SIMILARITY
 from pipeline.finetuning.kinds.tagging import TAGGING
 
-ALL: tuple[Kind, ...] = (CLASSIFICATION, MULTI_LABEL, REGRESSION, TAGGING, QUESTION_ANSWERING)
+ALL: tuple[Kind, ...] = (CLASSIFICATION, MULTI_LABEL, REGRESSION, SIMILARITY, TAGGING, QUESTION_ANSWERING)
 
 
 def named(name: str) -> Kind:

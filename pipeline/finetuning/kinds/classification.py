@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from model.settings import ClassificationSettings
+from model.settings import ClassificationSettings, Pooling
 from pipeline.finetuning.kinds import label_files, texts
 from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
 from pipeline.finetuning.places import Places
@@ -37,8 +37,10 @@ class Classification:
     defaults = types.MappingProxyType(
         {"max_seq_length": 128, "long": "cut", "pooling": None, "labels": None, "class_weights": None}
     )
+    pooling: Pooling = "cls"
     chosen = "The temperature"
     signatures = ("classify", "classify_pair")
+    calibrates_on = None
 
     row = staticmethod(texts.row)
     source = staticmethod(texts.source)
@@ -57,11 +59,7 @@ class Classification:
     def task(self, prepared, options):
         from model.tasks import classification
 
-        weights: tuple[float, ...] = ()
-        if options.class_weights == "balanced":
-            weights = classification.balanced(prepared.train.counts)
-        elif options.class_weights is not None:
-            weights = label_files.weights(options.class_weights, prepared.labels)
+        weights = label_files.class_weights(options.class_weights, prepared.labels, prepared.train.counts)
         return classification.Classification(len(prepared.labels), weights, options.watch, options.pooling)
 
     def settings(self, prepared, train, options):

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from model.settings import TaskSettings
+from model.settings import Pooling, TaskSettings
 
 if TYPE_CHECKING:  # they import TensorFlow
     from model.tasks.task import Task
@@ -140,6 +140,12 @@ class Judge(Protocol):
         """Writes its plots."""
 
 
+def first_figure(kind: "Kind", figures: Iterable[str]) -> str:
+    """The first of the kind's figures that is among these: what a model is judged by."""
+    found = set(figures)
+    return next(name for name in kind.figures if name in found)
+
+
 class Kind(Protocol):
     """One kind of fine-tuning."""
 
@@ -153,8 +159,9 @@ class Kind(Protocol):
 
     @property
     def figures(self) -> Mapping[str, str]:
-        """Titles of the figures on dev, the judge's and the calibration's; there may be fewer. By the first, or that of
-        `--watch` if it is among them, the best of several seeds is chosen."""
+        """Titles of the figures on dev, the judge's and the calibration's; there may be fewer. By the first
+        that there is, or that of `--watch` if it is among them, the best of several seeds is chosen; the pipeline's
+        gate looks at the first."""
 
     @property
     def watched(self) -> Sequence[str]:
@@ -165,12 +172,20 @@ class Kind(Protocol):
         """The settings of `planning.Options` that it takes beside those of every kind, or that are others for it."""
 
     @property
+    def pooling(self) -> Pooling | None:
+        """What a text's vector is where neither user nor checkpoint says it; None where there is no such vector."""
+
+    @property
     def chosen(self) -> str:
         """What its calibration chooses, for a sentence that begins with it."""
 
     @property
     def signatures(self) -> Sequence[str]:
         """Names of those that answer it."""
+
+    @property
+    def calibrates_on(self) -> str | None:
+        """The signature whose answers its calibration reads, where it is not that which answers a source."""
 
     def row(self) -> type:
         """The dataclass of its rows, whose fields are strings, numbers, None, tuples, mappings of these, and more such

@@ -16,6 +16,15 @@ def declared(labels: str | None) -> list[str] | None:
     return found
 
 
+def class_weights(said: str | None, labels: Sequence[str], counts: Sequence[int]) -> tuple[float, ...]:
+    """Those that `--class-weights` means: of a file, or `balanced` by train's `counts`; () without it."""
+    from model.tasks import classification
+
+    if said is None:
+        return ()
+    return classification.balanced(counts) if said == "balanced" else weights(said, labels)
+
+
 def weights(path: str, labels: Sequence[str]) -> tuple[float, ...]:
     """Of each label, from a file of lines `label TAB weight`."""
     if not os.path.isfile(path):

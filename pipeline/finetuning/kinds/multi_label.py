@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from model.settings import ClassificationSettings
+from model.settings import ClassificationSettings, Pooling
 from pipeline.finetuning.kinds import label_files, texts
 from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
 from pipeline.finetuning.places import Places
@@ -32,8 +32,10 @@ class MultiLabel:
     )
     watched = ("macro_f1", "micro_f1", "exact", "cross_entropy")
     defaults = types.MappingProxyType({"max_seq_length": 128, "long": "cut", "pooling": None, "labels": None})
+    pooling: Pooling = "cls"
     chosen = "The temperature and the labels' thresholds"
     signatures = ("classify_labels", "classify_labels_pair")
+    calibrates_on = None
     row = staticmethod(texts.row)
     inputs = staticmethod(texts.inputs)
     size = staticmethod(texts.size)

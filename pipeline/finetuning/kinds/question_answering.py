@@ -27,8 +27,10 @@ class QuestionAnswering:
     )
     watched = ("exact", "cross_entropy")
     defaults = types.MappingProxyType({"max_seq_length": 384, "stride": 128, "max_question": 64, "max_answer": 30})
+    pooling = None
     chosen = "The threshold of no answer"
     signatures = ("answer",)
+    calibrates_on = None
 
     def row(self):
         return Question

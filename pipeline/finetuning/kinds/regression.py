@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from model.settings import ClassificationSettings
+from model.settings import ClassificationSettings, Pooling
 from pipeline.finetuning.kinds import texts
 from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
 from pipeline.finetuning.places import Places
@@ -29,8 +29,10 @@ class Regression:
     )
     watched = ("pearson", "rmse")
     defaults = types.MappingProxyType({"max_seq_length": 128, "long": "cut", "pooling": None})
+    pooling: Pooling = "cls"
     chosen = "Nothing"
     signatures = ("score", "score_pair")
+    calibrates_on = None
     source = staticmethod(texts.source)
     row = staticmethod(texts.row)
     inputs = staticmethod(texts.inputs)
@@ -76,14 +78,15 @@ class Regression:
 
 class Judge:
     """A `pipeline.finetuning.kinds.kind.Judge`. It keeps two numbers a row, for the ranks; a row whose label is no
-    number counts nowhere, and is told."""
+    number counts nowhere, and is told. `output`: that which is compared with the labels."""
 
-    def __init__(self):
+    def __init__(self, output: str = "score"):
+        self._output = output
         self._pairs: list[tuple[float, float]] = []  # (label, answer)
         self._unknown = Places()
 
     def add(self, row: Any, answer: Answer) -> Verdict:
-        gold, said = row.number, float(answer["score"])
+        gold, said = row.number, float(answer[self._output])
         if gold is None:
             self._unknown.add(f"{row.place} {'no label' if row.label is None else repr(row.label)}")
             return Verdict(row.label, said, None, texts.text(row), {})

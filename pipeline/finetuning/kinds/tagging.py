@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import math
 import pathlib
 import types
@@ -18,6 +19,7 @@ from preprocessing.errors import require
 from preprocessing.tasks.sentences import Sentence, Sentences
 
 SHOWN = 3
+ENOUGH = 200_000  # words
 LEAST = 1e-7  # a probability below it may have lost its digits: 1 minus another one
 # Of files of raw texts, whose words the model finds.
 TEXTS = (".csv", ".parquet")
@@ -30,19 +32,22 @@ class Tagging:
     title = "Tagging of words"
     figures = types.MappingProxyType(
         {
-            "accuracy": "Accuracy of words",
-            "macro_f1": "Macro F1 of tags",
-            "majority_accuracy": "Accuracy of the commonest tag",
             "entity_f1": "Entity F1 (exact span and type; tags read as conlleval and seqeval's default do)",
             "entity_f1_strict": "Entity F1, strict (only entities whose tags keep IOB2)",
             "entity_precision": "Entity precision",
             "entity_recall": "Entity recall",
+            "accuracy": "Accuracy of words",
+            "macro_f1": "Macro F1 of tags",
+            "majority_accuracy": "Accuracy of the commonest tag",
+            "cross_entropy": "Cross entropy of a word (nats), before the temperature",
         }
     )
     watched = ("entity_f1", "accuracy", "macro_f1", "cross_entropy")
-    defaults = types.MappingProxyType({"max_seq_length": 128, "labels": None})
-    chosen = "Nothing"
+    defaults = types.MappingProxyType({"max_seq_length": 128, "labels": None, "class_weights": None})
+    pooling = None
+    chosen = "The temperature"
     signatures = ("tag_words", "tag")
+    calibrates_on = "tag_logits"
 
     def row(self):
         return Sentence
@@ -72,7 +77,8 @@ class Tagging:
         watched: Any = options.watch
         if watched == "entity_f1" and not tags.of_entities(prepared.labels):
             watched = "accuracy"
-        return Task(tuple(prepared.labels), watched)
+        weights = label_files.class_weights(options.class_weights, prepared.labels, prepared.train.counts)
+        return Task(tuple(prepared.labels), watched, weights)
 
     def settings(self, prepared, train, options):
         return TaggingSettings(tuple(prepared.labels), max_seq_length=options.max_seq_length)
@@ -126,7 +132,31 @@ class Tagging:
         return found
 
     def calibrated(self, settings, answered):
-        return Calibration(settings)
+        """A temperature, on so many words that more would not change it."""
+        from pipeline.finetuning import calibration, plots
+
+        numbers = {label: number for number, label in enumerate(settings.labels)}
+        logits, gold = [np.zeros([0, len(numbers)])], list[int]()
+        for row, answer in answered:
+            known = [place for place, tag in enumerate(row.tags or ()) if tag in numbers]
+            logits.append(answer["logits"][known].astype(float))
+            gold += [numbers[row.tags[place]] for place in known]
+            if len(gold) >= ENOUGH:
+                break
+        if not gold:
+            return Calibration(settings)
+        found, right = np.concatenate(logits), np.array(gold)
+        temperature = calibration.temperature(found, right)
+        before, after = (calibration.figures(found / by, right) for by in (1.0, temperature))
+        first, then = (calibration.bins(*calibration.sureness(found / by, right)) for by in (1.0, temperature))
+        return Calibration(
+            dataclasses.replace(settings, temperature=temperature),
+            {"temperature": temperature},
+            before,
+            after,
+            {"cross_entropy": before["cross_entropy"]},
+            functools.partial(plots.reliability, first, then),
+        )
 
     def judge(self):
         return Judge()

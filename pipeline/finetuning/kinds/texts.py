@@ -19,7 +19,7 @@ def source(path, columns):
     return Table(path, columns)
 
 
-def prepare(train, dev, tokenizer, folder, options, progress, labelling):
+def prepare(train, dev, tokenizer, folder, options, progress, labelling, apart=False):
     from preprocessing.tasks import examples
 
     if train.pair and options.long == "windows":
@@ -30,8 +30,9 @@ def prepare(train, dev, tokenizer, folder, options, progress, labelling):
         tokenizer,
         folder,
         max_seq_length=options.max_seq_length,
-        long=options.long,
+        long=options.long or "cut",
         labelling=labelling,
+        apart=apart,
         progress=progress,
     )
 

@@ -22,6 +22,7 @@ from model.tasks.multi_label import MultiLabel
 from model.tasks.pretraining import Pretraining
 from model.tasks.question_answering import QuestionAnswering
 from model.tasks.regression import Regression
+from model.tasks.similarity import Similarity
 from model.tasks.tagging import Tagging
 from model.tasks.task import Task
 from model.training.evaluation import Evaluation
@@ -79,6 +80,21 @@ def scored(count: int, seed: int) -> dict[str, np.ndarray]:
     return arrays | {features.SCORES: arrays[features.INPUT_IDS].max(axis=1, keepdims=True).astype(np.float32)}
 
 
+def compared(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Two texts in turn, the second one a token shorter: the share of tokens that they have in common."""
+    arrays = scored(count, seed)
+    ids, mask = arrays[features.INPUT_IDS], arrays[features.INPUT_MASK].copy()
+    same = np.random.default_rng(seed).random(ids[:, ::2].shape) < np.linspace(0, 1, count)[:, None]
+    ids[:, 1::2] = np.where(same, ids[:, ::2], ids[:, 1::2])
+    arrays[features.INPUT_MASK][:, 1::2] = mask[:, ::2]
+    mask[:, 1::2] = mask[:, ::2]
+    last = np.maximum(mask.sum(1) // 2 * 2 - 1, 1)
+    mask[np.arange(count), last] = 0
+    share = same.mean(1, keepdims=True).astype(np.float32)
+    zeros = np.zeros_like(ids)
+    return arrays | {features.SEGMENT_IDS: zeros, features.TEXT_MASK: mask, features.SCORES: share}
+
+
 def answered(count: int, seed: int) -> dict[str, np.ndarray]:
     """Where in the second half the one or two tokens are that the first half begins with, if they are."""
     arrays = upper.examples(count, seed)
@@ -114,6 +130,8 @@ UPPER = Case("upper", upper.Upper, upper.examples)
 CLASSIFICATION = Case("classification", lambda: Classification(3, (1.0, 2.0, 0.5)), classified)
 MULTI_LABEL = Case("multi-label", lambda: MultiLabel(3), several)
 REGRESSION = Case("regression", lambda: Regression(20.0, 8.0), scored)
+SIMILARITY = Case("similarity", Similarity, compared)
+OF_CLS = Case("similarity by [CLS]", lambda: Similarity(-1.0, 2.0, pooling="cls"), compared)
 TAGGING = Case("tagging", lambda: Tagging(("B-A", "I-A", "B-B", "I-B", "O"), "entity_f1"), tagged)
 ANSWERING = Case("question answering", QuestionAnswering, answered)
 MASKED = Case("masked tokens alone", lambda: Pretraining(next_sentence=False), small_examples.examples)
@@ -128,6 +146,8 @@ CASES = (
     MEAN,
     MULTI_LABEL,
     REGRESSION,
+    SIMILARITY,
+    OF_CLS,
     TAGGING,
     ANSWERING,
     DISTILLATION,

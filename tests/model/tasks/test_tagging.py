@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -42,11 +44,26 @@ def test_the_loss_is_the_mean_cross_entropy_of_words():
     nll = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, np.clip(numbers - 1, 0, 4)[..., None], -1)[..., 0]
     sums = TASK.sums(ENCODER, found)
     assert float(TASK.loss(sums, TASK.totals(found))) == pytest.approx(nll[known].mean(), rel=1e-5)
-    assert float(sums["words"]) == (numbers > 0).sum() > known.sum() == float(sums["known"])
+    assert float(sums["words"]) == (numbers > 0).sum() > known.sum() == float(sums["weight"])
     figures = TASK.figures({name: float(value) for name, value in sums.items()})
     assert figures["cross_entropy"] == pytest.approx(nll[known].mean(), rel=1e-5)
     gold, answers = (np.concatenate(values) for values in zip(*said(found), strict=True))
     assert figures["accuracy"] == pytest.approx((gold == answers).mean())
+
+
+def test_words_are_weighted_by_their_tag():
+    found, weights = batch(4), (1.0, 2.0, 0.5, 4.0, 0.1)
+    weighted = dataclasses.replace(TASK, class_weights=weights)
+    logits, numbers = TASK.logits(ENCODER, found).numpy(), found[features.TAG_IDS].numpy()
+    known = (numbers > 0) & (numbers <= len(TAGS))
+    nll = tf.nn.sparse_softmax_cross_entropy_with_logits(numbers[known] - 1, logits[known]).numpy()
+    expected = np.average(nll, weights=np.array(weights)[numbers[known] - 1])
+    totals = weighted.totals(found)
+    assert float(weighted.loss(weighted.sums(ENCODER, found), totals)) == pytest.approx(expected, rel=1e-5)
+    held = {name: value.numpy() for name, value in weighted.held_out(ENCODER, found).items()}
+    assert weighted.figures(held)["cross_entropy"] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(InputError, match=r"a class weight, .* for each of the 5 labels\. Received: \(1\.0,\)"):
+        dataclasses.replace(TASK, class_weights=(1.0,))
 
 
 def test_dropout_is_a_function_of_the_seed():

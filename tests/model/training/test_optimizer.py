@@ -90,6 +90,8 @@ def test_what_is_trained(values, layers):
     [
         ({}, [0.0, 0.5, 0.8, 0.7, 0.1]),
         ({"schedule": "constant"}, [0.0, 0.5, 1.0, 1.0, 1.0]),
+        ({"schedule": "one-cycle"}, [0.0, 0.5, 1.0, 0.875, 0.125]),
+        ({"schedule": "one-cycle", "warmup_steps": 3, "end_learning_rate": 3e-3}, [0.0, 1 / 3, 2 / 3, 1.0, 0.4]),
         ({"schedule": "polynomial", "schedule_power": 2.0}, [0.0, 0.5, 0.64, 0.49, 0.01]),
         ({"warmup_steps": 0, "end_learning_rate": 5e-3}, [1.0, 0.95, 0.9, 0.85, 0.55]),
     ],

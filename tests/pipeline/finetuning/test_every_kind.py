@@ -24,6 +24,7 @@ from pipeline.finetuning.kinds.kind import Kind
 from pipeline.finetuning.kinds.multi_label import MULTI_LABEL
 from pipeline.finetuning.kinds.question_answering import QUESTION_ANSWERING
 from pipeline.finetuning.kinds.regression import REGRESSION
+from pipeline.finetuning.kinds.similarity import SIMILARITY
 from pipeline.finetuning.kinds.tagging import TAGGING
 from preprocessing.errors import InputError
 from preprocessing.tasks.tables import Columns
@@ -42,17 +43,27 @@ class Case:
     Attributes:
         files: (folder) -> files of train and dev, in small_model's words, that it learns in eight epochs.
         options: of `bert finetune`, beside FAST.
+        columns: of the files, by what `bert` calls them.
         least: of the kind's first figure on dev.
     """
 
     kind: Kind
     files: Callable[[pathlib.Path], tuple[pathlib.Path, pathlib.Path]]
     options: tuple[str, ...] = ()
+    columns: tuple[tuple[str, str], ...] = ()
     least: float = 0.8
 
     @property
     def name(self):
         return " ".join((self.kind.name, *self.options))
+
+    @property
+    def named(self) -> list[str]:
+        """The columns, as options."""
+        return [word for name, column in self.columns for word in (f"--{name}", column)]
+
+    def source(self, path, **more):
+        return self.kind.source(str(path), Columns(**dict(self.columns), **more))
 
 
 def wet_or_dry(folder):
@@ -102,6 +113,23 @@ def how_wet(folder):
     return folder / "train.tsv", folder / "dev.tsv"
 
 
+def alike(folder):
+    """How many of the words that may be are in both texts, or in none."""
+
+    def rows(count, seed):
+        random = np.random.default_rng(seed)
+        words = ["paris", "river", "france", "run", "capital"]
+        for _ in range(count):
+            first = random.random(5) < 0.5
+            second = np.where(random.random(5) < random.random(), first, ~first)
+            texts = (" ".join(word for word, there in zip(words, of, strict=True) if there) for of in (first, second))
+            yield "\t".join([*texts, str((first == second).sum())]) + "\n"
+
+    (folder / "train.tsv").write_text("".join(rows(200, 0)))
+    (folder / "dev.tsv").write_text("".join([*rows(40, 1), "the river\tpast france\tnot\n"]))
+    return folder / "train.tsv", folder / "dev.tsv"
+
+
 def places_and_teams(folder):
     """ "paris" is a place and "runner of X" a team, whatever X; dev has a type more, and a ragged sentence."""
 
@@ -147,6 +175,7 @@ CASES = (
     Case(CLASSIFICATION, wet_or_dry),
     Case(MULTI_LABEL, wet_and_run),
     Case(REGRESSION, how_wet),
+    Case(SIMILARITY, alike, columns=(("text", "1"), ("second", "2"), ("label", "3"))),
     Case(TAGGING, places_and_teams),
     Case(QUESTION_ANSWERING, where, WINDOWS),
 )
@@ -162,7 +191,7 @@ def run(*arguments):
 def finetune(case, folder, output, *more):
     train, dev = case.files(folder)
     files = ("--train", train, "--dev", dev, "--model", folder / "checkpoint", "--output", output)
-    return run("finetune", "--task", case.kind.name, *files, *FAST, *case.options, *more).stdout
+    return run("finetune", "--task", case.kind.name, *files, *FAST, *case.options, *case.named, *more).stdout
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +224,7 @@ def test_it_says_what_it_is(case):
     assert kind in kinds.ALL
     assert len({other.name for other in kinds.ALL}) == len(kinds.ALL)
     assert set(kind.signatures) <= {signature.name for signature in ALL}
+    assert {signature.kind for signature in ALL if signature.name in kind.signatures} == {kind.name}
     assert set(kind.defaults) <= {field.name for field in dataclasses.fields(planning.Options)}
     options = planning.Options.of(kind)
     assert options.watch == kind.watched[0]
@@ -210,10 +240,11 @@ def test_it_says_what_it_is(case):
 
 @every
 def test_a_file_is_opened_without_tensorflow(case, tmp_path):
+    opened = f"kind.source({str(case.files(tmp_path)[1])!r}, Columns(**{dict(case.columns)!r}))"
     program = (
         "import sys; from pipeline.finetuning import kinds; from preprocessing.tasks.tables import Columns; "
         f"kind = next(kind for kind in kinds.ALL if kind.name == {case.kind.name!r}); "
-        f"rows = list(kind.source({str(case.files(tmp_path)[1])!r}, Columns()).rows(lambda line, reason: None)); "
+        f"rows = list({opened}.rows(lambda line, reason: None)); "
         "print(len(rows), 'tensorflow' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -232,7 +263,7 @@ def test_it_learns_and_leaves_what_there_is_to_know(case, tuned):
     assert settings.kind == kind.name
     for name in ("model", "last"):
         assert checkpoints.read_task(output / name) == settings
-        assert checkpoints.load(output / name).heads == (settings.head,)
+        assert checkpoints.load(output / name).heads == ((settings.head,) if settings.head else ())
     assert f"that after {metrics['best_step']:,} of " in told
     assert checkpoints.vocab_file(output / "model") is not None
     assert metrics[next(iter(kind.figures))] >= case.least
@@ -251,7 +282,7 @@ def test_it_learns_and_leaves_what_there_is_to_know(case, tuned):
 @every
 def test_each_row_of_dev_is_answered_once_in_order(case, tuned):
     folder, output, _ = tuned(case)
-    source = case.kind.source(str(case.files(folder)[1]), Columns())
+    source = case.source(case.files(folder)[1])
     rows = list(source.rows(lambda line, reason: None))
     answers = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
     assert [(answer["file"], answer["line"]) for answer in answers] == [(row.file, row.line) for row in rows]
@@ -263,13 +294,11 @@ def test_each_row_of_dev_is_answered_once_in_order(case, tuned):
     assert {len(error) for error in errors} <= {6}
 
 
-# Where the head is another's, the run is, too.
+# Where the head is another's, the run is, too; a model of similarity has less of all of it.
+ALIKE = (MULTI_LABEL, REGRESSION, SIMILARITY)
 each_head = pytest.mark.parametrize(
     "case",
-    [
-        pytest.param(case, id=case.name, marks=[pytest.mark.long] if case.kind in (MULTI_LABEL, REGRESSION) else [])
-        for case in CASES
-    ],
+    [pytest.param(case, id=case.name, marks=[pytest.mark.long] if case.kind in ALIKE else []) for case in CASES],
 )
 
 
@@ -347,23 +376,25 @@ def test_the_export_answers_as_the_figures_say(case, tuned, served):
     folder, output, _ = tuned(case)
     metrics, base = metrics_of(output), served(case)
     assert json.loads((base / "1" / exporting.REPORT).read_text())["task"]["kind"] == case.kind.name
+    data = ("--data", case.files(folder)[1], *case.named)
     for model in (base, base / "1", output / "model"):
-        found = json.loads(run("evaluate", "--model", model, "--data", case.files(folder)[1], "--json").stdout)
+        found = json.loads(run("evaluate", "--model", model, *data, "--json").stdout)
         shared = set(found) & set(metrics)
         assert {"rows", next(iter(case.kind.figures))} <= shared
         for name in shared:
             assert found[name] == pytest.approx(metrics[name], abs=1e-5), name
-    people = run("evaluate", "--model", output / "model", "--data", case.files(folder)[1]).stdout
+    people = run("evaluate", "--model", output / "model", *data).stdout
     assert f"{found[next(iter(case.kind.figures))]:.4f}" in people
 
 
 @every
 def test_a_model_without_its_head_is_refused(case, tuned):
     folder, _, _ = tuned(case)
+    asked = ("--data", case.files(folder)[1], *case.named, "--task", case.kind.name)
     with pytest.raises(
         InputError, match=f"checkpoint: it must answer {case.kind.name}. Received: the checkpoint has no"
     ):
-        run("evaluate", "--model", folder / "checkpoint", "--data", case.files(folder)[1], "--task", case.kind.name)
+        run("evaluate", "--model", folder / "checkpoint", *asked)
 
 
 @every
@@ -373,17 +404,17 @@ def test_predictions_of_a_file(case, tuned, served, tmp_path):
     dev = case.files(folder)[1]
     answers = []
     for name, model in (("a", output / "model"), ("b", served(case))):
-        run("predict", "--model", model, "--input", dev, "--output", tmp_path / name)
+        run("predict", "--model", model, "--input", dev, *case.named, "--output", tmp_path / name)
         answers.append([json.loads(line) for line in (tmp_path / name).read_text().splitlines()])
     aside = []
-    source = case.kind.source(str(dev), Columns(labelled=False))
+    source = case.source(dev, labelled=False)
     rows = list(source.rows(lambda line, reason: aside.append(line)))
     assert [answer["line"] for answer in answers[0]] == sorted([*(row.line for row in rows), *aside])
     assert [answer["line"] for answer in answers[0] if "error" in answer] == aside
     for first, second in zip(*answers, strict=True):
         assert_near(first, second)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]  # nothing half written
-    told = run("predict", "--model", output / "model", "--input", dev).stdout
+    told = run("predict", "--model", output / "model", "--input", dev, *case.named).stdout
     assert told == (tmp_path / "a").read_text()
 
 
@@ -405,7 +436,8 @@ def assert_near(first, second):
 def test_slices_add_up(case, tuned):
     folder, output, _ = tuned(case)
     metrics = metrics_of(output)
-    asked = ("evaluate", "--model", output / "model", "--data", case.files(folder)[1], "--slices", "length,label")
+    data = ("--data", case.files(folder)[1], *case.named)
+    asked = ("evaluate", "--model", output / "model", *data, "--slices", "length,label")
     found = json.loads(run(*asked, "--json").stdout)["slices"]
     assert found["length"] == metrics["slices"]["length"]
     assert sum(part["rows"] for part in found["length"].values()) == metrics["rows"]

@@ -1,15 +1,25 @@
 """The kind of tagging: what is judged, and what is told of an answer."""
 
+import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
 import sklearn.metrics
+import tensorflow as tf
 
+from model.settings import TaggingSettings
 from pipeline.finetuning.kinds.tagging import TAGGING
+from pipeline.finetuning.planning import Options
 from preprocessing.errors import InputError
 from preprocessing.tasks.sentences import Sentence, Sentences
 from preprocessing.tasks.tables import Columns
+from preprocessing.tokenizer import BertTokenizer
+from serving.signatures import TAG_WORDS
+from serving.signatures.base import TextEncoder
+from serving.signatures.tagging import TAG_LOGITS
+from tests.serving import small_model
 
 
 def row(words, tags=None):
@@ -111,3 +121,40 @@ def test_sources(tmp_path):
         with pytest.raises(InputError, match="files of words and tags have no --"):
             TAGGING.source(str(tmp_path / "a.txt"), columns)
     assert TAGGING.source(str(tmp_path / "a.csv"), Columns(labelled=False, header=True))
+
+
+def test_a_temperature_is_chosen_on_the_words_of_dev():
+    """Logits that are three times too large; words of other tags have no part in it."""
+    random, labels = np.random.default_rng(0), ("A", "B", "C")
+    true = random.normal(size=(4000, 3))
+    gold = (true + random.gumbel(size=true.shape)).argmax(1)
+    answered = []
+    for start in range(0, 4000, 4):
+        tags = [*(labels[number] for number in gold[start : start + 4]), "unheard"]
+        logits = np.concatenate([3 * true[start : start + 4], np.full((2, 3), 9.0)]).astype(np.float32)
+        answered.append((row("abcde", tags), {"logits": logits, "word_count": np.int32(5)}))
+    found = TAGGING.calibrated(TaggingSettings(labels), iter(answered))
+    assert found.chosen["temperature"] == found.settings.temperature == pytest.approx(3, rel=0.1)
+    assert found.after["cross_entropy"] < found.before["cross_entropy"] == found.figures["cross_entropy"]
+    assert found.after["calibration_error"] < found.before["calibration_error"]
+
+
+def test_it_is_chosen_on_what_is_served():
+    """The logits, divided by the temperature, are the probabilities of the answers."""
+    task = dataclasses.replace(small_model.TAGGING, temperature=2.5)
+    texts = TextEncoder(small_model.tagger(), BertTokenizer(small_model.VOCAB), small_model.EXPORT, task)
+    request = TAG_WORDS.golden(texts)[-1]
+    logits, words = (signature.answered(texts, request) for signature in (TAG_LOGITS, TAG_WORDS))
+    assert logits["word_count"].numpy().tolist() == words["word_count"].numpy().tolist()
+    for of_words, scores, count in zip(logits["logits"], words["scores"], words["word_count"], strict=True):
+        shares = tf.nn.softmax(of_words[:count] / 2.5).numpy()
+        np.testing.assert_allclose(shares.max(-1), scores[:count], rtol=1e-5)
+        assert not np.any(of_words[count:])
+
+
+def test_weights_of_tags_are_of_a_file_or_balanced(tmp_path):
+    prepared = types.SimpleNamespace(labels=["A", "B"], train=types.SimpleNamespace(counts=[3, 1]))
+    (tmp_path / "weights.tsv").write_text("A\t0.5\nB\t2\n")
+    for said, expected in ((None, ()), ("balanced", (2 / 3, 2.0)), (str(tmp_path / "weights.tsv"), (0.5, 2.0))):
+        options = Options.of(TAGGING, class_weights=said)
+        assert TAGGING.task(prepared, options).class_weights == pytest.approx(expected)

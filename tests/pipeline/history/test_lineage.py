@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pathlib
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from pipeline import cli
 from pipeline.history import lineage, picture
 from pipeline.history.homes import Home
 from preprocessing.errors import InputError
+from tests.pipeline.history import small_home
 
 
 def bert(*arguments):
@@ -101,3 +103,51 @@ def test_a_version_that_was_never_pushed(small):
         lineage.version_of(home, small.serving, "7")
     with pytest.raises(InputError, match=r"no model was pushed there\. Received: bert beside it"):
         home.serving("other")
+
+
+def test_a_fine_tuned_version_is_traced_to_its_rows_and_its_pretrained_parent(small, monkeypatch):
+    pretrained = small.run()
+    monkeypatch.setattr(small, "serving", f"{small.folder}/serving/tuned")
+    rest = {node: small_home.NODES[node] for node in ("Baseline", "Evaluator", "Pusher")}
+    trained = {"Trainer": (("model", "model_run"), {"examples": "TaskExamplesGen"})}
+    monkeypatch.setattr(small_home, "NODES", {"TaskExamplesGen": (("examples",), {}), **trained, **rest})
+    settings = {"task": "classification", "train": "/data/train.tsv", "eval": "/data/dev.tsv"}
+    monkeypatch.setattr(small_home, "SETTINGS", {"TaskExamplesGen": settings})
+    init = f"{small.uri('Trainer', 1)}/model"
+    options = {"epochs": 3.0}
+    version = small.run(begins_with="TaskExamplesGen", init=init, task="classification", options=options)
+    examples = pathlib.Path(small.uri("TaskExamplesGen"))
+    split = {"rows": 12, "unlabelled": 0, "set_aside": 1, "hash": "abcd"}
+    (examples / "report.json").write_text(json.dumps({"train": split, "eval": split | {"rows": 3}}))
+    (examples / "files").mkdir()
+    for name in ("train", "eval"):
+        (examples / "files" / f"{name}.tsv").write_text(f"text\tlabel\n{name}\tgood\n")
+    folder = pathlib.Path(small.serving, version)
+    for name, text in (
+        ("assets/vocab.txt", "a\nb\n"),
+        ("assets.extra/finetuning.json", json.dumps({"labels": ["good", "bad"]})),
+    ):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(text)
+    found = json.loads(bert("lineage", version, "--home", small.folder, "--name", "tuned", "--json"))
+    digest = hashlib.sha256(b"text\tlabel\ntrain\tgood\n").hexdigest()
+    assert found["task"] == "classification"
+    assert found["data"]["files"][0] == {"file": "/data/train.tsv", "bytes": 22, "sha256": digest}
+    assert found["data"]["answers"] == ["good", "bad"]
+    assert found["vocabulary"]["sha256"] == hashlib.sha256(b"a\nb\n").hexdigest()
+    assert found["parent"] == {"checkpoint": init, "versions": [f"{pretrained} of bert"]}
+    assert found["settings"]["options"] == options
+    text = bert("lineage", version, "--home", small.folder, "--name", "tuned", "--picture", folder / "a.svg")
+    for said in (
+        "task        classification",
+        "train 12 rows, hash abcd; eval 3 rows, hash abcd; 2 set aside",
+        f"  /data/train.tsv  22 bytes  sha256 {digest}",
+        "labels      good, bad",
+        "2 tokens, taken from the checkpoint",
+        f"parent      version {pretrained} of bert, {init}",
+        "epochs 3.0",
+    ):
+        assert said in text
+    drawn = (folder / "a.svg").read_text()
+    for said in ("train 12", "15 rows", "2 labels", "classification", f"{pretrained} of bert"):
+        assert said in drawn

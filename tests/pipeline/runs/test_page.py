@@ -80,6 +80,18 @@ def test_everything_is_in_it_and_nothing_is_fetched(small):
     assert found.text.count("passed") >= 2
 
 
+def test_parts_and_drift_are_tables(small):
+    small.run()
+    line = {"feature": "language", "what": "share of '<de>'", "before": 0.0, "now": 0.125, "distance": 0.125}
+    line |= {"bound": 0.2, "against": "span 1", "of": "span 2", "passes": True}
+    part = {"predictions": 4321, "masked_lm_loss": 5.25, "masked_lm_accuracy": 0.375}
+    slices = {"length": {"1 to 32 tokens": part, "33 to 64 tokens": part}}
+    told = written(small, report(small, drift=[line, line | {"passes": False}], slices=slices)).text
+    for said in ("share of '<de>': span 1, span 2", "0.125", "refused", "33 to 64 tokens", "4,321", "5.25", "0.375"):
+        assert said in told
+    assert told.count("length") == 1
+
+
 def test_spans_and_a_model_that_was_refused(small):
     small.run(blessed=False)
     spans = {"1": {"documents_train": 9, "documents_eval": 1, "taken_over": True}}
@@ -112,7 +124,7 @@ def test_a_fine_tuning_is_told_by_its_own_figures(small):
         "task": "classification",
         "first": "accuracy",
         "floor": 0.5,
-        "metrics": {"accuracy": 0.75, "gain": 0.25},
+        "metrics": {"accuracy": 0.75, "first_figure": 0.75, "gain": 0.25},
         "untrained": {"accuracy": 0.625},
         "data": {"train": split, "eval": split},
         "refusals": ["gain is 0.25. it must"],

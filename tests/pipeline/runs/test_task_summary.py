@@ -6,6 +6,7 @@ def test_it_says_how_far_pretraining_helped_and_what_was_set_aside(capsys):
     split = {"rows": 1500, "set_aside": 0}
     report = {
         "task": "classification",
+        "first": "accuracy",
         "metrics": {**figures, "gain": 0.05},
         "tuned": {**figures, "training": {"steps": 600}},
         "untrained": {"accuracy": 0.75, "macro_f1": 0.6},

@@ -87,8 +87,7 @@ def test_the_report_says_what_there_is(exported):
     assert json.loads((folder / exporting.REPORT).read_text()) == json.loads(json.dumps(report))
     assert report["signatures"]["fill_mask"]["outputs"]["tokens"] == ["string", [None, None, 3]]
     assert report["signatures"]["features"]["inputs"] == {"text": ["string", [None]], "second": ["string", [None]]}
-    of_other_tasks = {"classify_labels", "classify_labels_pair", "score", "score_pair", "tag", "tag_words"}
-    assert report["left_out"].keys() == of_other_tasks
+    assert report["left_out"] == {}  # what is for another task is not missed
     assert report["parameters"] == sum(np.prod(v.shape) for v in small_model.encoder().variables)
     assert report["largest_difference"] < 1e-5
     assert report["load_seconds"] > 0

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from model.encoder.heads import CLASSIFIER
-from model.settings import ClassificationSettings
+from model.settings import ClassificationSettings, SimilaritySettings
 from preprocessing.features import MASK
 from preprocessing.tokenizer import BertTokenizer
 from serving.engine.loaded_model import WARMUP_REQUESTS, LoadedModel
@@ -27,13 +27,14 @@ def encoders():
     labels = ClassificationSettings(("a", "b", "c"), "multi-label", temperature=0.5, thresholds=(0.2, 0.5, 0.7))
     number = ClassificationSettings(("number",), "regression", mean=2.0, scale=0.5)
     small, one = small_model.encoder(), small_model.encoder((CLASSIFIER.with_labels(1),))
-    models = ((small, None), (small, labels), (one, number), (small_model.tagger(), small_model.TAGGING))
+    models = ((small, None), (small, labels), (small, SimilaritySettings(most=5.0)), (one, number))
+    models += ((small_model.tagger(), small_model.TAGGING),)
     return [TextEncoder(of, BertTokenizer(small_model.VOCAB), small_model.EXPORT, task) for of, task in models]
 
 
 TEXTS = [*small_model.TEXTS, f"the {MASK} of {MASK}", MASK * 30]
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
-OF_OTHER_TASKS = {f"{name}{pair}" for name in ("classify_labels", "score") for pair in ("", "_pair")}
+OF_OTHER_TASKS = {f"{name}{pair}" for name in ("classify_labels", "score") for pair in ("", "_pair")} | {"similarity"}
 CASES = [pytest.param(signature, id=signature.name) for signature in ALL]
 # `pipeline.finetuning` exports the others, and compares.
 EXPORTED = [pytest.param(signature, id=signature.name) for signature in ALL if signature.name not in OF_OTHER_TASKS]

@@ -1,0 +1,50 @@
+"""What is left of a model's answers for people."""
+
+import json
+
+import pytest
+
+from pipeline.finetuning import judging
+from pipeline.finetuning.kinds.classification import CLASSIFICATION
+from preprocessing.tasks.tables import Row
+from tests.pipeline.finetuning.answers import classified
+
+LABELS = ("dry", "wet")
+
+
+def row(line, label="wet"):
+    return Row("dev.tsv", line, f"a\ttext {line}", None, label)
+
+
+def test_wrong_answers_stand_by_their_cost_and_answers_in_order(tmp_path):
+    shares = {1: 0.6, 2: 0.9, 3: 0.75, 4: 0.9}
+    answered = [(row(line), classified("dry", LABELS, share)) for line, share in shares.items()]
+    answered.append((row(5), classified("wet", LABELS)))
+    judge, rows = judging.judged(CLASSIFICATION, answered, tmp_path)
+    assert (rows, judge.figures()["accuracy"]) == (5, 0.2)
+    head, *errors = (tmp_path / "errors.tsv").read_text().splitlines()
+    assert head == "file\tline\tgold\tanswer\tcost\ttext"
+    assert [error.split("\t")[1] for error in errors] == ["2", "4", "3", "1"]
+    assert errors[0] == "dev.tsv\t2\twet\tdry\t2.3026\ta text 2"
+    lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["line"] for line in lines] == [1, 2, 3, 4, 5]
+    assert {path.name for path in tmp_path.iterdir()} == {"errors.tsv", "predictions.jsonl", "confusion.png"}
+
+
+def test_answers_are_written_as_they_come(tmp_path):
+    """None of them is held; what breaks off leaves nothing half written."""
+    sizes = []
+
+    def answered():
+        for line in range(1, 3001):
+            yield row(line), classified("dry", LABELS)
+            if line % 1000 == 0:
+                (scratch,) = tmp_path.glob(".predictions*")
+                sizes.append(scratch.stat().st_size)
+        raise OSError("the server has gone")
+
+    with pytest.raises(OSError, match="the server has gone"):
+        judging.judged(CLASSIFICATION, answered(), tmp_path)
+    assert sizes[0] > 0
+    assert sizes == sorted(set(sizes))
+    assert list(tmp_path.iterdir()) == []

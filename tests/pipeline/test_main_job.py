@@ -1,0 +1,35 @@
+"""What the main job asks at its end, and what it shows beside the answers."""
+
+import numpy as np
+import pytest
+
+from pipeline import main_job
+from serving.client import Candidate
+
+
+class Asked:
+    """A client whose model always says the same."""
+
+    def fill_mask(self, texts):
+        return [[[Candidate(f"t{number}", 0.5, "") for number in range(10)]] for _ in texts]
+
+    def next_sentence(self, first, second):
+        return [0.75]
+
+    def embed(self, texts):
+        return np.zeros((1, 8))
+
+
+@pytest.mark.parametrize("without", [{}, {"tokens": [["the", 0.0625], [",", 0.03125]], "follows": 0.625}])
+def test_answers_stand_beside_those_of_no_model(capsys, without):
+    main_job.ask(Asked(), {"without_a_model": without})
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in main_job.MASKED)
+    assert printed.count("t0 0.500  t1 0.500") == len(main_job.MASKED)
+    assert "with probability 0.750" in printed
+    assert ("without a model   the 0.062  , 0.031" in printed) == bool(without)
+    assert ("without a model   0.625" in printed) == bool(without)
+
+
+def test_each_question_has_one_mask():
+    assert all(text.count("[MASK]") == 1 for text in main_job.MASKED)
