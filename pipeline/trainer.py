@@ -10,9 +10,10 @@ import shutil
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
 
-from model import training
+from model import checkpoints, training
 from model.settings import EncoderSettings, TrainingSettings
 from model.tasks.pretraining import Pretraining
+from model.training import devices
 from pipeline import terminal, values
 from pipeline.components import kept
 from pipeline.components.vocabulary import FILE
@@ -33,6 +34,8 @@ def run_fn(fn_args: FnArgs) -> None:
     While it trains, checkpoints live in a folder that depends on settings and data alone, so that a killed run goes on
     where it stopped, although TFX gives it another output folder. Log, curves and final checkpoint are then copied to
     `fn_args.model_run_dir`; the folder goes when the run is told of that (see `trainings`).
+
+    Of several workers (TF_CONFIG) the chief alone does more than train.
     """
     run = values.read(
         fn_args.custom_config["settings"],
@@ -64,9 +67,11 @@ def run_fn(fn_args: FnArgs) -> None:
                 step, **terminal.training_figures(figures, task.curves)
             ),
         )
-    exporting.export(
-        result.encoder, vocab_path, fn_args.serving_model_dir, run.export, lower_case=run.vocabulary.lower_case
-    )
+    if not devices.is_chief():
+        return
+    # Of several workers the chief is alone from here on: what it computes must ask nothing of the others.
+    encoder = checkpoints.load(str(work / "model")) if devices.is_one_of_several() else result.encoder
+    exporting.export(encoder, vocab_path, fn_args.serving_model_dir, run.export, lower_case=run.vocabulary.lower_case)
     parents.write(
         fn_args.serving_model_dir,
         spans=list(kept.read(examples)),

@@ -118,10 +118,14 @@ class Pretraining:
         return figures | baselines(np.asarray(sums["label_counts"])) if "label_counts" in sums else figures
 
     def samples(self, encoder, batch, tokens):
-        positions = batch[features.MASKED_LM_POSITIONS]
-        logits = encoder.masked_lm(encoder(batch)["sequence_output"], positions)
+        def best(batch):
+            positions = batch[features.MASKED_LM_POSITIONS]
+            return tf.argmax(encoder.masked_lm(encoder(batch)["sequence_output"], positions), -1)
+
+        if isinstance(encoder.weights[0].value, tf.distribute.DistributedValues):
+            best = tf.function(best)  # eagerly, custom gradients take the variables of several devices apart
         arrays = {name: value.numpy() for name, value in batch.items()}
-        return {"filled_masks": filled_masks(arrays, tf.argmax(logits, -1).numpy(), tokens)}
+        return {"filled_masks": filled_masks(arrays, best(batch).numpy(), tokens)}
 
 
 def encoder_outputs(encoder, batch, **options) -> dict[str, tf.Tensor]:

@@ -21,7 +21,7 @@ def strategy(gpus: int | None) -> tf.distribute.Strategy:
         raise InputError(f"gpus must not exceed those of this machine ({len(physical)}). Received: {gpus}")
     if gpus is not None and gpus < len(physical):
         tf.config.set_visible_devices(physical[:gpus], "GPU")
-    if len(_workers()) > 1:
+    if is_one_of_several():
         return _several_workers()
     names = [device.name for device in tf.config.list_logical_devices("GPU")]
     if len(names) > 1:
@@ -35,6 +35,11 @@ def strategy(gpus: int | None) -> tf.distribute.Strategy:
 @functools.cache  # a process can join its cluster once
 def _several_workers() -> tf.distribute.Strategy:
     return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def is_one_of_several() -> bool:
+    """Whether TF_CONFIG names several workers."""
+    return len(_workers()) > 1
 
 
 def is_chief() -> bool:

@@ -1,8 +1,7 @@
 """The store of ML Metadata that knows what ran in a home: `metadata.sqlite` there, or a database that is named.
 
-BERT_METADATA           mysql://USER@HOST[:PORT]/DATABASE (MySQL, MariaDB) or postgresql://..., a database that is there
-                        and the home's alone; TLS as `?ca=/ca.pem` (MySQL) or `?sslmode=verify-full` (PostgreSQL). The
-                        home notes it in `metadata.url`, for whoever comes without the variable
+BERT_METADATA           mysql://USER@HOST[:PORT]/DATABASE (MySQL, MariaDB), a database that is there and this home's
+                        alone; TLS as `?ca=/ca.pem`. The home notes it in `metadata.url`, for who comes without it
 BERT_METADATA_PASSWORD  its password, which stands nowhere else: in no compiled run, and in no log
 """
 
@@ -29,10 +28,10 @@ FILE, NOTE = "metadata.sqlite", "metadata.url"
 PATIENCE = 120.0  # seconds for which a database may be away, as one that is started anew is
 _LOCKED_SECONDS = 15.0
 _REFUSED_SECONDS = 10.0
-_KINDS = {"mysql": ("database", "ssl_options", 3306), "postgresql": ("dbname", "ssloption", 5432)}
-_FORM = "must be mysql://USER@HOST[:PORT]/DATABASE or postgresql://..., without a password, which is"
+_KINDS = {"mysql": ("database", "ssl_options", 3306)}
+_FORM = "must be mysql://USER@HOST[:PORT]/DATABASE, without a password, which is"
 _DAMAGED = re.compile(r"malformed|not a database|disk I/O error")
-_LOST = re.compile(r"[Ll]ost connection|closed the connection|gone away|no connection to the server")
+_LOST = re.compile(r"[Ll]ost connection|gone away")
 _FULL = re.compile(r"database or disk is full|No space left on device")
 _WAY_OUT = "Put a copy back, or move it away: the versions that were pushed stay, and each step runs anew"
 
@@ -61,11 +60,16 @@ def config(home: pathlib.Path) -> ConnectionConfig:
         made.sqlite.filename_uri = str(home / FILE)
         made.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
         return made
+    if asked.startswith("postgres"):
+        raise InputError(
+            f"{VARIABLE} must be of MySQL or MariaDB: ML Metadata puts no text with a backslash into PostgreSQL, "
+            f"and the steps' settings have some. Received: {_shown(asked)}"
+        )
     try:
         parts = urllib.parse.urlsplit(asked)
         database, tls, port = _KINDS[parts.scheme]
         given = getattr(made, parts.scheme)
-        given.host, given.port = parts.hostname or "", type(given.port)(parts.port or port)  # a string in PostgreSQL's
+        given.host, given.port = parts.hostname or "", parts.port or port
         given.user = urllib.parse.unquote(parts.username or "")
         setattr(given, database, urllib.parse.unquote(parts.path[1:]))
         given.skip_db_creation = True

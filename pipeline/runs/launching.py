@@ -107,6 +107,13 @@ def executions(
     return {name: found[name] for name in compiled.names(pipeline) if name in found}
 
 
+def state_of(execution: metadata_store_pb2.Execution | None) -> str:
+    """`none`, `running`, `ran`, `cached` or `failed`."""
+    if execution is None:
+        return "none"
+    return "running" if execution.last_known_state in _ACTIVE else _DONE.get(execution.last_known_state, "failed")
+
+
 def _is_done(execution: metadata_store_pb2.Execution) -> bool:
     return execution.last_known_state in _DONE
 

@@ -1,12 +1,16 @@
 """`python -m pipeline.runs.node --run-id ID --node Trainer`: one node of a compiled run, in a process of its own.
 
 Killed and started again with the same id it goes on: the Trainer from its newest checkpoint, any other node anew. A
-node that is done does nothing again. Exit status: 0 where the node is done, whether it ran or its result came from the
-cache; 1 for bad input, which no other try mends; 75 where another process is at work on it; 70 for all else.
+node that is done does nothing again. With TF_CONFIG several machines over one home train together: the same command on
+each, of which all but the chief only help (see `worker`). Exit status: 0 where the node is done, whether it ran or its
+result came from the cache; 1 for bad input, which no other try mends; 75 where another process is at work on it; 70 for
+all else.
 """
 
 import contextlib
+import json
 import logging
+import os
 import pathlib
 import sys
 import time
@@ -27,6 +31,16 @@ def launch(home: pathlib.Path, run_id: str, name: str, wait: float = 0.0) -> str
     from pipeline.runs import compiled, launching, steps
     from pipeline.runs.record import Record
 
+    helps = _of_several(os.environ.get("TF_CONFIG"))
+    if helps:
+        if name != "Trainer":
+            return "ran"  # by the chief
+        with locks.held(home, f"{name}.{helps}", wait):
+            from pipeline.runs import worker
+
+            pipeline = compiled.read(home, run_id)
+            with steps.log_to(home / "logs" / f"{name}.{helps}.log"):
+                return worker.work(pipeline, name, compiled.store(pipeline))
     with locks.held(home, name, wait):
         pipeline = compiled.read(home, run_id)
         names = compiled.names(pipeline)
@@ -63,6 +77,16 @@ def launch(home: pathlib.Path, run_id: str, name: str, wait: float = 0.0) -> str
                 raise process.Failed(f"{said} (the whole log is {log})") from error
         steps.show_end(state, time.monotonic() - began)
         return state
+
+
+def _of_several(config: str | None) -> str | None:
+    """`worker.1` for one that is not the chief."""
+    if not config:
+        return None
+    from model.training import devices
+
+    task = {} if devices.is_chief() else json.loads(config)["task"]
+    return f"{task['type']}.{task['index']}" if task else None
 
 
 @click.command(help=__doc__)

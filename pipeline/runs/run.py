@@ -200,7 +200,7 @@ def _named_in(error: BaseException) -> str | None:
     """The file that an error is about."""
     if isinstance(error, OSError) and error.filename:
         return str(error.filename)
-    found = re.search(r"(/[^;:'\n]+)[;:'] ", str(error))
+    found = re.search(r"(?:^|[\s'\"(])(/[^;:'\n]+)[;:']", str(error))
     return found[1] if found else None
 
 

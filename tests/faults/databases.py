@@ -1,4 +1,4 @@
-"""Servers of databases of their own, with a user whose password is needed."""
+"""A server of a database of its own, with a user whose password is needed."""
 
 import contextlib
 import os
@@ -20,52 +20,25 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def _as(user: str, folder: pathlib.Path) -> list[str]:
-    """What a command begins with that runs as the user of the server, where this process is root's."""
+def _for_user(user: str, folder: pathlib.Path) -> list[str]:
+    """The option of a server that does not run as root, where this process is root's."""
     if os.geteuid():
         return []
     shutil.chown(folder, user)
     for parent in (folder, *list(folder.parents)[:4]):
         parent.chmod(parent.stat().st_mode | 0o711)
-    return ["runuser", "-u", user, "--"]
-
-
-@contextlib.contextmanager
-def postgresql(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
-    """Its URL, and what stops it at once and starts it again. Skips the test where there is none."""
-    programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-    if not programs:
-        pytest.skip("needs PostgreSQL (apt install postgresql)")
-    port = free_port()
-    secret = folder / "secret"
-    secret.write_text(PASSWORD)
-    secret.chmod(0o644)
-    command = [*_as("postgres", folder), str(programs[-1]), "-D", str(folder / "data"), "-l", str(folder / "log")]
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-
-    def call(*arguments: str) -> None:
-        subprocess.run([*command, *arguments], check=True, stdout=subprocess.DEVNULL)
-
-    call("initdb", "-o", f"-A scram-sha-256 -U bert --pwfile={secret}")
-    start, stop = (lambda: call("-w", "-o", options, "start")), (lambda: call("-m", "immediate", "stop"))
-    start()
-    try:
-        yield f"postgresql://bert@127.0.0.1:{port}/postgres", stop, start
-    finally:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            stop()
+    return [f"--user={user}"]
 
 
 @contextlib.contextmanager
 def mariadb(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
-    """The same."""
+    """Its URL, and what stops it at once and starts it again. Skips the test where there is none."""
     server = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
     if not server:
         pytest.skip("needs MariaDB (apt install mariadb-server)")
     port = free_port()
-    user = ["--user=mysql"] if _as("mysql", folder) else []
     listening = f"--socket={folder / 'socket'}"
-    places = [f"--datadir={folder / 'data'}", f"--tmpdir={folder}", *user]
+    places = [f"--datadir={folder / 'data'}", f"--tmpdir={folder}", *_for_user("mysql", folder)]
     install = ["mariadb-install-db", "--no-defaults", *places, "--auth-root-authentication-method=normal"]
     subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
     started: list[subprocess.Popen] = []
@@ -91,6 +64,3 @@ def mariadb(folder: pathlib.Path) -> Iterator[tuple[str, Callable[[], None], Cal
         yield f"mysql://bert@127.0.0.1:{port}/runs", stop, start
     finally:
         stop()
-
-
-KINDS = {"mysql": mariadb, "postgresql": postgresql}

@@ -58,7 +58,7 @@ def test_a_disk_that_is_full_in_each_step(runs, undisturbed, tmp_path):
                 said[step, "checkpoints"] = runs.finish(home, status=1).splitlines()[-1]
         found = tiny.nodes(home)[-1]
         assert (found["node"], found["state"]) == (step, "failed"), said
-    wrong = [line for line in said.values() if "no space left on the device; make room" not in line]
+    wrong = {case: line for case, line in said.items() if "no space left on the device; make room" not in line}
     assert not wrong
     runs.finish(home)
     assert tiny.same(tiny.weights(undisturbed), tiny.weights(home))

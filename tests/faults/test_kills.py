@@ -40,7 +40,12 @@ def test_at_random_times_over_all_steps(runs, undisturbed, tmp_path, capsys):
     chance = random.Random(SEED)
     expected = tiny.weights(undisturbed)
     seconds = {node["node"]: node["seconds"] for node in tiny.nodes(undisturbed)}
-    table = [f"seed {SEED}", "  at s  killed   in                  status  the next run                     weights"]
+
+    def show(line: str) -> None:
+        with capsys.disabled():
+            print(line, flush=True)
+
+    show(f"\nseed {SEED}\n  at s  killed   in                  status  the next run                     weights")
     for number in range(KILLS):
         home = tmp_path / str(number) / "home"
         home.parent.mkdir()
@@ -57,8 +62,6 @@ def test_at_random_times_over_all_steps(runs, undisturbed, tmp_path, capsys):
         states = [node["state"] for node in tiny.nodes(home)]
         same = tiny.same(expected, tiny.weights(home))
         went_on = f"{states.count('cached')} steps cached, {states.count('ran')} ran"
-        table.append(f"{at:6.1f}  {what:7}  {met:18}  {status:6}  {went_on:31}  {'equal' if same else 'DIFFER'}")
-        assert same, (table, said)
+        show(f"{at:6.1f}  {what:7}  {met:18}  {status:6}  {went_on:31}  {'equal' if same else 'DIFFER'}")
+        assert same, said
         assert not list((home / "training").iterdir())
-    with capsys.disabled():
-        print("", *table, sep="\n")

@@ -51,11 +51,14 @@ class Runs:
         self._settings.write_text(tiny().to_json())
         assert self._read() == "ready"
 
-    def start(self, home: pathlib.Path, run: settings.PipelineSettings | None = None) -> int:
+    def start(
+        self, home: pathlib.Path, run: settings.PipelineSettings | None = None, environment: dict | None = None
+    ) -> int:
         given = self._settings if run is None else home.with_suffix(".json")
         if run is not None:
             given.write_text(run.to_json())
-        asked = {"home": str(home), "settings": str(given), "log": str(home.with_suffix(".log"))}
+        asked: dict = {"home": str(home), "settings": str(given), "log": str(home.with_suffix(".log"))}
+        asked["environment"] = environment or {}
         assert self._process.stdin
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
@@ -64,11 +67,17 @@ class Runs:
     def wait(self) -> int:
         return int(self._read())
 
-    def finish(self, home: pathlib.Path, run: settings.PipelineSettings | None = None, status: int = 0) -> str:
+    def finish(
+        self,
+        home: pathlib.Path,
+        run: settings.PipelineSettings | None = None,
+        status: int = 0,
+        environment: dict | None = None,
+    ) -> str:
         """What a run said that ends with a status."""
         log = home.with_suffix(".log")
         before = log.stat().st_size if log.exists() else 0
-        self.start(home, run)
+        self.start(home, run, environment)
         found = self.wait()
         said = log.read_bytes()[before:].decode()
         assert found == status, said

@@ -30,7 +30,7 @@ def main() -> None:
             for descriptor in (1, 2):
                 os.dup2(log, descriptor)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.environ |= {"BERT_HOME": asked["home"], "BERT_SETTINGS": asked["settings"]}
+            os.environ |= {"BERT_HOME": asked["home"], "BERT_SETTINGS": asked["settings"], **asked["environment"]}
             status = 70
             try:
                 local_runner.main()

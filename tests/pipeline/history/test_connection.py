@@ -92,7 +92,6 @@ def test_a_home_without_runs(tmp_path):
     [
         ("mysql://bert@db/runs", "mysql", {"host": "db", "port": 3306, "user": "bert", "database": "runs"}),
         ("mysql://b%40x@db:33/runs?ca=/c.pem", "mysql", {"port": 33, "user": "b@x"}),
-        ("postgresql://bert@db/runs?sslmode=verify-full", "postgresql", {"port": "5432", "dbname": "runs"}),
     ],
 )
 def test_a_database_is_named_by_a_url(tmp_path, monkeypatch, url, kind, expected):
@@ -102,7 +101,7 @@ def test_a_database_is_named_by_a_url(tmp_path, monkeypatch, url, kind, expected
     given = getattr(of, kind)
     assert {name: getattr(given, name) for name in expected} == expected
     assert "secret" not in str(of)
-    assert ("c.pem" in str(of), "verify-full" in str(of)) == ("ca=" in url, "sslmode" in url)
+    assert ("c.pem" in str(of)) == ("ca=" in url)
 
 
 @pytest.mark.parametrize(
@@ -128,14 +127,21 @@ def test_a_home_has_one_store(small, tmp_path, monkeypatch):
     monkeypatch.setenv(connection.VARIABLE, "mysql://bert@db/runs")
     with pytest.raises(InputError, match=r"known to metadata\.sqlite.*move that file away"):
         connection.config(small.folder)
-    (tmp_path / connection.NOTE).write_text("postgresql://bert@db/runs\n")
-    with pytest.raises(InputError, match=r"known to postgresql://bert@db/runs\. Received: BERT_METADATA=mysql"):
+    (tmp_path / connection.NOTE).write_text("mysql://bert@db/others\n")
+    with pytest.raises(InputError, match=r"known to mysql://bert@db/others\. Received: BERT_METADATA=mysql"):
         connection.config(tmp_path)
     monkeypatch.delenv(connection.VARIABLE)
-    assert connection.config(tmp_path).postgresql.dbname == "runs"
+    assert connection.config(tmp_path).mysql.database == "others"
 
 
 def test_a_database_that_does_not_answer(tmp_path, monkeypatch):
     monkeypatch.setenv(connection.VARIABLE, "mysql://bert@127.0.0.1:1/runs")
     with pytest.raises(StoreError, match=r"mysql://bert@127\.0\.0\.1:1/runs: a server must listen there"):
         connection.connect(connection.config(tmp_path), patience=1.0)
+
+
+def test_a_database_that_ml_metadata_writes_wrongly_into(tmp_path, monkeypatch):
+    monkeypatch.setenv(connection.VARIABLE, "postgresql://bert:secret@db/runs")
+    with pytest.raises(InputError, match="must be of MySQL or MariaDB") as error:
+        connection.config(tmp_path)
+    assert "secret" not in str(error.value)
