@@ -14,6 +14,7 @@ a folder that has the name is whole.
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re

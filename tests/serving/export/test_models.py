@@ -141,6 +141,12 @@ def test_rounded_weights_are_shared_too(folder):
     assert report["models"][1]["own_weight_bytes"] < report["models"][0]["own_weight_bytes"] / 10
 
 
+def test_those_of_bytes_are_refused(folder):
+    settings = dataclasses.replace(small_model.EXPORT, weights="int8")
+    with pytest.raises(InputError, match="models in one export share no int8 weights: export them as float32"):
+        export(folder, ("", "mood"), ("", "tags"), settings=settings)
+
+
 @pytest.mark.parametrize(
     ("models", "message"),
     [
