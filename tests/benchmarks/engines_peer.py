@@ -65,13 +65,17 @@ def _onnx(model, folder):
 
 _EXPORT = """
 import sys, torch, transformers
-model = transformers.AutoModel.from_pretrained(sys.argv[1], attn_implementation="eager").eval().requires_grad_(False)
+model = transformers.AutoModel.from_pretrained(sys.argv[1], attn_implementation="eager").eval()
 names = ["input_ids", "attention_mask", "token_type_ids"]
 axes = {name: {0: "batch", 1: "length"} for name in (*names, "last_hidden_state")}
 
 class Plain(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = model
+
     def forward(self, ids, mask, types):
-        return model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+        return self.model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
 
 example = tuple(torch.ones(2, 8, dtype=torch.long) for _ in names)
 torch.onnx.export(Plain(), example, sys.argv[2], input_names=names, output_names=["last_hidden_state"],
