@@ -38,7 +38,7 @@ def main() -> None:
                 status = 0
             except SystemExit as ended:
                 status = int(ended.code or 0)
-            except BaseException:
+            except BaseException:  # whose traceback the log shows
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
