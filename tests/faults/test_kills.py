@@ -53,6 +53,7 @@ def test_at_random_times_over_all_steps(runs, undisturbed, tmp_path, capsys):
         began = time.monotonic()
         process = runs.start(home)
         while not any(node["node"] == aim for node in tiny.nodes(home)):
+            assert pathlib.Path(f"/proc/{process}").exists(), home.with_suffix(".log").read_text()
             time.sleep(0.002)
         time.sleep(chance.random() * seconds[aim])
         met, at = tiny.nodes(home)[-1]["node"], time.monotonic() - began

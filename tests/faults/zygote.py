@@ -5,6 +5,7 @@ with its status."""
 import json
 import os
 import sys
+import traceback
 
 from pipeline import local_runner
 from pipeline.runs import lean
@@ -37,6 +38,8 @@ def main() -> None:
                 status = 0
             except SystemExit as ended:
                 status = int(ended.code or 0)
+            except BaseException:  # whose traceback the log shows
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
