@@ -5,13 +5,12 @@ import pytest
 import tensorflow as tf
 
 from pipeline.finetuning import rows
-from preprocessing.tasks.tables import Columns
 from tests.pipeline.finetuning.test_every_kind import CASES
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_row_survives_being_written(case, tmp_path):
-    source = case.kind.source(str(case.files(tmp_path)[1]), Columns())
+    source = case.source(case.files(tmp_path)[1])
     found = list(source.rows(lambda line, reason: None))
     assert found
     for row in found:

@@ -339,7 +339,7 @@ def test_evaluate_never_reads_another_row(texts, position):
 
 
 ONE_LABEL = {"classify", "classify_pair"}  # what a classifier answers of which nothing else is said
-OF_OTHERS = {"tag", "tag_words"} | {signature.name for signature in CLASSIFIERS} - ONE_LABEL
+OF_OTHERS = {"tag", "tag_words", "similarity"} | {signature.name for signature in CLASSIFIERS} - ONE_LABEL
 
 
 @pytest.mark.parametrize(
