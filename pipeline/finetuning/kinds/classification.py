@@ -1,7 +1,5 @@
 """One label of a text or a pair."""
 
-import dataclasses
-import functools
 import math
 import pathlib
 import types
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from model.settings import ClassificationSettings, Pooling
-from pipeline.finetuning.kinds import label_files, texts
+from pipeline.finetuning.kinds import label_files, temperature, texts
 from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
 from pipeline.finetuning.places import Places
 from preprocessing.errors import InputError
@@ -88,23 +86,11 @@ class Classification:
 
     def calibrated(self, settings: ClassificationSettings, answered: Iterable[tuple[Any, Answer]]) -> Calibration:
         """A temperature. The probabilities' logarithms are the logits but for a constant, which it takes off again."""
-        from pipeline.finetuning import calibration, plots
-
         numbers = {label: number for number, label in enumerate(settings.labels)}
         known = [(answer["probabilities"], numbers[row.label]) for row, answer in answered if row.label in numbers]
         probabilities, gold = (np.array(values) for values in zip(*known, strict=True))
         logits = np.log(np.maximum(probabilities, LEAST), dtype=float)
-        temperature = calibration.temperature(logits, gold)
-        before, after = (calibration.figures(found, gold) for found in (logits, logits / temperature))
-        first, then = (calibration.bins(*calibration.sureness(logits / by, gold)) for by in (1.0, temperature))
-        return Calibration(
-            dataclasses.replace(settings, temperature=temperature),
-            {"temperature": temperature},
-            before,
-            after,
-            {"cross_entropy": before["cross_entropy"]},
-            functools.partial(plots.reliability, first, then),
-        )
+        return temperature.calibrated(settings, logits, gold)
 
     def judge(self):
         return Judge()

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import math
 import pathlib
 import types
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from model.settings import TaggingSettings
-from pipeline.finetuning.kinds import label_files
+from pipeline.finetuning.kinds import label_files, temperature
 from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
 from preprocessing import tags
 from preprocessing.errors import require
@@ -133,8 +132,6 @@ class Tagging:
 
     def calibrated(self, settings, answered):
         """A temperature, on so many words that more would not change it."""
-        from pipeline.finetuning import calibration, plots
-
         numbers = {label: number for number, label in enumerate(settings.labels)}
         logits, gold = [np.zeros([0, len(numbers)])], list[int]()
         for row, answer in answered:
@@ -145,18 +142,7 @@ class Tagging:
                 break
         if not gold:
             return Calibration(settings)
-        found, right = np.concatenate(logits), np.array(gold)
-        temperature = calibration.temperature(found, right)
-        before, after = (calibration.figures(found / by, right) for by in (1.0, temperature))
-        first, then = (calibration.bins(*calibration.sureness(found / by, right)) for by in (1.0, temperature))
-        return Calibration(
-            dataclasses.replace(settings, temperature=temperature),
-            {"temperature": temperature},
-            before,
-            after,
-            {"cross_entropy": before["cross_entropy"]},
-            functools.partial(plots.reliability, first, then),
-        )
+        return temperature.calibrated(settings, np.concatenate(logits), np.array(gold))
 
     def judge(self):
         return Judge()
