@@ -96,7 +96,7 @@ def _passed_over(command):
 @_flag("request-log-rate", default=0.01, show_default=True, help="Share of the answered requests that is logged.")
 @_flag("request-log-texts", is_flag=True, help="With their texts; else with outlines that say nothing of them.")
 @_flag("request-log-per-second", type=float, help="Log so many a second at most.  [default: 10]")
-@_flag("request-log-bytes", type=int, help="The log's files may have; the oldest goes.  [default: 100000000]")
+@_flag("request-log-bytes", type=int, help="Of the log's files together; the oldest goes.  [default: 100000000]")
 @_flag("drain-seconds", default=10.0, show_default=True, help="Running requests may take so long after SIGTERM.")
 @click.option("--embedded", is_flag=True, help=f"This server even where {BINARY} is on PATH.")
 @click.option("--version", is_flag=True, help="Show what is served with, and end.")
