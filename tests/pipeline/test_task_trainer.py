@@ -99,4 +99,6 @@ def test_what_was_killed_goes_on_where_it_was(arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "run", counted)
     with pytest.raises(BaseException, match="too soon"):
         task_trainer.run_fn(arguments)
+    for metrics in (again[0], calls[0]):
+        del metrics["cost"]["peak_memory"]  # of a process, not of a run: it only grows
     assert again[0] == calls[0]
