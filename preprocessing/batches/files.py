@@ -1,7 +1,9 @@
 """Files of examples of any spec: finding, reading and checking them. Every fault names the file and the example."""
 
 import glob
+import gzip
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -12,6 +14,7 @@ from preprocessing.features import MODEL_GARDEN_NAMES, VOCABULARY, Spec
 from preprocessing.storage import as_glob, is_remote
 
 CHUNK = 2048  # examples read and parsed at once
+FRAME = 16  # bytes of a record's length and checksums
 
 
 def find_files(pattern: str) -> list[str]:
@@ -40,6 +43,7 @@ def axes(file: str, spec: Spec) -> dict[str, int] | None:
     """How long each axis of the spec is in the first example of a file; None when there is none."""
     record = next(_records(file), None)
     if record is None:
+        _check_whole(file, 0, 0, spec.written_by)
         return None
     try:
         example = tf.train.Example.FromString(record).features.feature
@@ -82,12 +86,12 @@ def _records(file: str) -> Iterator[bytes]:
             yield record
             number += 1
     except tf.errors.OpError as error:
-        raise _broken(file, number, error) from error
+        raise _broken(file, number, error.message) from error
 
 
 def chunks(file: str, spec: Spec, axes: Mapping[str, int]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(number of the first example, arrays of up to CHUNK examples) through a file."""
-    number, parsed_as = 0, parsing(spec, axes)
+    number, size, parsed_as = 0, 0, parsing(spec, axes)
     # A record that breaks off must not hide the ones before it, so parsing errors and reading errors are told apart.
     batches = tf.data.TFRecordDataset(file, compression(file)).batch(CHUNK).prefetch(1)
     try:
@@ -102,14 +106,35 @@ def chunks(file: str, spec: Spec, axes: Mapping[str, int]) -> Iterator[tuple[int
                 ) from error
             yield number, {name: value.numpy() for name, value in parsed.items()}
             number += len(serialized)
+            size += int(tf.reduce_sum(tf.strings.length(serialized))) + FRAME * len(serialized)
     except tf.errors.OpError as error:
-        raise _broken(file, number, error, spec.written_by) from error
+        raise _broken(file, number, error.message, spec.written_by) from error
+    _check_whole(file, number, size, spec.written_by)
 
 
-def _broken(file, number, error, written_by="the command that wrote it") -> InputError:
+def _check_whole(file: str, number: int, size: int, written_by: str) -> None:
+    """Raises InputError where a compressed file holds more than so many examples, of so many bytes with their frames.
+    One that breaks off between two examples, as its blocks do, TensorFlow takes for one that ends there."""
+    if compression(file) != "GZIP":
+        return
+    with tf.io.gfile.GFile(file, "rb") as stream:
+        stream.seek(max(stream.size() - 4, 0))
+        if size and int.from_bytes(stream.read(4), "little") == size % 2**32:
+            return
+        stream.seek(0)
+        try:  # of several members, the last four bytes are the size of the last one
+            with gzip.GzipFile(fileobj=stream) as content:
+                whole = sum(map(len, iter(lambda: content.read(1 << 20), b"")))
+        except (OSError, EOFError, zlib.error) as error:
+            raise _broken(file, number, str(error), written_by) from None
+    if whole != size:
+        raise _broken(file, number, f"{whole - size:,} bytes more", written_by)
+
+
+def _broken(file, number, message, written_by="the command that wrote it") -> InputError:
     return InputError(
         f"{file}: cannot be read after example {number}, the shard is truncated or damaged; write it anew with "
-        f"{written_by}. Received: {error.message.splitlines()[0]}"
+        f"{written_by}. Received: {message.splitlines()[0]}"
     )
 
 

@@ -290,6 +290,22 @@ class TestBadInput:
         with pytest.raises(InputError, match=r"a\.tfrecord.*truncated or damaged"):
             open_pairs([path])
 
+    def test_truncated_anywhere(self, tmp_path):
+        """A compressed file may end between two records, too, or before the first one."""
+        path = small_examples.write(tmp_path / "a.tfrecord.gz", numbered(5))
+        content = (tmp_path / "a.tfrecord.gz").read_bytes()
+        whole = small_examples.write(tmp_path / "whole.tfrecord", numbered(5))
+        for cut in range(2, len(content), 3):
+            (tmp_path / "a.tfrecord.gz").write_bytes(content[:cut])
+            with pytest.raises(InputError, match=r"a\.tfrecord\.gz: cannot be read after example \d, the shard is"):
+                open_pairs([path, whole])
+
+    def test_several_members_are_one_file(self, tmp_path):
+        path = small_examples.write(tmp_path / "a.tfrecord.gz", numbered(5))
+        content = (tmp_path / "a.tfrecord.gz").read_bytes()
+        (tmp_path / "a.tfrecord.gz").write_bytes(content * 2)
+        assert open_pairs([path]).count == 10
+
     def test_damaged(self, tmp_path):
         small_examples.write(tmp_path / "a.tfrecord", numbered(50))
         content = bytearray((tmp_path / "a.tfrecord").read_bytes())
