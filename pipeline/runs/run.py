@@ -185,10 +185,10 @@ def cause(error: BaseException) -> str:
 def input_error(error: BaseException | None) -> str | None:
     """The message for a person in an exception or its causes; Beam and TFX wrap what a step raises."""
     for found in causes(error):
+        if os.strerror(errno.ENOSPC) in str(found):  # of TensorFlow's and Beam's errors, and of those made of them, too
+            return f"{_named_in(found) or 'the output'}: no space left on the device; make room, or set BERT_HOME"
         if isinstance(found, InputError):
             return str(found)
-        if os.strerror(errno.ENOSPC) in str(found):  # of TensorFlow's and Beam's errors, too
-            return f"{_named_in(found) or 'the output'}: no space left on the device; make room, or set BERT_HOME"
         if isinstance(found, OSError) and found.filename:
             return f"{found.filename}: {found.strerror}"
         if isinstance(found, StoreError):

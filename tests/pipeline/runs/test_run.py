@@ -94,6 +94,11 @@ def test_a_full_disk(tmp_path, monkeypatch):
         runs.run(settings.smoke(), tmp_path)
 
 
+def test_a_full_disk_is_no_bad_input_although_a_worker_told_of_it_as_such():
+    error = InputError(os.strerror(errno.ENOSPC))
+    assert runs.input_error(error) == "the output: no space left on the device; make room, or set BERT_HOME"
+
+
 def test_the_corpus_and_the_settings_come_from_the_environment(tmp_path):
     run, home = runs.from_environment(
         {"BERT_SETTINGS": "smoke", "BERT_CORPUS": "a.txt 'b c.txt'", "BERT_HOME": str(tmp_path)}
