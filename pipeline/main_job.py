@@ -132,8 +132,11 @@ def _show(question: str, answer: str) -> None:
 def tfx(*arguments: str) -> None:
     """Runs `tfx ...`, shown as a person would type it. Raises InputError where it fails; it has said why."""
     click.secho(f"$ tfx {' '.join(arguments)}", bold=True)
-    program = str(pathlib.Path(sys.executable).parent / "tfx")
-    status = subprocess.run([sys.executable, "-c", _QUIETLY, program, *arguments], check=False).returncode
+    programs = pathlib.Path(sys.executable).parent
+    # `tfx` calls the `pip` that it finds: this Python's, wherever the caller looks for programs.
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    command = [sys.executable, "-c", _QUIETLY, str(programs / "tfx"), *arguments]
+    status = subprocess.run(command, env=environment, check=False).returncode
     if status:
         raise InputError(f"tfx {arguments[0]} {arguments[1]} ended with exit status {status}; its message stands above")
 
