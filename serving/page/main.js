@@ -5,6 +5,7 @@ import * as tasks from "./tasks.js";
 
 const byId = (id) => document.getElementById(id);
 const model = byId("model");
+const task = byId("task"); // which of several models of an export; "": the one without a name
 
 // What a section needs of the model: signature and outputs.
 const NEEDS = {
@@ -23,6 +24,17 @@ const NEEDS = {
 let known = {}; // the chosen model's signatures
 
 const has = (signature, outputs) => outputs.every((name) => known[signature]?.outputs[name]);
+const isTask = (id) => "task" in byId(id).dataset;
+/** What the chosen model calls a section's signature: what answers a task may bear a name. */
+const called = (id) => (isTask(id) && task.value ? `${task.value}_${NEEDS[id][0]}` : NEEDS[id][0]);
+
+/** The names that the answers to tasks bear. */
+function names() {
+  const ends = Object.keys(NEEDS).filter(isTask).flatMap((id) => [NEEDS[id][0], `${NEEDS[id][0]}_pair`]);
+  const named = (key, end) => (key === end ? "" : key.slice(0, -end.length - 1));
+  const found = Object.keys(known).map((key) => [key, ends.find((end) => key === end) ?? ends.find((end) => key.endsWith(`_${end}`))]);
+  return new Set(found.filter(([, end]) => end).map(([key, end]) => named(key, end)));
+}
 
 async function fillMask(answer) {
   const outputs = await api.predict(model.value, "fill_mask", { text: [byId("fill-text").value] });
@@ -73,7 +85,7 @@ async function attention() {
 /** Of a text, or of a pair where the model judges such. */
 function judging(id, shown) {
   return async (answer) => {
-    const [signature] = NEEDS[id];
+    const signature = called(id);
     const [first, second] = ["text", "second"].map((name) => byId(`${id}-${name}`).value);
     const pair = known[`${signature}_pair`] && (second.trim() || !known[signature]);
     const inputs = pair ? { first: [first], second: [second] } : { text: [first] };
@@ -83,13 +95,13 @@ function judging(id, shown) {
 
 async function tag(answer) {
   const text = byId("tag-text").value;
-  answer.replaceChildren(...tasks.tagged(text, await api.predict(model.value, "tag", { text: [text] })));
+  answer.replaceChildren(...tasks.tagged(text, await api.predict(model.value, called("tag"), { text: [text] })));
 }
 
 async function question(answer) {
   const context = byId("context").value;
   const inputs = { question: [byId("question").value], context: [context] };
-  answer.replaceChildren(...tasks.answered(context, await api.predict(model.value, "answer", inputs)));
+  answer.replaceChildren(...tasks.answered(context, await api.predict(model.value, called("answer"), inputs)));
 }
 
 async function tokenize(answer) {
@@ -141,33 +153,41 @@ for (const button of document.querySelectorAll("[data-insert]")) {
 }
 
 async function choose() {
-  const status = byId("status");
   try {
     const version = await api.version(model.value);
     if (version === null) throw new api.Refused("no version is loaded yet");
     known = await api.signatures(model.value);
-    const missing = [];
-    for (const [id, [signature, outputs]] of Object.entries(NEEDS)) {
-      const section = byId(id);
-      const second = section.querySelector(".second");
-      const pairs = second !== null && has(`${signature}_pair`, outputs);
-      const there = pairs || has(signature, outputs);
-      if (second) {
-        second.hidden = !pairs;
-        second.querySelector("textarea").required = !has(signature, outputs);
-      }
-      section.hidden = !there;
-      section.querySelector(".answer").toggleAttribute("hidden", id === "attention");
-      if (id !== "attention") section.querySelector(".answer").replaceChildren();
-      // What a model was not fine-tuned for, nobody misses.
-      if (!there && !("task" in section.dataset)) missing.push(section.querySelector("h2").textContent.toLowerCase());
-    }
-    status.textContent = `Version ${version}` + (missing.length ? `. This model cannot: ${missing.join(", ")}.` : "");
+    task.replaceChildren(...[...names()].sort().map((name) => new Option(name || "(without a name)", name)));
+    task.closest("label").hidden = task.options.length < 2;
+    show(version);
+    task.onchange = () => show(version);
     const path = `${location.origin}/v1/models/${encodeURIComponent(model.value)}:predict`;
     byId("example").textContent = `curl -d '{"instances": ["a text"]}' ${path}`;
   } catch (error) {
-    status.textContent = `${model.value || "The server"}: ${error.message}`;
+    byId("status").textContent = `${model.value || "The server"}: ${error.message}`;
   }
+}
+
+/** The sections that the chosen model answers. */
+function show(version) {
+  const missing = [];
+  for (const [id, [, outputs]] of Object.entries(NEEDS)) {
+    const section = byId(id);
+    const signature = called(id);
+    const second = section.querySelector(".second");
+    const pairs = second !== null && has(`${signature}_pair`, outputs);
+    const there = pairs || has(signature, outputs);
+    if (second) {
+      second.hidden = !pairs;
+      second.querySelector("textarea").required = !has(signature, outputs);
+    }
+    section.hidden = !there;
+    section.querySelector(".answer").toggleAttribute("hidden", id === "attention");
+    if (id !== "attention") section.querySelector(".answer").replaceChildren();
+    // What a model was not fine-tuned for, nobody misses.
+    if (!there && !isTask(id)) missing.push(section.querySelector("h2").textContent.toLowerCase());
+  }
+  byId("status").textContent = `Version ${version}` + (missing.length ? `. This model cannot: ${missing.join(", ")}.` : "");
 }
 
 async function start() {

@@ -43,13 +43,16 @@ def encoders():
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, encoders):
-    """A model with what the page shows of a pretrained one, one that has embeddings only, and one for every task."""
+    """A model with what the page shows of a pretrained one, one that has embeddings only, one for every task, and one
+    whose answers to some tasks bear a name."""
     base = tmp_path_factory.mktemp("page")
     shown = [signature.name for signature in SHOWN]
-    for name, those in (("whole", shown), ("plain", shown[:1]), ("tasks", encoders.keys() - shown)):
+    named = {"classify": "classify", "about_score_pair": "score_pair", "about_tag": "tag"}
+    alike = {"whole": shown, "plain": shown[:1], "tasks": encoders.keys() - shown}
+    for name, those in {**{name: {one: one for one in those} for name, those in alike.items()}, "named": named}.items():
         module = tf.Module()
-        module.kept = [encoders[one][1].model.variables for one in those]
-        functions = {one: encoders[one][0].function(encoders[one][1]) for one in those}
+        module.kept = [encoders[one][1].model.variables for one in those.values()]
+        functions = {called: encoders[one][0].function(encoders[one][1]) for called, one in those.items()}
         tf.saved_model.save(module, str(base / name / "1"), signatures=functions)
     return base
 
@@ -68,7 +71,7 @@ def expected(encoders):
 
 @pytest.fixture(scope="module")
 def server(base):
-    names = {"bert": "whole", "plain": "plain", "tasks": "tasks"}
+    names = {"bert": "whole", "plain": "plain", "tasks": "tasks", "named": "named"}
     models = tuple(ModelSettings(name, str(base / folder)) for name, folder in names.items())
     with served.running(served.settings(base, models=models)) as server:
         yield server
@@ -282,6 +285,23 @@ def test_what_is_not_a_models_task_is_not_shown(page):
     for section in ("classify", "classify-labels", "score", "tag", "answer"):
         assert page.evaluate(f"document.getElementById({section!r}).hidden")
     assert texts(page, "#status") == ["Version 1"]
+
+
+def test_of_several_models_in_an_export_one_is_asked(page, expected):
+    def shown():
+        return {
+            one for one in ("classify", "score", "tag") if not page.evaluate(f"document.getElementById('{one}').hidden")
+        }
+
+    assert page.evaluate("task.closest('label').hidden")
+    choose(page, "named", "!document.getElementById('classify').hidden")
+    assert texts(page, "#task option") == ["(without a name)", "about"]
+    assert shown() == {"classify"}
+    page.evaluate("task.value = 'about'; task.dispatchEvent(new Event('change'))")
+    assert shown() == {"score", "tag"}
+    test_a_score_of_a_pair(page, expected)
+    test_tags_and_entities_in_the_text(page, expected)
+    picture(page, "named")
 
 
 def test_whatever_is_entered_or_pressed_has_a_name(tasks):
