@@ -28,6 +28,8 @@ class ExportSettings:
     # How matrices are stored. Those of int8 are multiplied as int8, too, and `compute` says how the rest is.
     weights: Storage = "float32"
     compute: Precision = "float32"  # how matrices are multiplied
+    # Layers are cut into so many parts, or fewer, that a processor's cores work out side by side. For GPUs 1.
+    parts: int = 2
     warmup_lengths: tuple[int, ...] = (16, 32, 64, 128)  # of the warm-up records
     warmup_batches: tuple[int, ...] = (1, 8)
 
@@ -40,6 +42,7 @@ class ExportSettings:
         )
         require_one_of(Pooling, "embedding", self.embedding)
         require(self.top_k > 0, "top_k must be positive", self.top_k)
+        require(0 < self.parts <= 64, "parts must be from 1 to 64", self.parts)
         require(self.max_predictions > 0, "max_predictions must be positive", self.max_predictions)
         require_one_of(Storage, "weights", self.weights)
         require_one_of(Precision, "compute", self.compute)

@@ -34,6 +34,13 @@ from serving.settings import Pooling, Precision, Storage
 @click.option("--top-k", default=10, show_default=True, help="Candidates per [MASK].")
 @click.option("--weights", type=click.Choice(get_args(Storage)), default="float32", show_default=True)
 @click.option("--compute", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
+@click.option(
+    "--parts",
+    type=int,
+    default=2,
+    show_default=True,
+    help="Parts of a layer, which a processor's cores work out side by side; 1 for GPUs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(models, output, name, vocab, lower_case, as_json, **settings):
     """Write BASE/NAME/N, the next version of a SavedModel that takes raw text.

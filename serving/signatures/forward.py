@@ -4,84 +4,102 @@ A batch of texts from several callers is half padding. Everything but attention 
 is nearly all of the work: here it runs over the batch's tokens laid end to end, and only attention sees them in padded
 rows. The values are those of BertEncoder; every export compares the two before it is let out.
 
-Shapes: B batch, L length, R real tokens in the batch, H hidden, N heads, D = H / N.
+Shapes: B batch, L length, R real tokens in the batch, H hidden, N heads of a part, D of a head.
 """
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from model.encoder import BertEncoder
 from model.encoder.bert import MASKED_SCORE
 from preprocessing.features import INPUT_IDS, INPUT_MASK, SEGMENT_IDS
+from serving.signatures.parts import Part
 
 
 def forward(
-    encoder: BertEncoder, inputs: dict, words=None, hidden_states=False, attentions=False, only=None, kernels=None
+    encoder: BertEncoder,
+    inputs: dict,
+    layers: Sequence[Sequence[Part]],
+    words=None,
+    hidden_states=False,
+    attentions=False,
+    only=None,
 ) -> dict:
     """The outputs of `encoder(inputs, words=..., hidden_states=..., attentions=...)` in inference. What stands at
-    padded positions is arbitrary, but finite.
+    padded positions is arbitrary, but finite. `layers` are the parts of each of the encoder's.
 
     With `only`, int64 [P], positions of real tokens among all B * L, the last layer is worked out for those alone:
-    `sequence_output` is [P, H], and there are no other outputs. `kernels`, by the id of a layer's matrix, are called
-    instead of multiplying with it.
+    `sequence_output` is [P, H], and there are no other outputs.
     """
-
-    def dense(x, kernel, bias):
-        if kernels and (stored := kernels.get(id(kernel))):
-            return stored(x, bias.value)
-        return _dense(x, kernel, bias)
-
     settings = encoder.settings
     batch, length = tf.unstack(tf.shape(inputs[INPUT_IDS]))
-    heads = tf.range(settings.num_heads)
+    count = settings.num_heads // len(layers[0])
+    heads = tf.range(count)
     mask = tf.reshape(inputs[INPUT_MASK], [-1])
     real_R = tf.cast(tf.where(mask > 0)[:, 0], tf.int32)  # places of the real tokens among all B * L
     place = tf.maximum(tf.cumsum(mask) - 1, 0)  # and back, [B * L]: padding repeats the token before it
 
     # One gather of slices of D both pads and brings the heads to the front, another takes both back.
-    place_BNL = tf.reshape(place, [batch, 1, length]) * (3 * settings.num_heads) + heads[:, None]
-    place_3BNL = tf.stack([place_BNL + part * settings.num_heads for part in range(3)])
-    real_RN = (real_R // length * settings.num_heads)[:, None] + heads
+    place_BNL = tf.reshape(place, [batch, 1, length]) * (3 * count) + heads[:, None]
+    place_3BNL = tf.stack([place_BNL + what * count for what in range(3)])
+    real_RN = (real_R // length * count)[:, None] + heads
     real_RN = real_RN * length + (real_R % length)[:, None]
 
     def padded(x_R):
         return tf.reshape(tf.gather(x_R, place), [batch, length, x_R.shape[-1]])
 
+    def attended(part, x_RH):
+        """(context [B * N * L, D], probabilities [B, N, L, L])"""
+        qkv = tf.reshape(part.qkv(x_RH, part.qkv_bias), [-1, settings.head_size])
+        q_BNLD, k_BNLD, v_BNLD = tf.unstack(tf.gather(qkv, place_3BNL))
+        scores_BNLL = tf.matmul(q_BNLD * (1 / math.sqrt(settings.head_size)), k_BNLD, transpose_b=True)
+        probabilities_BNLL = tf.cast(tf.nn.softmax(tf.cast(scores_BNLL, tf.float32) + scores_mask), x_RH.dtype)
+        return tf.reshape(tf.matmul(probabilities_BNLL, v_BNLD), [-1, settings.head_size]), probabilities_BNLL
+
     scores_mask = (1 - tf.cast(inputs[INPUT_MASK], tf.float32))[:, None, None, :] * MASKED_SCORE
     last = None if only is None else encoder.transformer_layers[-1]
     x_RH = tf.gather(encoder.embeddings(inputs[INPUT_IDS], inputs[SEGMENT_IDS], words=words), real_R)
     states, probabilities = [x_RH], []
-    for layer in encoder.transformer_layers:
-        qkv = tf.reshape(dense(x_RH, layer.qkv_kernel, layer.qkv_bias), [-1, settings.head_size])
-        q_BNLD, k_BNLD, v_BNLD = tf.unstack(tf.gather(qkv, place_3BNL))
-        scores_BNLL = tf.matmul(q_BNLD * (1 / math.sqrt(settings.head_size)), k_BNLD, transpose_b=True)
-        probabilities_BNLL = tf.cast(tf.nn.softmax(tf.cast(scores_BNLL, tf.float32) + scores_mask), x_RH.dtype)
-        probabilities.append(probabilities_BNLL)
-        context_BNLD = tf.matmul(probabilities_BNLL, v_BNLD)
+    for layer, parts in zip(encoder.transformer_layers, layers, strict=True):
+        contexts, attention = zip(*(attended(part, x_RH) for part in parts), strict=True)
+        if attentions:
+            probabilities.append(tf.concat(attention, 1))
         if layer is last:  # from here on R is P
             kept = tf.gather(place, only)
             x_RH, real_RN = tf.gather(x_RH, kept), tf.gather(real_RN, kept)
-        context_RND = tf.gather(tf.reshape(context_BNLD, [-1, settings.head_size]), real_RN)
-        context_RH = tf.reshape(context_RND, [-1, settings.hidden_size])
-        attended_RH = dense(context_RH, layer.attention_kernel, layer.attention_bias)
-        x_RH = layer.norm(x_RH + attended_RH, layer.attention_norm_scale, layer.attention_norm_offset)
-        inner = layer.activation(dense(x_RH, layer.inner_kernel, layer.inner_bias))
-        output_RH = dense(inner, layer.output_kernel, layer.output_bias)
-        x_RH = layer.norm(x_RH + output_RH, layer.output_norm_scale, layer.output_norm_offset)
+        outputs = [
+            part.attention(
+                tf.reshape(tf.gather(context, real_RN), [-1, count * settings.head_size]),
+                layer.attention_bias.value if part is parts[0] else None,
+            )
+            for part, context in zip(parts, contexts, strict=True)
+        ]
+        x_RH = layer.norm(x_RH + _sum(outputs), layer.attention_norm_scale, layer.attention_norm_offset)
+        outputs = [
+            part.output(
+                layer.activation(part.inner(x_RH, part.inner_bias)),
+                layer.output_bias.value if part is parts[0] else None,
+            )
+            for part in parts
+        ]
+        x_RH = layer.norm(x_RH + _sum(outputs), layer.output_norm_scale, layer.output_norm_offset)
         states.append(x_RH)
 
     if only is not None:
         return {"sequence_output": x_RH}
     sequence_output = padded(x_RH)
-    outputs = {"sequence_output": sequence_output, "pooled_output": encoder.pooler(sequence_output[:, 0])}
+    found = {"sequence_output": sequence_output, "pooled_output": encoder.pooler(sequence_output[:, 0])}
     if hidden_states:
-        outputs["hidden_states"] = [padded(state) for state in states]
+        found["hidden_states"] = [padded(state) for state in states]
     if attentions:
-        outputs["attentions"] = probabilities
-    return outputs
+        found["attentions"] = probabilities
+    return found
 
 
-def _dense(x, kernel, bias):
-    """`x @ kernel + bias`, in the form that TensorFlow's graph optimizer fuses."""
-    return tf.nn.bias_add(tf.matmul(x, tf.cast(kernel.value, x.dtype)), tf.cast(bias.value, x.dtype))
+def _sum(outputs):
+    first, *others = outputs
+    for other in others:
+        first += other
+    return first

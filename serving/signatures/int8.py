@@ -43,7 +43,7 @@ class Kernel:
         """What the stored numbers stand for, float32 [K, N]."""
         return self.values * self.scales
 
-    def __call__(self, x_RK: tf.Tensor, bias_N: tf.Tensor) -> tf.Tensor:
+    def __call__(self, x_RK: tf.Tensor, bias_N: tf.Tensor | None) -> tf.Tensor:
         least_R1 = tf.reduce_min(x_RK, -1, keepdims=True)
         range_R1 = tf.reduce_max(x_RK, -1, keepdims=True) - least_R1
         step_R1 = tf.maximum(range_R1, np.finfo(np.float32).tiny) / STEPS
@@ -51,7 +51,8 @@ class Kernel:
         bytes_RK = tf.cast((x_RK - least_R1) / step_R1 + 0.5, tf.uint8)
         product_RN = self._reference(bytes_RK) if tf.executing_eagerly() else self._product(bytes_RK)
         # What counting from the least number left out, in the form that TensorFlow's graph optimizer makes one pass of.
-        left_out_RN = tf.nn.bias_add(tf.matmul(least_R1, self._sums_1N), bias_N)
+        left_out_RN = tf.matmul(least_R1, self._sums_1N)
+        left_out_RN = left_out_RN if bias_N is None else tf.nn.bias_add(left_out_RN, bias_N)
         return left_out_RN + step_R1 * (product_RN * self.scales[0])
 
     def _product(self, bytes_RK):

@@ -4,12 +4,13 @@ import hashlib
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from model.encoder import BertEncoder
 from preprocessing.features import INPUT_IDS
 from serving.settings import ExportSettings
-from serving.signatures import int8
+from serving.signatures import int8, parts
 from serving.signatures.forward import forward
 
 # Variables that are stored, by path and a digest of their values.
@@ -32,32 +33,45 @@ class StoredEncoder:
         if settings.compute == "bfloat16":
             encoder = _copy(encoder, "mixed_bfloat16")
         self.settings, self.heads = encoder.settings, encoder.heads
-        self._encoder = encoder
-        self._stored: dict[int, tf.Variable] = {}  # by the id of the Keras variable
-        if settings.weights == "bfloat16":
-            matrices = [variable for variable in encoder.variables if len(variable.shape) > 1]
-            self._stored = {id(variable): tf.Variable(tf.cast(variable.value, tf.bfloat16)) for variable in matrices}
+        self._encoder, self._weights, self._pool = encoder, settings.weights, pool
+        self.own: list[tf.Variable] = []
+        self.variables: list[tf.Variable] = []
+        self.parameters = sum(math.prod(variable.shape) for variable in encoder.variables)
+        number = parts.count(settings.parts, encoder.settings.num_heads, encoder.settings.intermediate_size)
+        self._layers = [
+            [*parts.cut(layer, number, self._matrix, self._variable)] for layer in encoder.transformer_layers
+        ]
         self._table: int8.Table | None = None
-        self._kernels: dict[int, int8.Kernel] = {}  # by the id of the Keras variable
+        elsewhere = {id(getattr(layer, name)) for layer in encoder.transformer_layers for name in parts.NAMES}
         if settings.weights == "int8":
             self._table = int8.Table(encoder.embeddings.word)
-            matrices = [weight for layer in encoder.transformer_layers for weight in layer.weights]
-            matrices = [variable for variable in matrices if len(variable.shape) > 1]
-            self._kernels = {id(variable): int8.Kernel(variable.numpy()) for variable in matrices}
-        elsewhere = {*self._kernels, id(encoder.embeddings.word) if self._table else None}
-        variables = [variable for variable in encoder.variables if id(variable) not in elsewhere]
-        self.own: list[tf.Variable] = list(self._table.variables) if self._table else []
-        for variable in variables:
-            mine = self._stored.get(id(variable), variable.value)
-            key = variable.path, hashlib.sha256(variable.numpy().tobytes()).digest() if pool is not None else b""
-            kept = mine if pool is None else pool.setdefault(key, mine)
-            if kept is mine:
-                self.own.append(mine)
-            else:
-                self._stored[id(variable)] = kept
-        self.variables = [self._stored.get(id(variable), variable.value) for variable in variables]
-        self.variables += self._table.variables if self._table else []
-        self.parameters = sum(math.prod(variable.shape) for variable in encoder.variables)
+            self._keep(*self._table.variables)
+            elsewhere.add(id(encoder.embeddings.word))
+        # By the id of the Keras variable, where it is not its own.
+        self._stored: dict[int, tf.Variable] = {}
+        for variable in encoder.variables:
+            if id(variable) not in elsewhere:
+                rounded = settings.weights == "bfloat16" and len(variable.shape) > 1
+                stored = self._variable(variable.path, variable.numpy(), None if rounded else variable.value)
+                if stored is not variable.value:
+                    self._stored[id(variable)] = stored
+
+    def _matrix(self, name: str, values: np.ndarray) -> parts.Matrix:
+        return int8.Kernel(values) if self._weights == "int8" else parts.Dense(self._variable(name, values))
+
+    def _variable(self, name: str, values: np.ndarray, known: tf.Variable | None = None) -> tf.Variable:
+        """One of these values, `known` if it has them: another encoder's, where the pool has it."""
+        rounded = self._weights == "bfloat16" and values.ndim > 1
+        made = tf.Variable(tf.cast(values, tf.bfloat16) if rounded else values) if known is None else known
+        if self._pool is not None and (kept := self._pool.setdefault((name, _digest(values)), made)) is not made:
+            self.variables.append(kept)
+            return kept
+        self._keep(made)
+        return made
+
+    def _keep(self, *variables: tf.Variable) -> None:
+        self.variables += variables
+        self.own += variables
 
     def __call__(self, inputs, only=None, **asked):
         word = self._stored.get(id(self._encoder.embeddings.word))
@@ -66,8 +80,8 @@ class StoredEncoder:
         if self._table is not None:
             words = self._table.lookup(inputs[INPUT_IDS])
         with self._scope():
-            if self._kernels or not tf.executing_eagerly():
-                return forward(self._encoder, inputs, words=words, only=only, kernels=self._kernels, **asked)
+            if self._weights == "int8" or not tf.executing_eagerly():
+                return forward(self._encoder, inputs, self._layers, words=words, only=only, **asked)
             outputs = self._encoder(inputs, words=words, **asked)
             if only is None:
                 return outputs
@@ -122,12 +136,20 @@ class StoredEncoder:
     def _scope(self):
         """Within it, the Keras variables have the stored values."""
         scope = keras.StatelessScope()
+        if self._weights == "bfloat16" and tf.executing_eagerly():  # what the parts are of
+            cut = (getattr(layer, name) for layer in self._encoder.transformer_layers for name in parts.NAMES)
+            matrices = (variable for variable in cut if len(variable.shape) > 1)
+            scope.state_mapping |= {id(variable): tf.cast(variable.value, tf.bfloat16) for variable in matrices}
         for variable in self._encoder.variables:
             if (stored := self._stored.get(id(variable))) is not None:
                 # Kernels are cast where they are multiplied; embeddings are added up as float32.
                 added = any(variable is table for table in self._encoder.embeddings.weights)
                 scope.state_mapping[id(variable)] = tf.cast(stored, tf.float32) if added else stored.value()
         return scope
+
+
+def _digest(values: np.ndarray) -> bytes:
+    return hashlib.sha256(values.tobytes()).digest()
 
 
 def _copy(encoder: BertEncoder, dtype: str) -> BertEncoder:

@@ -134,6 +134,7 @@ def test_one_of_them_is_asked_by_its_name(version):
         asking.opened(str(version), "nobody").__enter__()
 
 
+@pytest.mark.long
 def test_rounded_weights_are_shared_too(folder):
     rounded = dataclasses.replace(small_model.EXPORT, weights="bfloat16", compute="bfloat16")
     few = (EMBEDDING, CLASSIFY, TAG_WORDS)

@@ -26,8 +26,8 @@ from serving.signatures import (
 from serving.signatures.base import TextEncoder
 from serving.signatures.classification import CLASSIFIERS
 from serving.signatures.fill_mask import sequences
-from serving.signatures.forward import forward
 from serving.signatures.hidden_states import CHOICES
+from serving.signatures.stored_encoder import StoredEncoder
 from tests.serving import small_model
 from tests.serving.small_model import TEXTS, VOCAB
 
@@ -383,10 +383,12 @@ def test_the_vocabulary_must_fit_the_model(encoder):
 
 
 @pytest.mark.parametrize("asked", ["hidden_states", "attentions"])
-def test_the_graph_computes_the_encoder_over_the_real_tokens(texts, encoder, asked):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_graph_computes_the_encoder_over_the_real_tokens(texts, encoder, asked, parts):
     packed = texts.pack(tf.constant(TEXTS))
     expected = encoder(packed.features, **{asked: True})
-    outputs = tf.function(lambda: forward(encoder, packed.features, **{asked: True}))()
+    stored = StoredEncoder(encoder, ExportSettings(parts=parts))
+    outputs = tf.function(lambda: stored(packed.features, **{asked: True}))()
     real = packed.input_mask.numpy() > 0
     assert not real.all()
     assert set(outputs) == set(expected)
@@ -399,12 +401,14 @@ def test_the_graph_computes_the_encoder_over_the_real_tokens(texts, encoder, ask
 
 
 @pytest.mark.parametrize("several", [True, False])
-def test_the_last_layer_is_worked_out_for_some_tokens_alone(texts, encoder, several):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_last_layer_is_worked_out_for_some_tokens_alone(texts, encoder, several, parts):
     packed = texts.pack(tf.constant(TEXTS))
     real = np.flatnonzero(packed.input_mask)
     only = real[1::3] if several else real[:0]
     expected = tf.reshape(encoder(packed.features)["sequence_output"], [-1, encoder.settings.hidden_size])
-    outputs = tf.function(lambda: forward(encoder, packed.features, only=tf.constant(only)))()
+    stored = StoredEncoder(encoder, ExportSettings(parts=parts))
+    outputs = tf.function(lambda: stored(packed.features, only=tf.constant(only)))()
     assert set(outputs) == {"sequence_output"}
     np.testing.assert_allclose(outputs["sequence_output"], expected.numpy()[only], **TOLERANCE)
 
