@@ -1,15 +1,19 @@
-"""The pipeline on Airflow (3.3 and 2.11): compile, a task for each node, report.
+"""The pipelines on Airflow (3.3 and 2.11): `bert` pretrains, `bert_finetune` fine-tunes what that pushed last, or
+another checkpoint; each is compile, a task for each node, report.
 
 Each task is a process of the project's own environment (`python -m pipeline.runs...`), which Airflow's does not know:
 this file takes the nodes and what each waits for from `airflow_dag.json` beside it.
 
-A run takes `settings`, `corpus` and `span` as parameters; what is left empty, as in a scheduled run, comes from the
-variables `bert_settings` and `bert_corpus`, and the span is the day of the run, `20261126`: a backfill makes those of
-its days. The variable `bert_home` is the folder that keeps everything, `bert_python` the Python, and `bert_webhook` is
-told of a task that has failed for good. BERT_SCHEDULE, where the file is read, says when (`@daily`).
+A run of `bert` takes `settings`, `corpus` and `span` as parameters; what is left empty, as in a scheduled run, comes
+from the variables `bert_settings` and `bert_corpus`, and the span is the day of the run, `20261126`: a backfill makes
+those of its days. One of `bert_finetune` takes `settings`, by default the variable `bert_finetune_settings`, else the
+embedded rows. The variable `bert_home` is the folder that keeps everything, `bert_python` the Python, and
+`bert_webhook` is told of a task that has failed for good. BERT_SCHEDULE and BERT_FINETUNE_SCHEDULE, where the file is
+read, say when (`@daily`, and only when asked).
 
-A task that failed is tried again, with the Trainer going on from its newest checkpoint; bad input and a refused model
-are not, since another try changes nothing. A task that lost its caller lives on, and the next try waits for its result.
+A task that failed is tried again after a minute (BERT_RETRY_SECONDS) and then later and later, with the Trainer going
+on from its newest checkpoint; bad input and a refused model are not, since another try changes nothing. A task that
+lost its caller lives on, and the next try waits for its result.
 """
 
 import datetime
@@ -31,11 +35,12 @@ from airflow.providers.standard.hooks.subprocess import SubprocessHook
 
 FILE = pathlib.Path(__file__).resolve()
 ROOT = FILE.parents[1]
-GRAPH = json.loads(FILE.with_suffix(".json").read_text())  # group: {node: [nodes before it]}
+GRAPHS = json.loads(FILE.with_suffix(".json").read_text())  # DAG: {group: {node: [nodes before it]}}
 
 GPU = ("Trainer", "Evaluator", "ServingCheck")  # of which as many run at once as the pool `gpu` has slots
 TIMEOUTS = {"Trainer": datetime.timedelta(days=14)}
 TIMEOUT = datetime.timedelta(days=1)
+RETRY = datetime.timedelta(seconds=float(os.environ.get("BERT_RETRY_SECONDS", "60")))
 HOPELESS = (1, 2, 3)  # exit statuses: see pipeline/runs/process.py
 
 SPAN = "{{ params.span or (dag_run.logical_date or dag_run.run_after).strftime('%Y%m%d') }}"
@@ -90,51 +95,69 @@ def tell(context):
             logging.getLogger(__name__).error("the webhook did not take it: %s", error)
 
 
-with DAG(
-    dag_id="bert",
-    description="Text to a trained, evaluated, pushed model",
-    doc_md=__doc__,
-    start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc),
-    schedule=os.environ.get("BERT_SCHEDULE", "@daily") or None,
-    catchup=False,
-    max_active_runs=1,
-    params={
+def made(dag_id, description, schedule, params, environment):
+    """A DAG of `GRAPHS`; `environment`: of its first task, which compiles what the others run."""
+    with DAG(
+        dag_id=dag_id,
+        description=description,
+        doc_md=__doc__,
+        start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc),
+        schedule=schedule or None,
+        catchup=False,
+        max_active_runs=1,
+        params=params,
+        default_args={
+            "retries": 3,
+            "retry_delay": RETRY,
+            "retry_exponential_backoff": True,
+            "max_retry_delay": datetime.timedelta(hours=1),
+            "execution_timeout": TIMEOUT,
+            "on_failure_callback": tell,
+            "do_xcom_push": False,
+        },
+        tags=["bert"],
+    ) as dag:
+        compiled = Step(task_id="compile", module="compile", environment=environment)
+        reported = Step(task_id="report", module="report")
+        nodes = {}
+        for group, members in GRAPHS[dag_id].items():
+            with TaskGroup(group):
+                for name, before in members.items():
+                    timeout = TIMEOUTS.get(name, TIMEOUT)
+                    nodes[name] = Step(
+                        task_id=name,
+                        module="node",
+                        arguments=("--node", name, "--wait", str(timeout.total_seconds())),
+                        execution_timeout=timeout,
+                        pool="gpu" if name in GPU else "default_pool",
+                    )
+                    nodes[name].set_upstream([nodes[earlier] for earlier in before] or [compiled])
+        reported.set_upstream([node for node in nodes.values() if not node.downstream_list])
+    return dag
+
+
+pretraining = made(
+    "bert",
+    "Text to a trained, evaluated, pushed model",
+    os.environ.get("BERT_SCHEDULE", "@daily"),
+    {
         "settings": Param("", type="string", description="demo, smoke, base or a JSON file"),
         "corpus": Param("", type="string", description="files or globs, separated by blanks"),
         "span": Param("", type="string", pattern="^[0-9]*$", description="of the data, for {SPAN} in the corpus"),
     },
-    default_args={
-        "retries": 3,
-        "retry_delay": datetime.timedelta(minutes=1),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": datetime.timedelta(hours=1),
-        "execution_timeout": TIMEOUT,
-        "on_failure_callback": tell,
-        "do_xcom_push": False,
+    {
+        "BERT_SETTINGS": "{{ params.settings or var.value.get('bert_settings', '') }}",
+        "BERT_CORPUS": "{{ params.corpus or var.value.get('bert_corpus', '') }}",
+        "BERT_SPAN": SPAN,
     },
-    tags=["bert"],
-) as dag:
-    compiled = Step(
-        task_id="compile",
-        module="compile",
-        environment={
-            "BERT_SETTINGS": "{{ params.settings or var.value.get('bert_settings', '') }}",
-            "BERT_CORPUS": "{{ params.corpus or var.value.get('bert_corpus', '') }}",
-            "BERT_SPAN": SPAN,
-        },
-    )
-    reported = Step(task_id="report", module="report")
-    nodes = {}
-    for group, members in GRAPH.items():
-        with TaskGroup(group):
-            for name, before in members.items():
-                timeout = TIMEOUTS.get(name, TIMEOUT)
-                nodes[name] = Step(
-                    task_id=name,
-                    module="node",
-                    arguments=("--node", name, "--wait", str(timeout.total_seconds())),
-                    execution_timeout=timeout,
-                    pool="gpu" if name in GPU else "default_pool",
-                )
-                nodes[name].set_upstream([nodes[earlier] for earlier in before] or [compiled])
-    reported.set_upstream([node for node in nodes.values() if not node.downstream_list])
+)
+finetuning = made(
+    "bert_finetune",
+    "Rows of a task to a fine-tuned, evaluated, pushed model",
+    os.environ.get("BERT_FINETUNE_SCHEDULE"),
+    {"settings": Param("", type="string", description="classification or a JSON file")},
+    {
+        "BERT_SETTINGS": "{{ params.settings or var.value.get('bert_finetune_settings', '') or 'classification' }}",
+        "BERT_CORPUS": "",
+    },
+)

@@ -23,9 +23,9 @@ def tiny() -> settings.PipelineSettings:
     return run.replace(training=training)
 
 
-def weights(home: pathlib.Path) -> dict[str, np.ndarray]:
+def weights(home: pathlib.Path, name: str = "bert") -> dict[str, np.ndarray]:
     """Of the one version that a home has pushed."""
-    (version,) = (home / "serving" / "bert").glob("[0-9]*")
+    (version,) = (home / "serving" / name).glob("[0-9]*")
     path = str(version / "variables" / "variables")
     return {name: tf.train.load_variable(path, name) for name, shape in tf.train.list_variables(path) if shape}
 

@@ -12,18 +12,25 @@ import threading
 import pytest
 
 from pipeline import settings
-from pipeline.graphs import pretraining
+from pipeline.graphs import finetuning, pretraining
 from tests.data import ROOT
+from tests.serving import small_model
 
 DAG = ROOT / "pipeline" / "airflow_dag.py"
-GROUPS = json.loads(DAG.with_suffix(".json").read_text())
+GRAPHS = json.loads(DAG.with_suffix(".json").read_text())
 VERSIONS = {"3": "3.3.2", "2": "2.11.2"}
 
 
-def test_the_nodes_and_what_they_wait_for_are_the_graphs():
-    pipeline = pretraining.create_pipeline(settings.smoke(), root="/r", metadata=None, serving="/s", work="/w")
+@pytest.mark.parametrize("dag", GRAPHS)
+def test_the_nodes_and_what_they_wait_for_are_the_graphs(dag, tmp_path):
+    if dag == "bert":
+        graph, wanted = pretraining, settings.smoke()
+    else:
+        small_model.write_vocab(tmp_path)
+        graph, wanted = finetuning, settings.load("classification").replace(init=str(tmp_path))
+    pipeline = graph.create_pipeline(wanted, root="/r", metadata=None, serving="/s", work="/w")
     graph = {node.id: sorted(before.id for before in node.upstream_nodes) for node in pipeline.components}
-    members = {name: sorted(before) for group in GROUPS.values() for name, before in group.items()}
+    members = {name: sorted(before) for group in GRAPHS[dag].values() for name, before in group.items()}
     assert members == graph
     places = list(members)
     for name, before in members.items():  # as the file is read, each stands after those that it waits for
@@ -45,9 +52,10 @@ def read():
     spec = importlib.util.spec_from_file_location("dag", sys.argv[1])
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return time.perf_counter() - began, module.dag
+    return time.perf_counter() - began, module
 read()  # Airflow's own modules
-seconds, dag = min((read() for _ in range(3)), key=lambda found: found[0])
+seconds, module = min((read() for _ in range(3)), key=lambda found: found[0])
+dag = module.pretraining
 span = jinja2.Template(dag.get_task("compile").environment["BERT_SPAN"])
 day = datetime.datetime(2026, 11, 26, 2)
 runs = [types.SimpleNamespace(logical_date=day), types.SimpleNamespace(logical_date=None, run_after=day)]
@@ -56,7 +64,11 @@ print(json.dumps({
     "spans": [*spans, span.render(params={"span": "7"}, dag_run=runs[0])],
     "version": airflow.__version__,
     "seconds": seconds,
-    "before": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
+    "before": {
+        dag.dag_id: {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks}
+        for dag in (module.pretraining, module.finetuning)
+    },
+    "schedules": [str(dag.schedule) for dag in (module.pretraining, module.finetuning)],
     "pools": {task.task_id: task.pool for task in dag.tasks},
     "retries": sorted({task.retries for task in dag.tasks}),
     "active": dag.max_active_runs,
@@ -105,10 +117,13 @@ def test_both_versions_read_it(tmp_path, version):
     found = json.loads(call([environment(version) / "python", "-c", READ, str(DAG)], given).splitlines()[-1])
     assert found["version"] == VERSIONS[version]
     assert found["seconds"] < 0.05
-    place = {name: f"{group}.{name}" for group, members in GROUPS.items() for name in members}
-    members = {name: before for group in GROUPS.values() for name, before in group.items()}
-    tasks = {place[name]: sorted(place[b] for b in before) or ["compile"] for name, before in members.items()}
-    assert found["before"] == {"compile": [], "report": ["model.Pusher"], **tasks}
+    assert found["before"].keys() == GRAPHS.keys()
+    for dag, groups in GRAPHS.items():
+        place = {name: f"{group}.{name}" for group, members in groups.items() for name in members}
+        members = {name: before for group in groups.values() for name, before in group.items()}
+        tasks = {place[name]: sorted(place[b] for b in before) or ["compile"] for name, before in members.items()}
+        assert found["before"][dag] == {"compile": [], "report": ["model.Pusher"], **tasks}
+    assert found["schedules"] == ["@daily", "None"]
     assert {name for name, pool in found["pools"].items() if pool == "gpu"} == {
         "model.Evaluator",
         "model.ServingCheck",
@@ -119,7 +134,7 @@ def test_both_versions_read_it(tmp_path, version):
 
 
 @pytest.mark.airflow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2700)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_run_ends_with_a_pushed_model(tmp_path, version):
     given = variables(tmp_path, version)
@@ -131,6 +146,14 @@ def test_a_run_ends_with_a_pushed_model(tmp_path, version):
     assert pathlib.Path(found["pushed_to"], "saved_model.pb").is_file()
     ran = json.loads((tmp_path / "reports" / "run.json").read_text())
     assert [node["state"] for node in ran["nodes"]] == ["ran"] * 15
+
+    tuning = json.dumps({"settings": "classification-smoke"})
+    output = call(["airflow", "dags", "test", "bert_finetune", "2026-11-26", "-c", tuning], given)
+    tuned = json.loads((tmp_path / "reports" / "report.json").read_text())
+    assert (tuned["state"], tuned["task"]) == ("done", "classification"), output
+    assert pathlib.Path(tuned["pushed_to"]).parent == tmp_path / "serving" / "packages-smoke"
+    ran = json.loads((tmp_path / "reports" / "run.json").read_text())
+    assert [node["state"] for node in ran["nodes"]] == ["ran"] * 11
 
 
 @pytest.mark.airflow

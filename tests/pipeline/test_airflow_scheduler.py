@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -61,15 +62,37 @@ def until(condition, seconds: float, process: subprocess.Popen):
     return found
 
 
-def trainers(home) -> list[int]:
-    """Ids of the processes that run the Trainer of a home."""
+def at_work(home: pathlib.Path, node: str) -> list[int]:
+    """Ids of the processes that run a node of a home."""
     found = []
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"Trainer" in command and f"BERT_HOME={home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if node.encode() in command and f"BERT_HOME={home}".encode() in variables:
                 found.append(int(folder.name))
     return found
+
+
+@contextlib.contextmanager
+def started(home: pathlib.Path, postgres: str, **variables: str) -> Iterator[subprocess.Popen]:
+    """Airflow over a home, whose DAG runs each minute that it is free in."""
+    given = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "BERT_HOME": str(home),
+        "BERT_PYTHON": sys.executable,
+        "BERT_SCHEDULE": "* * * * *",
+        "POSTGRES": postgres,
+        "PORT": str(free_port()),
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+    }
+    process = subprocess.Popen([START], env={**given, **variables}, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
 
 
 def test_runs_on_a_schedule_and_a_killed_trainer_that_goes_on(tmp_path, postgres):
@@ -77,18 +100,7 @@ def test_runs_on_a_schedule_and_a_killed_trainer_that_goes_on(tmp_path, postgres
     run = settings.smoke()
     training = dataclasses.replace(run.training, steps=400, checkpoint_every=20)
     (tmp_path / "run.json").write_text(run.replace(training=training).to_json())
-    home = tmp_path / "home"
-    given = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "BERT_HOME": str(home),
-        "BERT_SETTINGS": str(tmp_path / "run.json"),
-        "BERT_PYTHON": sys.executable,
-        "BERT_SCHEDULE": "* * * * *",
-        "POSTGRES": postgres,
-        "PORT": str(free_port()),
-        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-    }
+    home, wanted = tmp_path / "home", str(tmp_path / "run.json")
     runs = home / "reports" / "run.json"
 
     def done(number: int) -> bool:
@@ -96,19 +108,15 @@ def test_runs_on_a_schedule_and_a_killed_trainer_that_goes_on(tmp_path, postgres
             return False
         return json.loads(runs.read_text())["state"] == "done"
 
-    process = subprocess.Popen([START], env=given, start_new_session=True)
-    try:
+    with started(home, postgres, BERT_SETTINGS=wanted) as process:
         until(lambda: list(home.glob("training/*/checkpoints/*.index")), 1800, process)
-        killed = trainers(home)
+        killed = at_work(home, "Trainer")
         assert killed
         for trainer in killed:
             os.kill(trainer, signal.SIGKILL)
         until(lambda: done(1), 1800, process)
         first = json.loads(runs.read_text())
         until(lambda: done(2), 1800, process)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
     assert [node["state"] for node in first["nodes"]] == ["ran"] * 15
     second = json.loads(runs.read_text())
     assert first["run"] < second["run"]
@@ -116,7 +124,8 @@ def test_runs_on_a_schedule_and_a_killed_trainer_that_goes_on(tmp_path, postgres
     tries = home.glob("airflow/logs/**/task_id=model.Trainer/attempt=2.log")
     assert any(first["run"] in str(log) for log in tries)
 
-    undisturbed = {**given, "BERT_HOME": str(tmp_path / "whole")}
+    whole = {"PYTHONPATH": str(ROOT), "BERT_SETTINGS": wanted, "BERT_HOME": str(tmp_path / "whole")}
+    undisturbed = {**os.environ, **whole}
     subprocess.run([sys.executable, local_runner.__file__], env=undisturbed, check=True, capture_output=True)
     expected, found = weights(tmp_path / "whole"), weights(home)
     assert expected.keys() == found.keys()
