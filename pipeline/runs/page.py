@@ -13,13 +13,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline import terminal
+from pipeline.components import task_examples
 from pipeline.history import lineage, picture, telling
 from pipeline.history.homes import Home, read_json
 from pipeline.runs.record import Record
 
 NAME = "report.html"
-_SET_ASIDE = 20  # lines that are shown
-_WIDE = ("Gate", "Curves", "Set aside", "Drift", "Lineage")  # sections that have none beside them
+_LINES = 20  # of a file that are shown
+_WIDE = ("Gate", "Curves", "Set aside", "Costliest mistakes", "Drift", "Lineage")  # sections that have none beside them
 _STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem }
@@ -56,11 +57,16 @@ def write(folder: pathlib.Path, run: dict[str, Any], report: dict[str, Any], tra
     state = "pushed" if report["pushed_to"] else "rolled back before" if report["rolled_back"] else "not blessed"
     gate = run.get("settings", {}).get("gate", {})
     data, *aside = _of_data(folder, report)
+    tuned = "task" in report
+    parts = report["tuned"].get("slices", {}) if tuned else report.get("slices", {})
+    mistakes = _lines(folder / "errors.tsv", ("file", "line", "gold", "answer", "cost", "text"), 1) if tuned else ""
     sections = [
         ("Gate", _table(("figure", "value", "bound", "verdict"), _gate(report, gate))),
         ("On what the model has not seen", _held_out(report)),
-        ("Parts of it", _slices(report.get("slices", {}))),
-        ("Curves", _image(folder / "curves.png")),
+        ("Parts of it", _slices(parts)),
+        ("Confusion", _image(folder / "confusion.png", "how often which label was said of which")),
+        ("Costliest mistakes", mistakes),
+        ("Curves", _image(folder / "curves.png", "curves of the training")),
         ("Drift", _drift(report.get("drift", []))),
         data,
         ("Steps", _table(("step", "what it did", "took"), _steps(run["nodes"]))),
@@ -117,7 +123,8 @@ def _of_data(folder: pathlib.Path, report: dict[str, Any]) -> Iterable[tuple[str
     if "task" not in report:
         return ("Data", _data(report)), ("Set aside", _set_aside(folder / "set_aside.jsonl", report))
     rows = [(name, *(part[key] for key in _COUNTS)) for name, part in report["data"].items()]
-    return (("Data", _table(("split", *(name.replace("_", " ") for name in _COUNTS)), rows)),)
+    aside = _lines(folder / task_examples.SET_ASIDE, ("file", "line", "why"), 0)
+    return ("Data", _table(("split", *(name.replace("_", " ") for name in _COUNTS)), rows)), ("Set aside", aside)
 
 
 _COUNTS = ("rows", "unlabelled", "set_aside")
@@ -159,20 +166,30 @@ def _set_aside(path: pathlib.Path, report: dict[str, Any]) -> str:
     found = f"<p>{_text('; '.join(said))}</p>"
     if count and path.exists():
         with path.open(encoding="utf-8") as lines:
-            first = [json.loads(line) for line in itertools.islice(lines, _SET_ASIDE)]
+            first = [json.loads(line) for line in itertools.islice(lines, _LINES)]
         rows = [(line["file"], line["line"], line["reason"], line["text"][:200]) for line in first]
         found += _table(("file", "line", "why", "text"), rows)
     return found
 
 
 def _slices(found: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Figures of parts of the held-out predictions, by what they are told apart by."""
+    """Figures of parts of what was held out, by what they are told apart by."""
     rows = [
         (by if number == 0 else "", part, *figures.values())
         for by, parts in found.items()
         for number, (part, figures) in enumerate(parts.items())
     ]
-    return _table(("by", "part", "predictions", "masked loss", "masked accuracy"), rows) if rows else ""
+    titles = [name.replace("_", " ") for parts in found.values() for figures in parts.values() for name in figures]
+    return _table(("by", "part", *dict.fromkeys(titles)), rows) if rows else ""
+
+
+def _lines(path: pathlib.Path, titles: Sequence[str], begin: int) -> str:
+    """The first lines of a TSV, from one on."""
+    if not path.exists():
+        return ""
+    with path.open(encoding="utf-8") as lines:
+        rows = [line.rstrip("\n").split("\t") for line in itertools.islice(lines, begin, begin + _LINES)]
+    return _table(titles, ([cell[:200] for cell in row] for row in rows)) if rows else ""
 
 
 def _drift(lines: list[dict[str, Any]]) -> str:
@@ -196,11 +213,11 @@ def _steps(nodes: list[dict[str, Any]]) -> Iterable[Sequence[Any]]:
     return ((node["node"], node["state"], terminal.clock(node.get("seconds", 0))) for node in nodes)
 
 
-def _image(path: pathlib.Path) -> str:
+def _image(path: pathlib.Path, alt: str) -> str:
     if not path.exists():
         return ""
     data = base64.b64encode(path.read_bytes()).decode()
-    return f'<figure><img alt="curves of the training" src="data:image/png;base64,{data}"></figure>'
+    return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"></figure>'
 
 
 def _lineage(traced: dict[str, Any] | None) -> str:

@@ -119,8 +119,14 @@ def test_a_page_that_cannot_be_written_fails_no_run(small, caplog):
 def test_a_fine_tuning_is_told_by_its_own_figures(small):
     small.run()
     split = {"rows": 1234, "unlabelled": 0, "set_aside": 7}
+    folder = small.folder / "reports"
+    (folder / "errors.tsv").write_text("file\tline\tgold\tanswer\tcost\ttext\n" + "a.tsv\t7\tdry\twet\t2.5\t<b>\n" * 30)
+    (folder / "set_aside.tsv").write_text("a.tsv\t9\ttext (1) is empty\n")
+    (folder / "confusion.png").write_bytes(b"\x89PNG")
+    part = {"rows": 321, "accuracy": 0.6875, "macro_f1": 0.6}
     found = {
         **{name: report(small)[name] for name in ("pushed_to", "rolled_back")},
+        "tuned": {"slices": {"length": {"0 to 64 characters": part}}},
         "task": "classification",
         "first": "accuracy",
         "floor": 0.5,
@@ -133,4 +139,7 @@ def test_a_fine_tuning_is_told_by_its_own_figures(small):
     told = written(small, found).text
     for said in ("0.75", "0.625", "of an untrained encoder", "refused", "1,234", "no earlier model to compare it with"):
         assert said in told
+    for said in ("0 to 64 characters", "321", "0.6875", "macro f1", "Confusion", "text (1) is empty"):
+        assert said in told
+    assert told.count("<b>") == 20
     assert "masked" not in told
