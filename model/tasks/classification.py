@@ -78,7 +78,15 @@ class Classification:
         return {"weight": tf.reduce_sum(self._weights(batch)), "rows": tf.reduce_sum(real_examples(batch))}
 
     def sums(self, encoder, batch, **options):
-        logits_BC = pooled_logits(encoder, batch, self.pooling, **options)
+        return self.sums_of(self.logits(encoder, batch, **options), batch)
+
+    def logits(self, encoder, batch, **options):
+        return pooled_logits(encoder, batch, self.pooling, **options)
+
+    def asked(self, batch):
+        return real_examples(batch)
+
+    def sums_of(self, logits_BC, batch):
         labels_B = batch[features.LABEL_IDS][:, 0]
         nll_B = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.minimum(labels_B, self.labels - 1), logits_BC)
         right_B = tf.cast(tf.argmax(logits_BC, -1, tf.int32) == labels_B, tf.float32) * real_examples(batch)
@@ -89,8 +97,7 @@ class Classification:
         return sums["nll"] / tf.maximum(totals["weight"], 1e-5)
 
     def held_out(self, encoder, batch):
-        logits_BC = pooled_logits(encoder, batch, self.pooling)
-        labels_B = batch[features.LABEL_IDS][:, 0]
+        logits_BC, labels_B = self.logits(encoder, batch), batch[features.LABEL_IDS][:, 0]
         nll_B = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.minimum(labels_B, self.labels - 1), logits_BC)
         cell_B = labels_B * self.labels + tf.argmax(logits_BC, -1, tf.int32)
         cells = (self.labels + 1) * self.labels
@@ -107,7 +114,7 @@ class Classification:
         return figures | {"accuracy": float(sums["right"]) / (float(sums["rows"]) or math.nan)}
 
     def samples(self, encoder, batch, tokens):
-        probabilities = tf.nn.softmax(pooled_logits(encoder, batch, self.pooling)).numpy()
+        probabilities = tf.nn.softmax(self.logits(encoder, batch)).numpy()
         rows = zip(batch[features.INPUT_IDS].numpy(), batch[features.INPUT_MASK].numpy(),
                    batch[features.LABEL_IDS][:, 0].numpy(), probabilities, strict=True)  # fmt: skip
         lines = ["| label | answer | probability | text |", "|---|---|---|---|"]
@@ -123,17 +130,18 @@ class Classification:
         return tf.gather(weights, labels_B) * real_examples(batch)
 
 
-def pooled_logits(encoder, batch, pooling: Pooling = "cls", training=False, seed=None, **options) -> tf.Tensor:
+def pooled_logits(encoder, batch, pooling: Pooling = "cls", training: bool | None = False, seed=None, **options):
     """The classifier's, float32 [B, C], over the pooler's output or the mean over the tokens. In training, dropout
-    before the head, as the encoder's; else, only as long as the longest."""
-    if not training:
+    before the head, as the encoder's; else, unless `training` is None, only as long as the longest, which compiled code
+    cannot have."""
+    if training is False:
         longest = tf.reduce_max(tf.reduce_sum(batch[features.INPUT_MASK], 1))
         batch = {name: batch[name][:, : tf.maximum(longest, 1)] for name in features.SEQUENCE_FEATURES}
     if pooling == "cls":
         first_B1 = tf.zeros([tf.shape(batch[features.INPUT_IDS])[0], 1], tf.int32)
-        pooled_BH = encoder(batch, training=training, seed=seed, positions=first_B1, **options)["pooled_output"]
+        pooled_BH = encoder(batch, training=bool(training), seed=seed, positions=first_B1, **options)["pooled_output"]
     else:
-        tokens_BLH = encoder(batch, training=training, seed=seed, **options)["sequence_output"]
+        tokens_BLH = encoder(batch, training=bool(training), seed=seed, **options)["sequence_output"]
         mask_BL = tf.cast(batch[features.INPUT_MASK], tf.float32)
         sum_BH = tf.einsum("bl,blh->bh", mask_BL, tf.cast(tokens_BLH, tf.float32))
         pooled_BH = tf.cast(sum_BH / tf.maximum(tf.reduce_sum(mask_BL, 1, keepdims=True), 1), tokens_BLH.dtype)

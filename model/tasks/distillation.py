@@ -64,11 +64,8 @@ class Distillation:
 
     @functools.cached_property
     def description(self):
-        digest = hashlib.sha256()
-        for weight in self.teacher.weights:
-            digest.update(weight.numpy().tobytes())
         values = {name: getattr(self, name) for name in ("temperature", "soft", "masked", "cosine")}
-        return {"kind": "distillation", "teacher": digest.hexdigest()[:16], **values}
+        return {"kind": "distillation", "teacher": digest_of(self.teacher), **values}
 
     @property
     def sum_names(self):
@@ -169,9 +166,25 @@ def _judged(logits_BPV: tf.Tensor, labels_BP: tf.Tensor) -> tuple[tf.Tensor, tf.
     return nll_BP, tf.cast(tf.argmax(logits_BPV, -1, labels_BP.dtype) == labels_BP, tf.float32)
 
 
+def digest_of(encoder: BertEncoder) -> str:
+    """What tells its weights from others."""
+    digest = hashlib.sha256()
+    for weight in encoder.weights:
+        digest.update(weight.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def layers_of(said: str, known: int) -> list[int]:
+    """The layers that `--layers` asks for, of so many: a number of them, or which ones."""
+    numbers = said.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise InputError(f"--layers must be a number, or numbers with commas between them. Received: {said!r}")
+    return spread(known, int(said)) if len(numbers) == 1 else [int(number) for number in numbers]
+
+
 def spread(teacher: int, student: int) -> list[int]:
     """Layers of a teacher, of so many, that a student of so many begins with: 0, 2, 4 of six for three."""
-    require(0 < student <= teacher, f"a student must have from 1 to {teacher} layers, the teacher's", student)
+    require(0 < student <= teacher, f"there must be from 1 to {teacher} layers, the checkpoint's", student)
     return [place * teacher // student for place in range(student)]
 
 
@@ -179,7 +192,7 @@ def student_of(teacher: BertEncoder, layers: Sequence[int]) -> BertEncoder:
     """The teacher with these layers alone. Raises InputError for one that it does not have."""
     known = teacher.settings.num_layers
     good = bool(layers) and all(0 <= layer < known for layer in layers)
-    require(good, f"a student's layers must be of the teacher's, 0 to {known - 1}", list(layers))
+    require(good, f"layers must be of the checkpoint's, 0 to {known - 1}", list(layers))
     student = BertEncoder(dataclasses.replace(teacher.settings, num_layers=len(layers)), teacher.described_heads)
     sources: list = [teacher.embeddings, *(teacher.transformer_layers[layer] for layer in layers), teacher.pooler]
     targets: list = [student.embeddings, *student.transformer_layers, student.pooler]

@@ -89,11 +89,16 @@ class Tagging:
 
     def totals(self, batch):
         tags_BL = batch[features.TAG_IDS]
-        words = tf.reduce_sum(tf.cast(tags_BL > 0, tf.float32))
-        return {"words": words, "weight": tf.reduce_sum(self._weights(tags_BL))}
+        return {"words": tf.reduce_sum(self.asked(batch)), "weight": tf.reduce_sum(self._weights(tags_BL))}
 
     def sums(self, encoder, batch, **options):
-        logits_BLC, tags_BL = self.logits(encoder, batch, **options), batch[features.TAG_IDS]
+        return self.sums_of(self.logits(encoder, batch, **options), batch)
+
+    def asked(self, batch):
+        return tf.cast(batch[features.TAG_IDS] > 0, tf.float32)
+
+    def sums_of(self, logits_BLC, batch):
+        tags_BL = batch[features.TAG_IDS]
         right_BL = (tags_BL > 0) & (tf.argmax(logits_BLC, -1, tf.int32) == tags_BL - 1)
         right = tf.reduce_sum(tf.cast(right_BL, tf.float32))
         return {"nll": self._nll(logits_BLC, tags_BL), "right": right} | self.totals(batch)

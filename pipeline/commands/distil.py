@@ -7,7 +7,6 @@ import click
 
 from model.settings import Precision
 from pipeline import terminal
-from preprocessing.errors import InputError
 from preprocessing.settings import Masking
 
 
@@ -72,7 +71,7 @@ def command(
     plan = run.Plan(
         teacher=teacher,
         task=task,
-        layers=_layers(layers, loaded.settings.num_layers),
+        layers=distillation.layers_of(layers, loaded.settings.num_layers),
         training=settings,
         train_files=train_files,
         eval_files=files.find_files(held_out),
@@ -95,15 +94,6 @@ def command(
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     click.echo(f"Model: {pathlib.Path(output, 'model')}   report: {pathlib.Path(output, 'report.md')}")
-
-
-def _layers(said: str, known: int) -> list[int]:
-    from model.tasks.distillation import spread
-
-    numbers = said.split(",")
-    if not all(number.isdecimal() for number in numbers):
-        raise InputError(f"--layers must be a number, or numbers with commas between them. Received: {said!r}")
-    return spread(known, int(said)) if len(numbers) == 1 else [int(number) for number in numbers]
 
 
 def _masked(teacher: str, kind, seed: int):

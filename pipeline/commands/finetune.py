@@ -126,6 +126,23 @@ def _default(name: str) -> str:
     show_default=True,
     help="Layers from below that are not trained, with the embeddings; they get no adapters.",
 )
+@click.option(
+    "--layers",
+    metavar="N|A,B,...",
+    help="Layers of the checkpoint that the model has: so many, evenly (0, 2, 4 of six), or which, from 0.  "
+    "[default: all]",
+)
+@click.option(
+    "--teacher",
+    metavar="CHECKPOINT",
+    help="A model that was fine-tuned for the same (DIR/model): its answers are learned too, also of rows of train "
+    "without a label.  Of classification and tagging.",
+)
+@click.option("--soft", type=float, help="The teacher's share of the loss.  [default: 0.5]")
+@click.option("--temperature", type=float, help="By which the teacher's answers are softened.  [default: 2]")
+@click.option(
+    "--untaught/--no-untaught", default=None, help="Train the same without the teacher, too.  [default: untaught]"
+)
 @click.option("--reinit", type=int, default=0, show_default=True, help="Layers from the top that begin anew.")
 @click.option(
     "--layer-decay",

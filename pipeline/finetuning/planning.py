@@ -25,7 +25,8 @@ from model.settings import (
 )
 from model.tasks.task import Task
 from model.training.optimizer import choose
-from pipeline.finetuning.kinds.kind import Kind, Prepared, Source
+from pipeline.finetuning import teaching
+from pipeline.finetuning.kinds.kind import OF_TEACHER, Kind, Prepared, Source
 from preprocessing.batches.stream import MEMORY_LIMIT
 from preprocessing.errors import InputError, require
 from preprocessing.features import Long
@@ -65,7 +66,12 @@ class Options:
     head_rate: float = 1.0
     patience: int | None = None
     dev_rows: int | None = None  # examples on which the best model is chosen; None: all
+    layers: str | None = None  # of the checkpoint's that the model has; None: all
     # Of some kinds.
+    teacher: str | None = None  # a model that was tuned for the same
+    temperature: float | None = None  # by which its answers are softened; None, as of soft: Taught's own
+    soft: float | None = None  # their share of the loss
+    untaught: bool | None = None  # whether the same is trained without the teacher, too; None: it is
     long: Long | None = None
     pooling: Pooling | None = None  # None: what the checkpoint was trained for
     labels: str | None = None
@@ -82,6 +88,9 @@ class Options:
         if self.search and self.learning_rate is not None:
             raise InputError("--search finds the learning rate: leave out --learning-rate, or --search")
         require(self.rank is None or self.tune == "lora", "--rank is that of --tune lora: leave it out", self.rank)
+        require(self.freeze >= 0, "freeze must be 0 or more", self.freeze)
+        require(self.reinit >= 0, "reinit must be 0 or more", self.reinit)
+        self.training(steps=1, learning_rate=1.0 if self.learning_rate is None else self.learning_rate)
         rule = f"--reinit begins layers anew, which --tune {self.tune} would leave as they are: leave one of them out"
         require(not self.reinit or self.tune == "all", rule, self.reinit)
 
@@ -92,12 +101,46 @@ class Options:
         rule = f"--task {kind.name} does not take"
         for name in given:
             require(name in kind.defaults or name not in OWN, rule, f"--{name.replace('_', '-')}")
+        for name in OF_TEACHER:
+            require(
+                name not in given or "teacher" in given, f"--{name} is that of --teacher: leave it out", given.get(name)
+            )
         watch = given.setdefault("watch", kind.watched[0])
         require(watch in kind.watched, f"--watch must be {' or '.join(kind.watched)}", watch)
         return cls(**{**kind.defaults, **given})
 
+    def training(self, **decided: Any) -> TrainingSettings:
+        """What of them is the training loop's, with what else was decided. Raises InputError for a bad number."""
+        return TrainingSettings(
+            batch_size=self.batch_size,
+            bias_correction=True,
+            precision=self.precision,
+            tune=self.tune,
+            lora_rank=TrainingSettings.lora_rank if self.rank is None else self.rank,
+            freeze=self.freeze,
+            layer_decay=self.layer_decay,
+            head_rate=self.head_rate,
+            seed=self.seed,
+            evaluation_examples=None,
+            patience=self.patience,
+            **decided,
+        )
 
-OWN = ("long", "pooling", "labels", "class_weights", "stride", "max_question", "max_answer")
+    def check(self, start: "Start") -> None:
+        """Raises InputError where they do not fit the checkpoint."""
+        longest, layers, hidden = start.encoder.max_positions, start.encoder.num_layers, start.encoder.hidden_size
+        rule = f"{start.path}: max_seq_length must not exceed the model's positions ({longest})"
+        require(self.max_seq_length <= longest, rule, self.max_seq_length)
+        for name in ("freeze", "reinit"):
+            number = getattr(self, name)
+            require(number <= layers, f"{name} must be a number of the model's layers, 0 to {layers}", number)
+        rule = f"layers that begin anew must not be frozen: reinit must be at most {layers - self.freeze}"
+        require(self.freeze + self.reinit <= layers, rule, self.reinit)
+        rule = f"--rank must be from 1 to the model's hidden size ({hidden})"
+        require(self.rank is None or self.rank <= hidden, rule, self.rank)
+
+
+OWN = ("long", "pooling", "labels", "class_weights", "stride", "max_question", "max_answer", *OF_TEACHER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,22 +191,26 @@ class Plan:
     settings: TaskSettings  # as they are before the calibration
     training: TrainingSettings
     fresh: tuple[str, ...]
+    teacher: Start | None = None
 
     @classmethod
-    def of(cls, kind: Kind, start: Start, prepared: Prepared, train: Source, options: Options) -> "Plan":
+    def of(
+        cls,
+        kind: Kind,
+        start: Start,
+        prepared: Prepared,
+        train: Source,
+        options: Options,
+        teacher: Start | None = None,
+    ) -> "Plan":
         """`train`: the source of the prepared rows."""
         if kind.pooling and options.pooling is None:
-            options = dataclasses.replace(options, pooling=start.pooling or kind.pooling)
+            said = teacher.pooling if teacher else start.pooling
+            options = dataclasses.replace(options, pooling=said or kind.pooling)
         layers = start.encoder.num_layers
-        for name in ("freeze", "reinit"):
-            number = getattr(options, name)
-            require(0 <= number <= layers, f"{name} must be a number of the model's layers, 0 to {layers}", number)
-        rule = f"layers that begin anew must not be frozen: reinit must be at most {layers - options.freeze}"
-        require(options.freeze + options.reinit <= layers, rule, options.reinit)
-        rank = TrainingSettings.lora_rank if options.rank is None else options.rank
-        most = start.encoder.hidden_size
-        require(0 < rank <= most, f"--rank must be from 1 to the model's hidden size ({most})", rank)
         task, settings = kind.task(prepared, options), kind.settings(prepared, train, options)
+        if teacher:
+            task = teaching.taught(task, settings, start, teacher, options)
         rows, length = prepared.train.rows, options.max_seq_length * task.spec.in_turn
         per_epoch = rows / options.batch_size
         epochs = options.epochs or min(MOST_EPOCHS, max(EPOCHS, LEAST_UPDATES / per_epoch))
@@ -172,21 +219,10 @@ class Plan:
         rate = options.learning_rate or of_size * RATES.get(options.tune, 1.0)
         # Bucketed examples stand in memory: their ids take four bytes a token, mask and segment one each.
         fits = rows * length * 6 < MEMORY_LIMIT
-        training = TrainingSettings(
+        training = options.training(
             steps=max(1, math.ceil(epochs * per_epoch)),
-            batch_size=options.batch_size,
             buckets=tuple(bucket for bucket in BUCKETS if bucket < length) if fits else (),
             learning_rate=rate,
-            bias_correction=True,
-            precision=options.precision,
-            tune=options.tune,
-            lora_rank=rank,
-            freeze=options.freeze,
-            layer_decay=options.layer_decay,
-            head_rate=options.head_rate,
-            seed=options.seed,
-            evaluation_examples=None,
-            patience=options.patience,
         )
         known = start.task
         other = known is not None and known.meaning != settings.meaning
@@ -194,7 +230,7 @@ class Plan:
         if options.reinit:
             pooler = [POOLER] * (options.pooling != "mean")
             fresh += pooler + [f"layer_{layer}" for layer in range(layers - options.reinit, layers)]
-        return cls(kind, start, prepared, options, task, settings, training, tuple(fresh))
+        return cls(kind, start, prepared, options, task, settings, training, tuple(fresh), teacher)
 
     def told(self) -> Iterator[str]:
         """Lines for people."""
@@ -219,6 +255,9 @@ class Plan:
             f"{training.warmup:,} of them warm-up to the learning rate {training.learning_rate:g}; about "
             f"{duration(self.runs * self.seconds())}"
         )
+        if self.teacher:
+            more = "; the same runs follow without it" * self.untaught
+            yield f"taught by {self.teacher.path}: {self.teacher.encoder.num_layers} layers{more}"
         if self.options.patience:
             yield f"a run ends after {self.options.patience} evaluations, of ten, without a better {self.task.watched}"
         if self.sample:
@@ -250,14 +289,26 @@ class Plan:
     @property
     def runs(self) -> int:
         """How many there will be: one for each seed, and those of the search that no seed needs."""
-        return self.options.seeds + (len(SEARCHED) - 1) * self.options.search
+        return self.options.seeds * (1 + self.untaught) + (len(SEARCHED) - 1) * self.options.search
+
+    @property
+    def untaught(self) -> bool:
+        """Whether the same is trained without its teacher, too."""
+        return self.teacher is not None and self.options.untaught is not False
 
     def seconds(self) -> float:
         """About how long the updates of one seed take here: their multiplications at the speed of this machine."""
-        encoder, prepared = self.start.encoder, self.prepared
-        weights = encoder.num_layers * (4 * encoder.hidden_size + 2 * encoder.intermediate_size) * encoder.hidden_size
+        prepared = self.prepared
         tokens = prepared.train.tokens / prepared.train.rows * self.training.batch_size * self.training.steps
-        return PRODUCTS[self.training.tune] * weights * tokens / (EFFICIENCY * _speed(encoder))
+        products = PRODUCTS[self.training.tune] * _of_layers(self.start.encoder)
+        if self.teacher:
+            products += 2 * _of_layers(self.teacher.encoder)
+        return products * tokens / (EFFICIENCY * _speed(self.start.encoder))
+
+
+def _of_layers(encoder: EncoderSettings) -> int:
+    """Weights of its products."""
+    return encoder.num_layers * (4 * encoder.hidden_size + 2 * encoder.intermediate_size) * encoder.hidden_size
 
 
 def _speed(encoder: EncoderSettings) -> float:

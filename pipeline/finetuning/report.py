@@ -1,6 +1,7 @@
 """The report of a fine-tuning, a model card in Markdown."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from pipeline.finetuning.cost import Cost
 from pipeline.finetuning.planning import Plan
@@ -39,6 +40,7 @@ def report(plan: Plan, metrics: dict) -> str:
         changes = (f"{name.replace('_', ' ')} {value:.4f}, then {after[name]:.4f}" for name, value in before.items())
         lines.append(f"{plan.kind.chosen} was chosen on dev: {'; '.join(changes)}.")
     lines += ["Figures of dev flatter: the model was chosen on it.", ""]
+    lines += _beside(metrics)
     lines += plan.kind.sections(prepared, metrics)
     first = next(iter(metrics["slices"]["length"].values()))
     lines += ["## Slices", "", f"| length | {' | '.join(first)} |", "|---" * (1 + len(first)) + "|"]
@@ -53,3 +55,24 @@ def report(plan: Plan, metrics: dict) -> str:
     lines += [f"- updates: {training.steps}", f"- learning rate: {training.learning_rate:g}"]
     lines += [f"- cost: {Cost(**metrics['cost'])}", ""]
     return "\n".join(lines)
+
+
+def _beside(metrics: dict) -> Iterator[str]:
+    """Student, teacher and the student without it: means over the seeds."""
+    if "teacher" not in metrics:
+        return
+    teacher, untaught = metrics["teacher"], metrics["untaught"].values()
+    names = [name for name in metrics["mean"] if name in teacher]
+    yield from ("## Beside its teacher", "", f"| model | layers | weights | {' | '.join(names)} |")
+    yield "|---" * (3 + len(names)) + "|"
+    size = f"{metrics['layers']} | {metrics['cost']['weights']:,}"
+    rows = [
+        ("student", size, metrics["mean"]),
+        (f"teacher, `{teacher['path']}`", f"{teacher['layers']} | {teacher['weights']:,}", teacher),
+    ]
+    if untaught:
+        means = {name: sum(one[name] for one in untaught) / len(untaught) for name in names}
+        rows.append(("the student without its teacher, as many updates", size, means))
+    for title, of_size, figures in rows:
+        yield f"| {title} | {of_size} | {' | '.join(f'{figures[name]:.4f}' for name in names)} |"
+    yield ""

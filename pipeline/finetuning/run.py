@@ -5,7 +5,7 @@ DIR/last/              the model after the last update of the same seed, with wh
 DIR/metrics.json       figures on dev of every seed, their mean and spread
 DIR/predictions.jsonl  an answer for each row of dev; errors.tsv: the wrong ones, the costliest first
 DIR/report.md, curves.png and the kind's plots
-DIR/examples/, DIR/runs/SEED/ (or RATE/SEED/)    what a run that was killed goes on with
+DIR/examples/, DIR/runs/SEED/ (or RATE/SEED/, untaught/SEED/)    what a run that was killed goes on with
 """
 
 import dataclasses
@@ -14,19 +14,19 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from model import checkpoints, training
 from model.settings import TaskSettings
-from pipeline.finetuning import asking, judging, report, sampling
+from model.tasks.taught import Taught
+from pipeline.finetuning import asking, judging, report, sampling, teaching
 from pipeline.finetuning.cost import Cost
 from pipeline.finetuning.kinds.kind import Calibration, Judge, Kind, Source, first_figure
 from pipeline.finetuning.planning import SEARCHED, Options, Plan, Start
 from pipeline.finetuning.slices import Found, Slices
 from preprocessing import storage, vocab_file
-from preprocessing.errors import require
 from serving.settings import ExportSettings
 from serving.signatures.base import TextEncoder
 
@@ -52,11 +52,12 @@ def plan(
     kind: Kind, train: Source, dev: Source, start: Start, output: str, options: Options, prepared: Callable[[int], None]
 ) -> Plan:
     """Makes the examples. Raises InputError where sources, checkpoint and options do not fit together."""
-    longest = start.encoder.max_positions
-    rule = f"{start.path}: max_seq_length must not exceed the model's positions ({longest})"
-    require(options.max_seq_length <= longest, rule, options.max_seq_length)
+    if options.layers:
+        start = teaching.cut(start, options.layers, pathlib.Path(output))
+    options.check(start)
+    teacher = Start.read(options.teacher, None, None) if options.teacher else None
     found = kind.prepare(train, dev, start.tokenizer, pathlib.Path(output) / "examples", options, prepared)
-    return Plan.of(kind, start, found, train, options)
+    return Plan.of(kind, start, found, train, options, teacher)
 
 
 def run(
@@ -81,10 +82,11 @@ def run(
         if plan.options.seeds > 1:
             told(f"seed {seed}: {_told(judged[-1])}")
     best = _best(plan, judged)
+    beside = _beside(plan, runs, dev, folder, told)
     for name, found in (("model", best.model), ("last", best.model.parent / "model")):
         _keep(plan, found, best.calibration.settings, folder / name)
     metrics = _metrics(plan, judged, best)
-    metrics["search"] = tried
+    metrics |= {"search": tried, **beside}
     for path in best.folder.iterdir():
         shutil.copy(path, folder)
     shutil.copy(best.model.parent / "curves.png", folder)
@@ -102,9 +104,9 @@ class _Runs:
         self._dev, self._folder, self._vocab, self._report = dev, folder, vocab, report_step
         self._done = 0
 
-    def judged(self, plan: Plan, seed: int) -> Judged:
+    def judged(self, plan: Plan, seed: int, apart: str = "") -> Judged:
         rate = f"{plan.training.learning_rate:g}" if plan.options.search else ""
-        place = self._folder / "runs" / rate / str(seed)
+        place = self._folder / "runs" / apart / rate / str(seed)
         dev = plan.prepared.dev.file
         done = training.train(
             plan.start.encoder,
@@ -136,8 +138,32 @@ def _searched(plan: Plan, runs: _Runs, told: Callable[[str], None]) -> tuple[Pla
     return chosen, best, {f"{tried.training.learning_rate:g}": one.figures for tried, one in found}
 
 
+def _beside(plan: Plan, runs: _Runs, dev: Source, folder: pathlib.Path, told: Callable[[str], None]) -> dict:
+    """Figures on dev of the teacher, if there is one, and by seed of the same student without it."""
+    if plan.teacher is None or not isinstance(plan.task, Taught):
+        return {}
+    texts = TextEncoder(plan.task.teacher, plan.teacher.tokenizer, ExportSettings(), plan.teacher.task)
+    served = asking.Checkpoint(plan.teacher.path, texts)
+    answered = asking.asked(plan.kind, plan.kind.signature(dev), dev.rows(lambda line, reason: None), served)
+    judge, _ = judging.judged(plan.kind, answered, folder / "runs" / "teacher", Slices(plan.kind, []))
+    weights = sum(math.prod(weight.shape) for weight in plan.task.teacher.weights)
+    size = {"path": plan.teacher.path, "layers": plan.teacher.encoder.num_layers, "weights": weights}
+    found: dict = {"teacher": {**size, **judge.figures()}, "untaught": {}}
+    told(f"the teacher: {_figures(judge.figures())}")
+    if plan.untaught:
+        alone = dataclasses.replace(plan, task=plan.task.task)
+        for seed in range(plan.options.seed, plan.options.seed + plan.options.seeds):
+            found["untaught"][str(seed)] = (one := runs.judged(alone, seed, "untaught")).figures
+            told(f"seed {seed} without the teacher: {_told(one)}")
+    return found
+
+
 def _told(judged: Judged) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in judged.figures.items())
+    return _figures(judged.figures)
+
+
+def _figures(found: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in found.items())
 
 
 def _judged(plan: Plan, dev: Source, seed: int, place: pathlib.Path, steps: int) -> Judged:
@@ -218,6 +244,7 @@ def _metrics(plan: Plan, judged: list[Judged], best: Judged) -> dict:
         "spread": {name: float(np.std(found, ddof=1)) if len(judged) > 1 else 0.0 for name, found in values.items()},
         "cost": dataclasses.asdict(Cost.of(best.model.parent, *plan.trained, plan.training.batch_size)),
         "training": dataclasses.asdict(plan.training),
+        "layers": plan.start.encoder.num_layers,
         "options": dataclasses.asdict(plan.options),
         "checkpoint": plan.start.path,
         "data": dataclasses.asdict(plan.prepared),

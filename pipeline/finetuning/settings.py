@@ -74,7 +74,8 @@ class FinetuningSettings:
         for path in (self.train, self.eval):
             if path is not None:
                 self.kind.source(path, columns)
-        require(self.init is None or os.path.exists(self.init), "init must be a checkpoint", self.init)
+        for name, path in (("init", self.init), ("teacher", self.options.get("teacher"))):
+            require(path is None or os.path.exists(path), f"{name} must be a checkpoint", path)
 
     def checked_columns(self) -> Any:
         """`Columns`, of the right types. Raises InputError."""

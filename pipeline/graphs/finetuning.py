@@ -93,12 +93,13 @@ def model_steps(
     """Rows to the pushed model."""
     training = parts.part(settings.replace(init=begin), "task", "columns", "options", "export", "untrained", "init")
     code = parts.code_of(task_trainer)
+    models = (begin, *filter(None, [settings.options.get("teacher")]))
     trainer = Trainer(
         run_fn=f"{task_trainer.__name__}.run_fn",
         examples=examples.outputs["examples"],
         custom_config={
             "settings": training,
-            "fingerprint": fingerprint.of_text(training, code, fingerprint.of_files((begin,))),
+            "fingerprint": fingerprint.of_text(training, code, fingerprint.of_files(models)),
             "work_folder": work,
         },
     )

@@ -37,7 +37,8 @@ class TableSplit(Split):
     Attributes:
         texts: how many rows of the table they are of; fewer, where a text has several windows.
         counts: texts by label.
-        unlabelled, unknown: rows of dev without a label, and with one that train does not have.
+        unlabelled, unknown: rows without a label, which train has for a teacher alone, and rows of dev with one that
+            train does not have.
     """
 
     texts: int = 0
@@ -64,10 +65,13 @@ class Prepared:
     def notes(self) -> Iterator[str]:
         """What a person should know of the data, a line each."""
         yield from (self.train.told, self.dev.told)
-        for split, name in ((self.train, "train"), (self.dev, "dev")):
+        for split, name, counted in (
+            (self.train, "train", "are learned from the teacher alone"),
+            (self.dev, "dev", "count as errors"),
+        ):
             for kind, count, what in (
                 ("set_aside", split.set_aside, "rows cannot be used"),
-                ("unlabelled", split.unlabelled, "rows have no label and count as errors"),
+                ("unlabelled", split.unlabelled, f"rows have no label and {counted}"),
                 ("unknown", split.unknown, "rows have a label that train does not have and count as errors"),
             ):
                 if count:
@@ -93,6 +97,7 @@ def prepare(
     long: Long = "cut",
     labelling: Labelling,
     apart: bool = False,
+    unlabelled: bool = False,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Prepared:
     """Writes the examples of both tables into `folder`, or finds those that the same tables and settings gave before.
@@ -100,6 +105,7 @@ def prepare(
     Args:
         labelling: what labels become.
         apart: whether each text of a pair is encoded by itself.
+        unlabelled: whether rows of train without a label are kept, for a teacher to say what they are.
         progress: called with the number of rows that are written.
 
     Raises InputError where the labelling does, or a table has no usable row. Rows that cannot be used are listed in
@@ -109,7 +115,8 @@ def prepare(
     require(max_seq_length >= 8, "max_seq_length must be at least 8", max_seq_length)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stated = (labelling.stated, "apart") if apart else labelling.stated
+    more = ["apart"] * apart + ["unlabelled"] * unlabelled
+    stated = (labelling.stated, *more) if more else labelling.stated
     name = fingerprint(train, dev, tokenizer, VERSION, max_seq_length, long, stated)
     report = folder / f"{name}.json"
     if known := earlier(report, Prepared, TableSplit):
@@ -131,7 +138,7 @@ def prepare(
     if prepared.leaked:
         leaked = (row.place for row in dev.rows(ignored) if _key(row) in leakage)
         prepared.leaked_places = list(itertools.islice(leaked, SHOWN))
-    encode = _Encoder(tokenizer, labelling, max_seq_length, long, apart)
+    encode = _Encoder(tokenizer, labelling, max_seq_length, long, apart, unlabelled)
     scratch = folder / f"{name}-set_aside.tsv"
     with scratch.open("w") as aside:
         for split, table in ((train_split, train), (dev_split, dev)):
@@ -163,9 +170,11 @@ def _more(count: int) -> str:
 class _Encoder:
     """Writes the rows of tables as examples."""
 
-    def __init__(self, tokenizer: BertTokenizer, labelling: Labelling, length: int, long: Long, apart: bool):
+    def __init__(
+        self, tokenizer: BertTokenizer, labelling: Labelling, length: int, long: Long, apart: bool, kept: bool
+    ):
         self._tokenizer, self._labelling, self._length, self._long = tokenizer, labelling, length, long
-        self._apart = apart
+        self._apart, self._kept = apart, kept
 
     def write(self, split: TableSplit, table: Table, training: bool, aside, progress) -> None:
         """Writes the split's file and fills in what is in it."""
@@ -181,7 +190,8 @@ class _Encoder:
         """Rows with what their labels become."""
         for row in table.rows(set_aside):
             target, fault = self._labelling.target(row)
-            if target is None or (training and fault):
+            taught = fault == "unlabelled" and self._kept
+            if target is None or (training and fault and not taught):
                 # What is declared has been checked, so that training lacks no label that is there.
                 set_aside(row.line, fault if target is None else "has no label")
                 continue

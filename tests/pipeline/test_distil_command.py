@@ -114,8 +114,8 @@ def test_a_teacher_without_a_head_and_examples_without_masks(data, tmp_path):
     ("arguments", "message"),
     [
         (["--layers", "two"], "--layers must be a number, or numbers with commas"),
-        (["--layers", "5"], "a student must have from 1 to 2 layers"),
-        (["--layers", "0,4"], "a student's layers must be of the teacher's, 0 to 1"),
+        (["--layers", "5"], "there must be from 1 to 2 layers"),
+        (["--layers", "0,4"], "layers must be of the checkpoint's, 0 to 1"),
         (["--temperature", "0"], "temperature must be positive"),
         (["--teacher", "/none"], "/none: no such checkpoint"),
         (["--held-out", "/none"], "/none: no example files"),

@@ -166,6 +166,71 @@ def test_options_that_contradict(data, tmp_path, options, message):
         finetune(data, tmp_path, *options)
 
 
+@pytest.fixture(scope="module")
+def teacher(data, tmp_path_factory):
+    """Two layers, tuned."""
+    folder = tmp_path_factory.mktemp("teacher")
+    keras.utils.set_random_seed(0)
+    settings = EncoderSettings(
+        len(small_model.VOCAB), 16, 2, 2, 32, max_positions=48, initializer_range=0.1, dropout=0.0
+    )
+    checkpoints.save(BertEncoder(settings, ()), folder / "start", small_model.write_vocab(folder), True)
+    finetune(data, folder / "tuned", model=folder / "start")
+    return folder / "tuned" / "model"
+
+
+def test_a_student_is_taught_also_of_what_has_no_label(data, teacher, tmp_path):
+    labelled = [*rows(40, 0)]
+    train = write(tmp_path / "train.tsv", [*labelled, *((text, "") for text, _ in rows(160, 3))])
+    told = finetune(data, tmp_path, "--teacher", teacher, "--layers", "1", model=teacher, train=train)
+    for words in (
+        f"taught by {teacher}: 2 layers; the same runs follow without it",
+        f"train: 160 rows have no label and are learned from the teacher alone: {train}:41; {train}:42; {train}:43",
+        "2 x 150 updates",
+        "the teacher: accuracy ",
+        "seed 12345 without the teacher: accuracy ",
+    ):
+        assert words in told
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert (metrics["layers"], metrics["teacher"]["layers"]) == (1, 2)
+    assert checkpoints.load(tmp_path / "model").settings.num_layers == 1
+    of_teacher = json.loads((teacher.parent / "metrics.json").read_text())
+    assert metrics["teacher"]["accuracy"] == of_teacher["accuracy"]
+    assert metrics["untaught"]["12345"].keys() == metrics["seeds"]["12345"].keys()
+    described = [json.loads((tmp_path / "runs" / run / "run.json").read_text())["task"] for run in
+                 ("12345", "untaught/12345")]  # fmt: skip
+    assert described[0].items() > described[1].items()
+    report = (tmp_path / "report.md").read_text()
+    assert f"| teacher, `{teacher}` | 2 |" in report
+    assert "| the student without its teacher, as many updates | 1 |" in report
+    history = (tmp_path / "runs" / "12345" / "history.jsonl").read_text().splitlines()
+    divergences = [row["divergence"] for row in map(json.loads, history) if row["kind"] == "training"]
+    assert 0 < divergences[-1] < divergences[0]
+    again = finetune(data, tmp_path, "--teacher", teacher, "--layers", "1", model=teacher, train=train)
+    assert again.splitlines()[-1] == told.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--soft", 0.5), "--soft is that of --teacher: leave it out"),
+        (("--layers", "2"), "there must be from 1 to 1 layers, the checkpoint's. Received: 2"),
+        (("--layers", "0,3"), "layers must be of the checkpoint's, 0 to 0"),
+        (("--teacher", "CHECKPOINT"), "a teacher must be fine-tuned for the same task. Received: an encoder without a"),
+        (("--teacher", "TEACHER", "--labels", "wet,dry"), "the student must have its teacher's labels, in this order,"),
+        (
+            ("--teacher", "TEACHER", "--pooling", "mean"),
+            "the student must have its teacher's pooling cls. Received: 'mean'",
+        ),
+        (("--teacher", "TEACHER", "--temperature", 0), "temperature must be positive"),
+    ],
+)
+def test_a_teacher_that_does_not_fit(data, teacher, tmp_path, options, message):
+    places = {"CHECKPOINT": data / "checkpoint", "TEACHER": teacher}
+    with pytest.raises(InputError, match=message):
+        finetune(data, tmp_path, *(places.get(option, option) for option in options))
+
+
 def test_one_class_alone_is_an_alarm(data, tmp_path):
     told = finetune(data, tmp_path, "--learning-rate", "1e-9", "--epochs", "0.1")
     assert "ALARM: the model says '" in told

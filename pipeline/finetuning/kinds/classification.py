@@ -10,7 +10,7 @@ import numpy as np
 
 from model.settings import ClassificationSettings, Pooling
 from pipeline.finetuning.kinds import label_files, temperature, texts
-from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
+from pipeline.finetuning.kinds.kind import OF_TEACHER, Answer, Calibration, Verdict
 from pipeline.finetuning.places import Places
 from preprocessing.errors import InputError
 
@@ -33,7 +33,7 @@ class Classification:
     )
     watched = ("accuracy", "macro_f1", "matthews", "cross_entropy")
     defaults = types.MappingProxyType(
-        {"max_seq_length": 128, "long": "cut", "pooling": None, "labels": None, "class_weights": None}
+        {"max_seq_length": 128, "long": "cut", "pooling": None, "labels": None, "class_weights": None} | OF_TEACHER
     )
     pooling: Pooling = "cls"
     chosen = "The temperature"
@@ -49,7 +49,9 @@ class Classification:
         from preprocessing.tasks.labelling import OneLabel
 
         labelling = OneLabel(label_files.declared(options.labels))
-        found = texts.prepare(train, dev, tokenizer, folder, options, progress, labelling)
+        found = texts.prepare(
+            train, dev, tokenizer, folder, options, progress, labelling, unlabelled=bool(options.teacher)
+        )
         if not sum(found.dev.counts):
             raise InputError(f"{dev.path}: dev must have rows with labels of train. Received: none; see --label")
         return found

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # they import TensorFlow
     from preprocessing.tasks.tables import Columns
     from preprocessing.tokenizer import BertTokenizer
 
+# Options of those whose task can be learned from a teacher: see `model.tasks.taught`.
+OF_TEACHER = dict.fromkeys(("teacher", "temperature", "soft", "untaught"))
 SetAside = Callable[[int, str], None]  # (line, reason)
 # What a served model says of a row: its outputs by name, arrays without the axis of the batch, or numbers, or bytes.
 Answer = Mapping[str, Any]

@@ -12,7 +12,7 @@ import numpy as np
 
 from model.settings import TaggingSettings
 from pipeline.finetuning.kinds import label_files, temperature
-from pipeline.finetuning.kinds.kind import Answer, Calibration, Verdict
+from pipeline.finetuning.kinds.kind import OF_TEACHER, Answer, Calibration, Verdict
 from preprocessing import tags
 from preprocessing.errors import require
 from preprocessing.tasks.sentences import Sentence, Sentences
@@ -42,7 +42,7 @@ class Tagging:
         }
     )
     watched = ("entity_f1", "accuracy", "macro_f1", "cross_entropy")
-    defaults = types.MappingProxyType({"max_seq_length": 128, "labels": None, "class_weights": None})
+    defaults = types.MappingProxyType({"max_seq_length": 128, "labels": None, "class_weights": None} | OF_TEACHER)
     pooling = None
     chosen = "The temperature"
     signatures = ("tag_words", "tag")

@@ -19,7 +19,7 @@ def source(path, columns):
     return Table(path, columns)
 
 
-def prepare(train, dev, tokenizer, folder, options, progress, labelling, apart=False):
+def prepare(train, dev, tokenizer, folder, options, progress, labelling, apart=False, unlabelled=False):
     from preprocessing.tasks import examples
 
     if train.pair and options.long == "windows":
@@ -33,6 +33,7 @@ def prepare(train, dev, tokenizer, folder, options, progress, labelling, apart=F
         long=options.long or "cut",
         labelling=labelling,
         apart=apart,
+        unlabelled=unlabelled,
         progress=progress,
     )
 

@@ -69,9 +69,9 @@ def test_a_student_begins_as_layers_of_its_teacher(teacher):
         pairs = zip(getattr(student, name).weights, getattr(teacher, name).weights, strict=True)
         assert all(np.array_equal(ours, theirs) for ours, theirs in pairs)
     for layers in ([4], [], [-1]):
-        with pytest.raises(InputError, match="a student's layers must be of the teacher's, 0 to 3"):
+        with pytest.raises(InputError, match="layers must be of the checkpoint's, 0 to 3"):
             student_of(teacher, layers)
-    with pytest.raises(InputError, match=r"a student must have from 1 to 4 layers.*Received: 5"):
+    with pytest.raises(InputError, match=r"there must be from 1 to 4 layers.*Received: 5"):
         spread(4, 5)
 
 

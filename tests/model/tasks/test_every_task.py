@@ -25,6 +25,7 @@ from model.tasks.regression import Regression
 from model.tasks.similarity import Similarity
 from model.tasks.tagging import Tagging
 from model.tasks.task import Task
+from model.tasks.taught import Taught
 from model.training.evaluation import Evaluation
 from preprocessing import batches, features
 from preprocessing.errors import InputError
@@ -125,6 +126,14 @@ def distilled(*heads: str) -> Callable[[], Distillation]:
     return made
 
 
+def taught(task: Callable[[], Task]) -> Callable[[], Taught]:
+    def made():
+        keras.utils.set_random_seed(4)
+        return Taught(task(), BertEncoder(small_examples.encoder_settings(), task().heads))
+
+    return made
+
+
 PRETRAINING = Case("pretraining", Pretraining, small_examples.examples)
 UPPER = Case("upper", upper.Upper, upper.examples)
 CLASSIFICATION = Case("classification", lambda: Classification(3, (1.0, 2.0, 0.5)), classified)
@@ -138,6 +147,8 @@ MASKED = Case("masked tokens alone", lambda: Pretraining(next_sentence=False), s
 DISTILLATION = Case("distillation", distilled("masked_lm"), small_examples.examples)
 SEEN = Case("distillation of hidden states alone", distilled(), small_examples.examples)
 MEAN = Case("classification by the mean", lambda: Classification(3, pooling="mean"), classified)
+TAUGHT = Case("taught classification", taught(lambda: Classification(3, (1.0, 2.0, 0.5))), classified)
+TAUGHT_TAGS = Case("taught tagging", taught(lambda: Tagging(("B-A", "I-A", "B-B", "I-B", "O"))), tagged)
 CASES = (
     PRETRAINING,
     MASKED,
@@ -152,12 +163,14 @@ CASES = (
     ANSWERING,
     DISTILLATION,
     SEEN,
+    TAUGHT,
+    TAUGHT_TAGS,
 )
 # For those of which a run takes seconds; a task of a head that another has would only be trained once more.
-TRAINED = (PRETRAINING, UPPER, CLASSIFICATION, TAGGING, DISTILLATION)
+TRAINED = (PRETRAINING, UPPER, CLASSIFICATION, TAGGING, DISTILLATION, TAUGHT)
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 # Those whose runs others stand for in the fast tests: a figure that is better the higher, and two models at once.
-SLOW = (UPPER, DISTILLATION)
+SLOW = (UPPER, DISTILLATION, TAUGHT)
 trained = pytest.mark.parametrize(
     "case", [pytest.param(case, id=case.name, marks=[pytest.mark.long] * (case in SLOW)) for case in TRAINED]
 )
