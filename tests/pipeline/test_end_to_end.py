@@ -131,6 +131,7 @@ def test_the_examples_are_as_the_feature_contract_says(first_run):
         assert all(0 <= token < size for token in values[features.INPUT_IDS])
 
 
+@pytest.mark.long
 def test_a_changed_training_setting_repeats_no_data_step_and_a_closed_gate_pushes_nothing(first_run):
     home, _ = first_run
     run = settings.smoke()

@@ -55,6 +55,7 @@ def test_compiled_or_not_the_weights_are_the_same(examples, tmp_path):
         np.testing.assert_allclose(other, one, atol=1e-5, rtol=0)
 
 
+@pytest.mark.long
 def test_two_devices_compiled_give_the_weights_of_one(examples, tmp_path):
     command = [sys.executable, "-c", TWO_DEVICES, examples, str(tmp_path / "two")]
     two = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)

@@ -160,6 +160,7 @@ def test_what_a_killed_run_left_half_written_is_removed(examples, uninterrupted,
     assert not (tmp_path / ".lock").exists()
 
 
+@pytest.mark.long
 def test_two_equal_runs_in_one_folder(examples, tmp_path):
     first = start(examples, tmp_path, pause=1.0)
     assert first.stdout.readline()

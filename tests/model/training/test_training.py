@@ -183,7 +183,7 @@ def test_precisions_learn(files, tmp_path, precision):
     assert found["masked_lm_loss"] < 0.9 * found["unigram_loss"]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_phases_buckets_lamb_and_xla(files, tmp_path, accumulate):
     """What does not change the loop's shape, together: two lengths, buckets, another optimizer, compiled."""
     longer = small_examples.write(tmp_path / "longer.tfrecord", small_examples.examples(100, length=24))
