@@ -184,12 +184,13 @@ def _slices(found: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def _lines(path: pathlib.Path, titles: Sequence[str], begin: int) -> str:
-    """The first lines of a TSV, from one on."""
+    """The first lines of a TSV, from one on; of the path in the first column its name."""
     if not path.exists():
         return ""
     with path.open(encoding="utf-8") as lines:
         rows = [line.rstrip("\n").split("\t") for line in itertools.islice(lines, begin, begin + _LINES)]
-    return _table(titles, ([cell[:200] for cell in row] for row in rows)) if rows else ""
+    cells = ([os.path.basename(file), *(cell[:200] for cell in more)] for file, *more in rows)
+    return _table(titles, cells) if rows else ""
 
 
 def _drift(lines: list[dict[str, Any]]) -> str:
