@@ -64,7 +64,7 @@ def test_at_random_times_over_all_steps(undisturbed, tmp_path, postgres, capsys)
     chance, expected = random.Random(SEED), tiny.weights(undisturbed)
     seconds = {node["node"]: node["seconds"] for node in tiny.nodes(undisturbed)}
     steps = list(seconds)
-    aims = (steps + [chance.choice(steps) for _ in range(KILLS)])[:KILLS]
+    aims = (chance.sample(steps, len(steps)) + [chance.choice(steps) for _ in range(KILLS)])[:KILLS]
     count = -(-KILLS // OF_A_RUN)
 
     def show(line: str) -> None:
