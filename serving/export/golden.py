@@ -4,7 +4,8 @@ Imports only TensorFlow and tf.text, as a stranger would who got the folder alon
 `load_seconds`, `first_answer_seconds`, and `outputs`: for each output of each request its `signature_name`, `output`,
 the `bounds` that the request names for it, and how far the answer is from the expected one, by each measure:
 
-- `numbers`: the largest |actual - expected| / max(1, |expected|); infinite where shapes or strings differ.
+- `numbers`: the largest |actual - expected| / max(1, |expected|, r), r being the root mean square of the vector that a
+  number stands in, on whose size its rounding depends; infinite where shapes or strings differ.
 - `vectors`: the largest ||actual - expected|| / ||expected|| of the vectors along the last axis.
 """
 
@@ -52,12 +53,13 @@ def differences(expected, actual) -> dict[str, float]:
     if not actual.size:
         return {"numbers": 0.0, "vectors": 0.0}
     gaps = np.abs(expected - actual)
+    sizes = np.sqrt(np.mean(np.square(expected, dtype=float), -1, keepdims=True)) if expected.ndim > 1 else 0
     length, gap = (np.sqrt(np.sum(np.square(values, dtype=float), -1)) for values in (expected, gaps))
     with np.errstate(
         divide="ignore", invalid="ignore"
     ):  # beside a vector of zeros any gap is infinite, and none is none
         measured = {
-            "numbers": np.max(gaps / np.maximum(1, np.abs(expected))),
+            "numbers": np.max(gaps / np.maximum(np.maximum(1, sizes), np.abs(expected))),
             "vectors": np.max(np.where(gap == 0, 0, gap / length)),
         }
     return {name: float(value) if np.isfinite(value) else float("inf") for name, value in measured.items()}

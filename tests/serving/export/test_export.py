@@ -249,6 +249,8 @@ def test_vectors_are_measured_by_their_length():
     measured = golden.differences(expected, np.array([[3.0, 4.0], [0.0, 0.1]], np.float32))
     assert measured == {"numbers": pytest.approx(0.1), "vectors": float("inf")}
     assert golden.differences(expected, np.full((2, 2), np.nan, np.float32))["vectors"] == float("inf")
+    measured = golden.differences([[30.0, 40.0, 0.5]], np.array([[30.0, 40.0, 1.5]], np.float32))
+    assert measured["numbers"] == pytest.approx(1 / np.sqrt((30**2 + 40**2 + 0.5**2) / 3))
 
 
 def test_two_signatures_of_one_name_are_refused(vocab, tmp_path):
