@@ -75,6 +75,7 @@ vocabularies.write_vocab(pathlib.Path(sys.argv[1]), ["other"] * 1000)
 """
 
 
+@pytest.mark.long
 def test_a_vocabulary_is_whole_whenever_its_writer_is_killed(tmp_path):
     vocabularies.write_vocab(tmp_path, VOCAB)
     killed = subprocess.run(

@@ -200,12 +200,12 @@ def by_the_pooler(request, outputs):
 @pytest.mark.parametrize(
     ("plant", "name", "output"),
     [
-        (swapped, "serving_default", "embedding"),
         (without_a_layer, "serving_default", "embedding"),
-        (by_the_pooler, "serving_default", "embedding"),
         (swapped, "fill_mask", "scores"),
-        (without_a_layer, "fill_mask", "scores"),
-        (without_a_layer, "next_sentence", "is_next"),
+        pytest.param(swapped, "serving_default", "embedding", marks=pytest.mark.long),
+        pytest.param(by_the_pooler, "serving_default", "embedding", marks=pytest.mark.long),
+        pytest.param(without_a_layer, "fill_mask", "scores", marks=pytest.mark.long),
+        pytest.param(without_a_layer, "next_sentence", "is_next", marks=pytest.mark.long),
     ],
 )
 def test_a_wrong_answer_is_not_taken_for_rounding(rounded, tmp_path, here, plant, name, output):
@@ -230,6 +230,7 @@ def test_the_bounds_of_each_output_stand_beside_the_answers(rounded, exported):
     assert not any(request["bounds"] for request in requests)  # in float32 every number is held to 1e-5
 
 
+@pytest.mark.long
 def test_a_folder_without_bounds_is_held_to_the_one_for_all(exported, tmp_path, here):
     folder = shutil.copytree(exported[0], tmp_path / "copy")
     requests = json.loads((folder / golden.REQUESTS).read_text())
