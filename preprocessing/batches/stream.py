@@ -134,6 +134,8 @@ class Examples:
         compressions = tf.constant([example_files.compression(file) for file in self.files])
 
         def epoch_records(epoch):
+            # TensorFlow would mix in the seed that the process has set for everything, and fails where that is 0.
+            tf.compat.v1.get_default_graph().seed = None
             # Files are shuffled first (cheap, and it is what mixes distant examples), then read several at a time,
             # then the records in a buffer. Seeds are drawn from (seed, epoch) alone.
             seeds = tf.random.stateless_uniform([2], tf.stack([seed, epoch]), maxval=None, minval=None, dtype=tf.int64)

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -64,6 +65,16 @@ def test_order_depends_on_the_seed_alone(examples):
     first, again, other = (np.concatenate(ids(examples.batches(8, seed=seed), 11)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not (first == other).all()
+
+
+@pytest.mark.parametrize("other", [0, 7])
+def test_order_does_not_depend_on_the_seed_of_the_process(examples, other):
+    first = np.concatenate(ids(examples.batches(8, seed=1), 11))
+    tf.random.set_seed(other)
+    try:
+        np.testing.assert_array_equal(np.concatenate(ids(examples.batches(8, seed=1), 11)), first)
+    finally:
+        tf.random.set_seed(None)
 
 
 @pytest.mark.parametrize("start", [0, 3, 10, 11, 25])
