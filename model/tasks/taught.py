@@ -50,8 +50,7 @@ class Taught:
     soft: float = 0.5
 
     def __post_init__(self):
-        require(0 < self.temperature < math.inf, "temperature must be positive", self.temperature)
-        require(0 <= self.soft <= 1, "soft must be from 0 to 1", self.soft)
+        check(self.temperature, self.soft)
 
     def __getattr__(self, name: str) -> Any:
         """All else is as the task has it."""
@@ -92,3 +91,9 @@ class Taught:
         if "divergence" in sums:
             figures["divergence"] = float(sums["divergence"]) / (float(sums["asked"]) or math.nan)
         return figures
+
+
+def check(temperature: float = 1.0, soft: float = 0.0) -> None:
+    """Raises InputError where a task cannot be taught with these."""
+    require(0 < temperature < math.inf, "temperature must be positive", temperature)
+    require(0 <= soft <= 1, "soft must be from 0 to 1", soft)

@@ -23,6 +23,7 @@ from model.settings import (
     TrainingSettings,
     Tune,
 )
+from model.tasks import taught
 from model.tasks.task import Task
 from model.training.optimizer import choose
 from pipeline.finetuning import teaching
@@ -90,6 +91,7 @@ class Options:
         require(self.rank is None or self.tune == "lora", "--rank is that of --tune lora: leave it out", self.rank)
         require(self.freeze >= 0, "freeze must be 0 or more", self.freeze)
         require(self.reinit >= 0, "reinit must be 0 or more", self.reinit)
+        taught.check(**self.teaching)
         self.training(steps=1, learning_rate=1.0 if self.learning_rate is None else self.learning_rate)
         rule = f"--reinit begins layers anew, which --tune {self.tune} would leave as they are: leave one of them out"
         require(not self.reinit or self.tune == "all", rule, self.reinit)
@@ -125,6 +127,12 @@ class Options:
             patience=self.patience,
             **decided,
         )
+
+    @property
+    def teaching(self) -> dict[str, float]:
+        """What is said of how a teacher teaches, as `model.tasks.taught.Taught` takes it."""
+        said = {"temperature": self.temperature, "soft": self.soft}
+        return {name: value for name, value in said.items() if value is not None}
 
     def check(self, start: "Start") -> None:
         """Raises InputError where they do not fit the checkpoint."""

@@ -44,9 +44,7 @@ def taught(task: Task, settings: TaskSettings, start: "Start", teacher: "Start",
     ):
         rule = f"{teacher.path}: the student must have its teacher's {what} {_shown(theirs)}"
         require(theirs == ours, rule, _shown(ours))
-    encoder = checkpoints.load(teacher.path, task.heads)
-    given = {name: value for name in ("temperature", "soft") if (value := getattr(options, name)) is not None}
-    return Taught(cast(Answering, task), encoder, **given)
+    return Taught(cast(Answering, task), checkpoints.load(teacher.path, task.heads), **options.teaching)
 
 
 def _labels(settings: TaskSettings) -> Sequence[str]:

@@ -144,13 +144,13 @@ def verify(folder: str | os.PathLike) -> dict:
         raise InputError(f"{folder}: TensorFlow Serving {version} lacks the operations {sorted(operations)}")
     answered = _answer_elsewhere(folder)
     stored = json.loads((folder / REPORT).read_text())["settings"]
-    tolerance = TOLERANCE
+    tolerance = {"rounding": TOLERANCE}
     if stored["weights"] == "int8":
-        tolerance = INT8_BOUNDS * TOLERANCE_ROUNDED
+        tolerance = {"numbers": INT8_BOUNDS * TOLERANCE_ROUNDED}
     elif stored["compute"] == "bfloat16":
-        tolerance = TOLERANCE_ROUNDED
+        tolerance = {"numbers": TOLERANCE_ROUNDED}
     for output in answered["outputs"]:
-        _check(folder, output, {"numbers": tolerance})
+        _check(folder, output, tolerance)
         _check(folder, output, output["bounds"])
     return {
         "custom_ops": sorted(serving_ops.custom_operations(folder)),

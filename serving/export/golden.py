@@ -4,8 +4,9 @@ Imports only TensorFlow and tf.text, as a stranger would who got the folder alon
 `load_seconds`, `first_answer_seconds`, and `outputs`: for each output of each request its `signature_name`, `output`,
 the `bounds` that the request names for it, and how far the answer is from the expected one, by each measure:
 
-- `numbers`: the largest |actual - expected| / max(1, |expected|, r), r being the root mean square of the vector that a
-  number stands in, on whose size its rounding depends; infinite where shapes or strings differ.
+- `numbers`: the largest |actual - expected| / max(1, |expected|); infinite where shapes or strings differ.
+- `rounding`: the same, divided by max(1, |expected|, r), r being the root mean square of the vector that a number
+  stands in, on whose size its rounding in float32 depends.
 - `vectors`: the largest ||actual - expected|| / ||expected|| of the vectors along the last axis.
 """
 
@@ -15,6 +16,7 @@ import pathlib
 import sys
 import time
 
+MEASURES = ("numbers", "rounding", "vectors")
 REQUESTS = "assets.extra/golden_requests.json"
 PROJECT = ("preprocessing", "model", "serving", "pipeline")
 
@@ -46,20 +48,20 @@ def differences(expected, actual) -> dict[str, float]:
 
     expected = np.asarray(decoded(expected), actual.dtype).reshape(np.shape(expected) if actual.size else actual.shape)
     if expected.shape != actual.shape:
-        return {"numbers": float("inf"), "vectors": float("inf")}
+        return dict.fromkeys(MEASURES, float("inf"))
     if actual.dtype.kind != "f":
-        gap = 0.0 if np.array_equal(expected, actual) else float("inf")
-        return {"numbers": gap, "vectors": gap}
+        return dict.fromkeys(MEASURES, 0.0 if np.array_equal(expected, actual) else float("inf"))
     if not actual.size:
-        return {"numbers": 0.0, "vectors": 0.0}
-    gaps = np.abs(expected - actual)
+        return dict.fromkeys(MEASURES, 0.0)
+    gaps, scales = np.abs(expected - actual), np.maximum(1, np.abs(expected))
     sizes = np.sqrt(np.mean(np.square(expected, dtype=float), -1, keepdims=True)) if expected.ndim > 1 else 0
     length, gap = (np.sqrt(np.sum(np.square(values, dtype=float), -1)) for values in (expected, gaps))
     with np.errstate(
         divide="ignore", invalid="ignore"
     ):  # beside a vector of zeros any gap is infinite, and none is none
         measured = {
-            "numbers": np.max(gaps / np.maximum(np.maximum(1, sizes), np.abs(expected))),
+            "numbers": np.max(gaps / scales),
+            "rounding": np.max(gaps / np.maximum(scales, sizes)),
             "vectors": np.max(np.where(gap == 0, 0, gap / length)),
         }
     return {name: float(value) if np.isfinite(value) else float("inf") for name, value in measured.items()}

@@ -17,6 +17,9 @@ import tensorflow as tf
 
 from model.encoder.layers import TransformerLayer
 
+# What of a layer is cut.
+NAMES = ("qkv_kernel", "qkv_bias", "attention_kernel", "inner_kernel", "inner_bias", "output_kernel")
+
 
 class Matrix(Protocol):
     """A stored matrix."""
@@ -82,7 +85,3 @@ def cut(
             kept(vector, "inner_bias", layer.inner_bias.numpy()[units]),
             kept(matrix, "output_kernel", layer.output_kernel.numpy()[units]),
         )
-
-
-# What of a layer is cut.
-NAMES = ("qkv_kernel", "qkv_bias", "attention_kernel", "inner_kernel", "inner_bias", "output_kernel")

@@ -65,7 +65,7 @@ def test_at_random_times_over_all_steps(undisturbed, tmp_path, postgres, capsys)
     seconds = {node["node"]: node["seconds"] for node in tiny.nodes(undisturbed)}
     steps = list(seconds)
     aims = (chance.sample(steps, len(steps)) + [chance.choice(steps) for _ in range(KILLS)])[:KILLS]
-    count = -(-KILLS // OF_A_RUN)
+    count, met = -(-KILLS // OF_A_RUN), 0
 
     def show(line: str) -> None:
         with capsys.disabled():
@@ -84,6 +84,7 @@ def test_at_random_times_over_all_steps(undisturbed, tmp_path, postgres, capsys)
                 time.sleep(after)
                 try:
                     os.killpg(victim, signal.SIGKILL)
+                    met += 1
                     show(f"  {name:9} {aim:18} killed after {after:4.1f} s")
                 except ProcessLookupError:
                     show(f"  {name:9} {aim:18} was done after {after:4.1f} s")
@@ -92,3 +93,5 @@ def test_at_random_times_over_all_steps(undisturbed, tmp_path, postgres, capsys)
             show(f"  {name:9} done, weights {'equal' if same else 'DIFFER'}")
             assert same, found
             assert [node["state"] for node in found["nodes"]] == ["ran"] * len(steps)
+    show(f"{met} of {KILLS} met a step at work")
+    assert met > KILLS / 2
