@@ -58,38 +58,56 @@ def cola(made: pathlib.Path) -> list[pathlib.Path]:
 
 def squad(made: pathlib.Path) -> list[pathlib.Path]:
     """So many questions of train, and of dev one half of the articles to choose by and the other to report."""
-    train, dev = (json.loads((folder() / "squad" / f"{name}-v1.1.json").read_text()) for name in ("train", "dev"))
+    dev = json.loads((folder() / "squad" / "dev-v1.1.json").read_text())["data"]
+    return _written(made, "1.1", {"train": _of_train(), "dev": dev[:4], "test": dev[4:]})
+
+
+def squad2(made: pathlib.Path) -> list[pathlib.Path]:
+    """Its train part is not to be had: that of 1.1 as above, and dev by articles, as its split says."""
+    dev, split = (
+        json.loads((folder() / "squad2" / f"{name}.json").read_text()) for name in ("dev-v2.0", "split_by_article")
+    )
+    named = {article["title"]: article for article in dev["data"]}
+    train, tune, test = ([named[title] for title in split[part]] for part in ("train", "tune", "test"))
+    return _written(made, "v2.0", {"train": [*_of_train(), *train], "dev": tune, "test": test})
+
+
+def _of_train() -> list[dict]:
     kept, questions = [], 0
-    for article in train["data"]:
+    for article in json.loads((folder() / "squad" / "train-v1.1.json").read_text())["data"]:
         if questions >= SQUAD_QUESTIONS:
             break
         kept.append(article)
         questions += sum(len(paragraph["qas"]) for paragraph in article["paragraphs"])
-    parts = {"train": kept, "dev": dev["data"][:4], "test": dev["data"][4:]}
+    return kept
+
+
+def _written(made: pathlib.Path, version: str, parts: dict[str, list[dict]]) -> list[pathlib.Path]:
     for name, articles in parts.items():
-        (made / f"{name}.json").write_text(json.dumps({"version": "1.1", "data": articles}))
+        (made / f"{name}.json").write_text(json.dumps({"version": version, "data": articles}))
     return [made / f"{name}.json" for name in parts]
 
 
 SQUAD_QUESTIONS = 10_000
 POSITIONS = ("--no-header", "--text", "1", "--label", "2")
+PAIRS = ("--no-header", "--text", "1", "--second", "2", "--label", "3")
+QUESTIONS = ("--epochs", "1", "--batch-size", "16", "--learning-rate", "1e-4", "--dev-rows", "1000")
+VECTORS = ("--epochs", "4", "--learning-rate", "5e-5", "--max-seq-length", "64")
 REVIEWS = stored("reviews_long/{}.tsv")
 SETS = {
     "sst2": Set("classification", stored("sst2/{}.tsv"), "accuracy", POSITIONS),
     "ewt": Set("tagging", stored("ud_english_ewt/en_ewt-ud-{}.conllu"), "accuracy"),
     "banking77": Set("classification", banking, "accuracy"),
-    "stsb": Set(
-        "regression", stored("stsb/{}.csv"), "spearman", ("--no-header", "--text", "1", "--second", "2", "--label", "3")
-    ),
+    "stsb": Set("regression", stored("stsb/{}.csv"), "spearman", PAIRS),
+    "stsb-vectors": Set("similarity", stored("stsb/{}.csv"), "spearman", PAIRS, VECTORS, False),
     "cola": Set("classification", cola, "matthews", POSITIONS, ("--watch", "matthews")),
     "goemotions": Set(
         "multi-label", stored("goemotions/{}.tsv"), "macro_f1", (*POSITIONS, "--id", "3", "--separator", ",")
     ),
     "reviews-cut": Set("classification", REVIEWS, "accuracy", peer=False),
     "reviews-windows": Set("classification", REVIEWS, "accuracy", (), ("--long", "windows"), peer=False),
-    "squad": Set(
-        "question-answering", squad, "f1", (), ("--epochs", "1", "--batch-size", "16", "--learning-rate", "1e-4"), False
-    ),
+    "squad": Set("question-answering", squad, "f1", (), QUESTIONS, False),
+    "squad2": Set("question-answering", squad2, "f1", (), QUESTIONS, False),
 }
 
 
