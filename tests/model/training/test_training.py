@@ -183,9 +183,11 @@ def test_precisions_learn(files, tmp_path, precision):
     assert found["masked_lm_loss"] < 0.9 * found["unigram_loss"]
 
 
-@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.long), 2])
-def test_phases_buckets_lamb_and_xla(files, tmp_path, accumulate):
-    """What does not change the loop's shape, together: two lengths, buckets, another optimizer, compiled."""
+@pytest.mark.parametrize(
+    ("accumulate", "xla"), [(2, False), *(pytest.param(count, True, marks=pytest.mark.long) for count in (1, 2))]
+)
+def test_phases_buckets_lamb_and_xla(files, tmp_path, accumulate, xla):
+    """What does not change the loop's shape, together: two lengths, buckets, another optimizer, compiled or not."""
     longer = small_examples.write(tmp_path / "longer.tfrecord", small_examples.examples(100, length=24))
     result = train(
         files | {"train_files": [*files["train_files"], longer], "eval_files": []},
@@ -195,7 +197,7 @@ def test_phases_buckets_lamb_and_xla(files, tmp_path, accumulate):
             steps=20,
             report_every=10,
             optimizer="lamb",
-            xla=True,
+            xla=xla,
             buckets=(8,),
             accumulate=accumulate,
             layer_decay=0.9,

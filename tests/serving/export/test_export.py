@@ -200,8 +200,8 @@ def by_the_pooler(request, outputs):
 @pytest.mark.parametrize(
     ("plant", "name", "output"),
     [
-        (without_a_layer, "serving_default", "embedding"),
         (swapped, "fill_mask", "scores"),
+        pytest.param(without_a_layer, "serving_default", "embedding", marks=pytest.mark.long),
         pytest.param(swapped, "serving_default", "embedding", marks=pytest.mark.long),
         pytest.param(by_the_pooler, "serving_default", "embedding", marks=pytest.mark.long),
         pytest.param(without_a_layer, "fill_mask", "scores", marks=pytest.mark.long),
