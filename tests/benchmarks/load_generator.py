@@ -13,14 +13,18 @@ import resource
 import time
 import urllib.parse
 
-KINDS = ("rest", "grpc", "embed")  # "embed": the peers' POST {"text": ...}
+# "embed": the peers' POST {"text": ...}; "post": each line of the file is a body as it is.
+KINDS = ("rest", "grpc", "embed", "post")
 
 
 def http_requests(kind: str, url: str, texts: list[str]) -> list[bytes]:
     parts = urllib.parse.urlsplit(url)
     requests = []
     for text in texts:
-        body = json.dumps({"instances": [text]} if kind == "rest" else {"text": text}).encode()
+        if kind == "post":
+            body = text.encode()
+        else:
+            body = json.dumps({"instances": [text]} if kind == "rest" else {"text": text}).encode()
         head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
         requests.append(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     return requests

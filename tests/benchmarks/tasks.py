@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from preprocessing.tasks.tables import Columns
 from tests.data import ROOT, folder, minilm
 
 
@@ -155,16 +156,19 @@ def ours(chosen: Set, files: list[pathlib.Path], model: str, seed: int, output: 
     }
 
 
+def columns_of(chosen: Set) -> Columns:
+    names = {"--text": "text", "--second": "second", "--label": "label", "--separator": "separator", "--id": "id"}
+    given = dict(zip(chosen.columns[1::2], chosen.columns[2::2], strict=True))
+    return Columns(header=False if given else None, **{names[name]: value for name, value in given.items()})
+
+
 def peer(
     python: str, chosen: Set, files: list[pathlib.Path], model: str, seed: int, training: dict, output: pathlib.Path
 ) -> dict:
     """Of `tasks_peer.py`, with the rows that ours has read, so that both mean the same."""
     from pipeline.finetuning import kinds
-    from preprocessing.tasks.tables import Columns
 
-    names = {"--text": "text", "--second": "second", "--label": "label", "--separator": "separator", "--id": "id"}
-    given = dict(zip(chosen.columns[1::2], chosen.columns[2::2], strict=True))
-    columns = Columns(header=False if given else None, **{names[name]: value for name, value in given.items()})
+    columns = columns_of(chosen)
     kind = next(kind for kind in kinds.ALL if kind.name == chosen.task)
     arguments: dict = {"task": chosen.task, "model": model, "seed": seed, "training": training, "output": str(output)}
     for part, path in (("train", files[0]), ("test", files[2])):
