@@ -1,6 +1,7 @@
 """Places that are written to: by one run at a time; and local ones past Beam, which takes every path for a glob."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
@@ -73,7 +74,7 @@ def alone(lock: str, output: str, leftovers: str = "") -> Iterator[None]:
     except BlockingIOError as error:
         raise InputError(f"{output}: one run at a time may write there. Received: a second one") from error
     except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror or error})") from error
+        raise unwritable(output, error) from error
     with file:
         try:
             for path in glob.glob(leftovers) if held else ():
@@ -157,7 +158,14 @@ def write_whole(text: str, path: str | os.PathLike) -> None:
         finally:
             pathlib.Path(scratch).unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"{name}: cannot be written ({error.strerror or error})") from error
+        raise unwritable(name, error) from error
+
+
+def unwritable(name: str, error: OSError) -> InputError:
+    """What a person is told of a place that cannot be written to."""
+    if error.errno == errno.ENOSPC:
+        return InputError(f"{name}: no space left on the device; make room")
+    return InputError(f"{name}: cannot be written ({error.strerror or error})")
 
 
 def read(name: str) -> bytes:

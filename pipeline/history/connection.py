@@ -126,12 +126,13 @@ def telling(of: ConnectionConfig) -> Iterator[None]:
 
 
 def _told(of: ConnectionConfig, error: Exception) -> Exception:
-    cause = str(error).removeprefix("Error when executing query: ").split(" query:")[0].strip()
-    if of.HasField("sqlite") and _DAMAGED.search(cause):
+    said = str(error)  # the cause may stand behind a whole query
+    cause = said.removeprefix("Error when executing query: ").split(" query:")[0].strip()
+    if of.HasField("sqlite") and _DAMAGED.search(said):
         return InputError(f"{place(of)}: must be a whole SQLite database. Received: {cause}. {_WAY_OUT}")
-    if _FULL.search(cause):
+    if _FULL.search(said):
         return StoreError(f"{place(of)}: no space left on the device; make room, or set BERT_HOME")
-    if "Concurrent writes aborted" in cause or "is locked" in cause:
+    if "Concurrent writes aborted" in said or "is locked" in said:
         return StoreError(f"{place(of)}: another process holds it locked. End that one (`fuser` names it), or wait")
     if of.HasField("sqlite"):
         return StoreError(f"{place(of)}: {cause}")

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import pathlib
+import sys
 from collections.abc import Iterator
 
 import click
@@ -45,11 +46,26 @@ def show_end(state: str, seconds: float) -> None:
     click.echo(f"        {'cached' if state == 'cached' else f'done in {terminal.clock(seconds)}'}", err=True)
 
 
+class _LogFile(logging.FileHandler):
+    """Where it cannot be written, on a full disk, that is told once: the run is worth more than its log."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._told:
+            self._told = True
+            click.echo(f"{self.baseFilename}: the log cannot be written: {sys.exc_info()[1]}", err=True)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 @contextlib.contextmanager
 def log_to(log: pathlib.Path) -> Iterator[None]:
     """Sends all log lines to a file and none to the terminal."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    to_file = logging.FileHandler(log)
+    to_file = _LogFile(log)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     names = (None, "absl", "tensorflow", *terminal.PACKAGES)

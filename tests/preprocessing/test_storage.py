@@ -1,5 +1,6 @@
 """Folders that are being written: one process each, and nothing of killed ones stays."""
 
+import errno
 import glob
 import os
 import pathlib
@@ -10,11 +11,13 @@ import sys
 import pytest
 
 from preprocessing import storage
+from preprocessing.errors import InputError
 from tests.data import ROOT
 
 HOLDS = """
 import pathlib, sys, time
 from preprocessing import storage
+from preprocessing.errors import InputError
 with storage.unfinished(pathlib.Path(sys.argv[1]), ".unfinished-a-") as folder:
     (folder / "half").write_text("half")
     print(folder, flush=True)
@@ -98,3 +101,15 @@ class TestSignsOfGlobs:
         assert glob.glob(storage.as_glob("x [1]/*.txt")) == ["x [1]/a.txt"]
         assert glob.glob(storage.as_glob(f"{tmp_path}/x [1]/[a].txt")) == [f"{tmp_path}/x [1]/a.txt"]
         assert storage.as_glob("x [2]/*") == "x [2]/*"
+
+
+def test_a_full_disk_is_told_and_the_file_stays_as_it_was(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    storage.write_whole("before", tmp_path / "file")
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(InputError, match="file: no space left on the device; make room"):
+        storage.write_whole("after", tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "before"

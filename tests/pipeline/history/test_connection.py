@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from ml_metadata import errors
 
 from pipeline.history import connection
 from pipeline.history.homes import Home, StoreError
@@ -145,3 +146,13 @@ def test_a_database_that_ml_metadata_writes_wrongly_into(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="must be of MySQL or MariaDB") as error:
         connection.config(tmp_path)
     assert "secret" not in str(error.value)
+
+
+def test_a_full_disk_is_told_also_behind_a_query(tmp_path):
+    """As ML Metadata says it of a write, and of one whose query it takes for a name that is there already."""
+    of = connection.config(tmp_path)
+    said = "Error when executing query: database or disk is full query: INSERT INTO `Type`"
+    full = pytest.raises(StoreError, match=r"metadata\.sqlite: no space left on the device; make room")
+    for whole in (said, f"Given node already exists: type_id: 13\nINTERNAL: {said}"):
+        with full, connection.telling(of):
+            raise errors.AlreadyExistsError(whole)
