@@ -17,7 +17,7 @@ from pipeline import terminal
 terminal.quiet()  # before TensorFlow is imported
 
 from pipeline.history import trainings  # noqa: E402
-from pipeline.kubeflow import invocation  # noqa: E402
+from pipeline.kubeflow import claim, invocation  # noqa: E402
 from pipeline.runs import lean  # noqa: E402
 from pipeline.runs.run import input_error  # noqa: E402
 from preprocessing.errors import InputError  # noqa: E402
@@ -56,16 +56,20 @@ def run(arguments: list[str]) -> None:
     kubeflow_v2_run_executor._run_executor(given, beam_args)
     output = pathlib.Path(told["outputs"]["outputFile"])
     output.write_text(json.dumps(invocation.restore(json.loads(output.read_text()), places)))
-    _remove_ended_training(told)
+    _end_training(told)
 
 
-def _remove_ended_training(told: dict) -> None:
-    """Kubeflow knows of the Trainer's results from here on."""
-    results = told["outputs"].get("artifacts", {}).get("model_run", {}).get("artifacts", [])
+def _end_training(told: dict) -> None:
+    """Of a Trainer: what must outlast this container goes to the claim, and Kubeflow knows of the rest from here on."""
+    made = told["outputs"].get("artifacts", {})
     config = told["inputs"].get("parameterValues", {}).get("custom_config")
-    if results and config:
-        folder = pathlib.Path(json.loads(config)["work_folder"])
-        trainings.remove_ended(folder, [result["uri"] for result in results])
+    if config and "model_run" in made:
+        from tfx.utils import path_utils
+
+        work = pathlib.Path(json.loads(config)["work_folder"])
+        for model in made["model"]["artifacts"]:
+            claim.keep_checkpoint(path_utils.serving_model_path(model["uri"]), work.parent)
+        trainings.remove_ended(work, [result["uri"] for result in made["model_run"]["artifacts"]])
 
 
 def _json(text: str) -> dict:

@@ -3,11 +3,14 @@
     python -m pipeline.kubeflow_runner --image REGISTRY/bert:TAG --cluster cluster.json --output pipeline.yaml
 
 BERT_SETTINGS and BERT_CORPUS are those of `local_runner`, with paths as the containers see them: in gs://, or on the
-claim. Files that the settings name (`init`, `vocabulary.file`, `examples.phrases`) must be here, too, under the same
-path. `cluster.json` is the ClusterSettings of `pipeline/kubeflow/settings.py`; `{"claim": "NAME"}` will do.
+claim. Files that the settings of a pretraining name (`init`, `vocabulary.file`, `examples.phrases`) must be here, too,
+under the same path. Those of a fine-tuning lie on the claim, and need not be here; without `init` each of its runs
+begins with the model that the pipeline `pretrained` has pushed last to the same claim. `cluster.json` is the
+ClusterSettings of `pipeline/kubeflow/settings.py`; `{"claim": "NAME"}` will do.
 """
 
 import os
+from typing import Any
 
 import click
 
@@ -15,10 +18,9 @@ from pipeline import terminal
 
 terminal.quiet()  # before TensorFlow is imported
 
+from pipeline.finetuning.settings import FinetuningSettings  # noqa: E402
 from pipeline.kubeflow import settings as clusters  # noqa: E402
 from pipeline.runs import run  # noqa: E402
-from pipeline.settings import PipelineSettings  # noqa: E402
-from preprocessing.errors import InputError  # noqa: E402
 
 
 @click.command()
@@ -34,24 +36,22 @@ def command(image: str, cluster_file: str, root: str | None, output: str) -> Non
 def compile_pipeline(image: str, cluster_file: str, root: str | None, output: str) -> None:
     """Raises InputError for settings that do not go together."""
     settings, _ = run.from_environment(os.environ)
-    rule = "BERT_SETTINGS must be of a pipeline that pretrains: fine-tuning runs on one machine"
-    if not isinstance(settings, PipelineSettings):
-        raise InputError(f"{rule}. Received: task {settings.task}")
     cluster = clusters.load(cluster_file)
 
     import yaml
 
-    from pipeline.graphs import pretraining
-    from pipeline.kubeflow import spec
+    from pipeline.graphs import finetuning, pretraining
+    from pipeline.kubeflow import claim, spec
     from preprocessing import storage
 
-    pipeline = pretraining.create_pipeline(
+    graph: Any = finetuning if isinstance(settings, FinetuningSettings) else pretraining
+    pipeline = graph.create_pipeline(
         settings,
         root=root or "",
         metadata=None,  # Kubeflow has its own
-        serving=f"{cluster.mount}/serving/{settings.name}",
-        work=f"{cluster.mount}/training",
-        input_fingerprint="",
+        serving=claim.serving(cluster.mount, settings.name),
+        work=claim.training(cluster.mount),
+        input_fingerprint="",  # found out in each run
     )
     documents = spec.documents(pipeline, settings, cluster, image, root)
     storage.write_whole(yaml.safe_dump_all(documents, sort_keys=True), output)

@@ -34,12 +34,18 @@ def create_pipeline(
     metadata: metadata_store_pb2.ConnectionConfig | None,
     serving: str,
     work: str,
+    input_fingerprint: str | None = None,
 ) -> Pipeline:
-    """Rows in, pushed model out; see `pipeline.graphs.pretraining.create_pipeline`. Raises InputError where there is
-    nothing to begin with."""
-    settings.check()
-    begin = checkpoint(settings, os.path.join(os.path.dirname(serving), settings.pretrained))
-    data_nodes, examples = data_steps(settings)
+    """Rows in, pushed model out; see `pipeline.graphs.pretraining.create_pipeline`. With an `input_fingerprint` no file
+    is looked at, and the Trainer's `custom_config` names no checkpoint: both are for whoever finds them out in the run.
+    Raises InputError where there is nothing to begin with."""
+    settings.check(files=input_fingerprint is None)
+    begin = None
+    if input_fingerprint is None:
+        begin = checkpoint(settings, os.path.join(os.path.dirname(serving), settings.pretrained))
+        files = tuple(path for path in (settings.train, settings.eval) if path)
+        input_fingerprint = fingerprint.of_input(task_examples.__name__, files)
+    data_nodes, examples = data_steps(settings, input_fingerprint)
     return Pipeline(
         pipeline_name=settings.name,
         pipeline_root=root,
@@ -61,13 +67,11 @@ def checkpoint(settings: FinetuningSettings, serving: str) -> str:
     return found
 
 
-def data_steps(settings: FinetuningSettings) -> tuple[list[BaseNode], BaseNode]:
+def data_steps(settings: FinetuningSettings, input_fingerprint: str) -> tuple[list[BaseNode], BaseNode]:
     """Files to validated rows: the nodes, the gates last, and the one that makes the examples."""
-    files = tuple(path for path in (settings.train, settings.eval) if path)
-    text = fingerprint.of_files(files) if files else fingerprint.of_packages()
     examples = TaskExamplesGen(
         settings=parts.part(settings, "task", "train", "eval", "columns", "embedded_rows"),
-        input_fingerprint=f"{parts.code_of(task_examples)}-{text}",
+        input_fingerprint=input_fingerprint,
     )
     # The rows themselves are left out of the statistics: counting their values would be a copy of the data.
     told = tfdv.StatsOptions(feature_allowlist=[LABELS, SIZE])
@@ -88,12 +92,12 @@ def data_steps(settings: FinetuningSettings) -> tuple[list[BaseNode], BaseNode]:
 
 
 def model_steps(
-    settings: FinetuningSettings, serving: str, work: str, begin: str, examples: BaseNode, data_gate: BaseNode
+    settings: FinetuningSettings, serving: str, work: str, begin: str | None, examples: BaseNode, data_gate: BaseNode
 ) -> list[BaseNode]:
-    """Rows to the pushed model."""
+    """Rows to the pushed model. `begin`: checkpoint; None: not looked for yet."""
     training = parts.part(settings.replace(init=begin), "task", "columns", "options", "export", "untrained", "init")
     code = parts.code_of(task_trainer)
-    models = (begin, *filter(None, [settings.options.get("teacher")]))
+    models = (begin, *filter(None, [settings.options.get("teacher")])) if begin else ()
     trainer = Trainer(
         run_fn=f"{task_trainer.__name__}.run_fn",
         examples=examples.outputs["examples"],

@@ -51,7 +51,7 @@ def create_pipeline(
       metadata: the store that knows them; None: the orchestrator has its own.
       serving: folder of pushed models, `<serving>/<version>/`.
       work: folder on a filesystem with locks: checkpoints of a training that has not ended.
-      input_fingerprint: what the corpus is known by; None: by its files as they are now.
+      input_fingerprint: what the corpus is known by; None: by its files as they are now; "": found out in the run.
     """
     if input_fingerprint is None:
         settings = continuing.with_parent(settings, serving)

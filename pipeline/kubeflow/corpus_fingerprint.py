@@ -7,15 +7,16 @@ import pathlib
 from pipeline import terminal
 from pipeline.graphs import fingerprint
 
+GIVES = {"input_fingerprint": "CorpusGen"}  # a parameter, and the step that has it
 READER = "pipeline.components.documents"  # by name: to import it is to import TFX
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--input", required=True, help="File names and globs, as JSON; [] for the embedded corpus")
-    parser.add_argument("--output", required=True)
+    parser.add_argument("--input_fingerprint", required=True)
     arguments = parser.parse_args()
-    output = pathlib.Path(arguments.output)
+    output = pathlib.Path(arguments.input_fingerprint)
     found = fingerprint.of_input(READER, tuple(json.loads(arguments.input)))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(found)

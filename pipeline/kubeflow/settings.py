@@ -45,8 +45,9 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class ClusterSettings:
-    """`claim` is a PersistentVolumeClaim that user 1000 may write to: it keeps the pushed models, and the checkpoints
-    of a training that has not ended. The steps that use it mount it, and those whose settings name a file there."""
+    """`claim` is a PersistentVolumeClaim that user 1000 may write to: it keeps the pushed models, the checkpoints that
+    they were made with, and those of a training that has not ended (see `pipeline.kubeflow.claim`). The steps that use
+    it mount it, and those whose settings name a file there."""
 
     claim: str = ""
     mount: str = "/bert"  # where; part of what cached results are known by

@@ -4,6 +4,7 @@ Two documents: the pipeline (schema 2.1.0), and what Kubernetes gives to each st
 kubernetes_executor_config.proto of Kubeflow Pipelines 2.17, and its driver, which reads them.
 """
 
+import dataclasses
 import json
 import re
 from typing import Any
@@ -11,24 +12,35 @@ from typing import Any
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.orchestration.pipeline import Pipeline
 
+from pipeline.finetuning.settings import FinetuningSettings
+from pipeline.kubeflow import corpus_fingerprint, task_fingerprint
 from pipeline.kubeflow.settings import ClusterSettings, Step
-from pipeline.settings import PipelineSettings
+from pipeline.settings import Settings
 from preprocessing.errors import require
 
 NODE = ("python", "-m", "pipeline.kubeflow_node")
-FINGERPRINT = "CorpusFingerprint"
+FINGERPRINT, TASK_FINGERPRINT = "CorpusFingerprint", "TaskFingerprint"
 
-# What they read is no artifact, so an earlier result says nothing: the corpus, and the folder of pushed models.
-# A recurring run has one spec for good: its first step says what the corpus is today, and all others go by that.
-_NEW_EACH_RUN = {FINGERPRINT, "Baseline", "Pusher"}
-_KEY = "input_fingerprint"  # CorpusGen's parameter
+# What they read is no artifact, so an earlier result says nothing: the data, and the folders of pushed models.
+_NEW_EACH_RUN = {FINGERPRINT, TASK_FINGERPRINT, "Baseline", "Pusher"}
 
 # Counted from the first try, so that a training which fails in its fifth day is tried again; unset, nothing is.
 _RETRIED_WITHIN = 7 * 24 * 3600
 
 
+@dataclasses.dataclass(frozen=True)
+class _First:
+    """A step before all others. A recurring run has one spec for good: this one says what there is today, and the
+    others go by that. `gives`: the parameters that it finds out, and the step that each belongs to."""
+
+    name: str
+    module: str
+    args: tuple[str, ...]
+    gives: dict[str, str]
+
+
 def documents(
-    pipeline: Pipeline, settings: PipelineSettings, cluster: ClusterSettings, image: str, root: str | None
+    pipeline: Pipeline, settings: Settings, cluster: ClusterSettings, image: str, root: str | None
 ) -> list[dict[str, Any]]:
     """Compiles.
 
@@ -44,7 +56,8 @@ def documents(
     name = settings.name
     lower = name.replace("-", "").isalnum() and name == name.lower() and name[0] != "-"
     require(lower, "the pipeline's name must be of a-z 0-9 - for Kubeflow", name)
-    steps = [FINGERPRINT, *(node.id for node in pipeline.components)]
+    first = _first(settings, cluster)
+    steps = [first.name, *(node.id for node in pipeline.components)]
     for step in cluster.steps:
         require(step in steps, f"steps are {', '.join(steps)}", step)
     config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
@@ -56,7 +69,8 @@ def documents(
         require(root.startswith(places), f"root must begin with {', '.join(places)}", root)
         spec["defaultPipelineRoot"] = root
     tasks = spec["root"]["dag"]["tasks"]
-    _add_fingerprint(spec, tasks, settings, image)
+    inputs = {step: json.dumps(task.get("inputs")) for step, task in tasks.items()}  # before some come from a step
+    _add(first, spec, tasks, image)
     executors = {}
     for step, task in tasks.items():
         given = cluster.steps.get(step, cluster.step)
@@ -71,28 +85,41 @@ def documents(
         label = spec["components"][step]["executorLabel"]
         container = spec["deploymentSpec"]["executors"][label]["container"]
         container["resources"] = _resources(given, cluster.gpu)
-        told = json.dumps([container["args"], task.get("inputs")])
+        told = json.dumps(container["args"]) + inputs.get(step, "")
         uses_claim = re.search(rf"{re.escape(cluster.mount)}(?![\w.-])", told) is not None
         executors[label] = _of_kubernetes(given, cluster, uses_claim)
     return [spec, {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}]
 
 
-def _add_fingerprint(spec: dict, tasks: dict, settings: PipelineSettings, image: str) -> None:
-    """A step before the first, which looks at the corpus in each run."""
-    label = f"{FINGERPRINT}_executor"
-    output = f"{{{{$.outputs.parameters['{_KEY}'].output_file}}}}"
-    command = [*NODE[:2], "pipeline.kubeflow.corpus_fingerprint"]
-    args = ["--input", json.dumps(settings.corpus.input), "--output", output]
-    spec["components"][FINGERPRINT] = {
+def _first(settings: Settings, cluster: ClusterSettings) -> _First:
+    if not isinstance(settings, FinetuningSettings):
+        told = ("--input", json.dumps(settings.corpus.input))
+        return _First(FINGERPRINT, corpus_fingerprint.__name__, told, corpus_fingerprint.GIVES)
+    named = {name: getattr(settings, name) for name in ("train", "eval", "init")}
+    for name, path in (*named.items(), ("teacher", settings.options.get("teacher"))):
+        rule = f"{name} must lie on the claim, below {cluster.mount}/"
+        require(path is None or path.startswith(f"{cluster.mount}/"), rule, path)
+    told = ("--settings", settings.to_json(), "--mount", cluster.mount)
+    return _First(TASK_FINGERPRINT, task_fingerprint.__name__, told, task_fingerprint.GIVES)
+
+
+def _add(first: _First, spec: dict, tasks: dict, image: str) -> None:
+    label = f"{first.name}_executor"
+    args = list(first.args)
+    for key in first.gives:
+        args += [f"--{key}", f"{{{{$.outputs.parameters['{key}'].output_file}}}}"]
+    spec["components"][first.name] = {
         "executorLabel": label,
-        "outputDefinitions": {"parameters": {_KEY: {"parameterType": "STRING"}}},
+        "outputDefinitions": {"parameters": {key: {"parameterType": "STRING"} for key in first.gives}},
     }
+    command = [*NODE[:2], first.module]
     spec["deploymentSpec"]["executors"][label] = {"container": {"image": image, "command": command, "args": args}}
-    tasks[FINGERPRINT] = {"componentRef": {"name": FINGERPRINT}, "taskInfo": {"name": FINGERPRINT}}
-    tasks["CorpusGen"]["inputs"]["parameters"][_KEY] = {
-        "taskOutputParameter": {"producerTask": FINGERPRINT, "outputParameterKey": _KEY}
-    }
-    tasks["CorpusGen"]["dependentTasks"] = [FINGERPRINT]
+    tasks[first.name] = {"componentRef": {"name": first.name}, "taskInfo": {"name": first.name}}
+    for key, step in first.gives.items():
+        tasks[step]["inputs"]["parameters"][key] = {
+            "taskOutputParameter": {"producerTask": first.name, "outputParameterKey": key}
+        }
+        tasks[step].setdefault("dependentTasks", []).append(first.name)
 
 
 def _resources(given: Step, gpu: str) -> dict[str, Any]:

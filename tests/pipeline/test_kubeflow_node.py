@@ -3,19 +3,28 @@
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 
 import pytest
 import tfx.components  # noqa: F401  whole, since other tests of this process want it so
 from tfx.dsl.components.base import base_executor
 
+from model import checkpoints
+from model.encoder import BertEncoder
+from model.settings import EncoderSettings
 from pipeline import kubeflow_node, settings
-from pipeline.graphs import pretraining
-from pipeline.history import pushed
-from pipeline.kubeflow import spec
+from pipeline.finetuning.settings import FinetuningSettings
+from pipeline.graphs import finetuning, pretraining
+from pipeline.history import parents, pushed
+from pipeline.kubeflow import claim, spec
 from pipeline.kubeflow.settings import ClusterSettings
 from preprocessing.errors import InputError
+from serving.client import Client
+from tests.pipeline.finetuning.test_every_kind import CASES
+from tests.pipeline.graphs import test_finetuning
 from tests.pipeline.kubeflow.cluster import Cluster
+from tests.serving import small_model
 
 MODEL = {"instanceSchema": "title: tfx.Model\ntype: object\n"}
 
@@ -102,20 +111,22 @@ def folder():
         yield pathlib.Path(name)
 
 
-def compiled(claim, steps):
+def compiled(mount, run):
+    graph = finetuning if isinstance(run, FinetuningSettings) else pretraining
+    serving, work = claim.serving(str(mount), run.name), claim.training(str(mount))
+    pipeline = graph.create_pipeline(run, root="", metadata=None, serving=serving, work=work, input_fingerprint="")
+    cluster = ClusterSettings(claim="c", mount=str(mount))
+    return spec.documents(pipeline, run, cluster, "image", None)[0]
+
+
+def pretraining_on(mount, steps):
     """The smoke pipeline for a corpus on the claim, with so many steps of training."""
     run = settings.smoke()
-    run = run.replace(
-        corpus=settings.CorpusSettings(input=(str(claim / "corpus.txt"),)),
+    return run.replace(
+        corpus=settings.CorpusSettings(input=(str(mount / "corpus.txt"),)),
         vocabulary=settings.dataclasses.replace(run.vocabulary, size=200),
         training=settings.dataclasses.replace(run.training, steps=steps),
     )
-    serving, work = str(claim / "serving"), str(claim / "training")
-    pipeline = pretraining.create_pipeline(
-        run, root="", metadata=None, serving=serving, work=work, input_fingerprint=""
-    )
-    cluster = ClusterSettings(claim="c", mount=str(claim))
-    return spec.documents(pipeline, run, cluster, "image", None)[0]
 
 
 @pytest.mark.long
@@ -123,20 +134,59 @@ def compiled(claim, steps):
 def test_the_whole_pipeline_pushes_and_the_next_run_compares(folder):
     """Every container of the compiled pipeline in turn, as the driver and the launcher would start it; then once more
     with another training, where only what that changes runs, and the model pushed before is the baseline."""
-    claim, cluster = folder / "claim", Cluster(folder)
+    mount, cluster = folder / "claim", Cluster(folder)
     sentences = (f"Number {i} stands here. It is followed by {i + 1}." for i in range(400))
-    (claim / "corpus.txt").write_text("\n\n".join(sentences))
-    states = cluster.run(compiled(claim, 20))
+    (mount / "corpus.txt").write_text("\n\n".join(sentences))
+    states = cluster.run(compiled(mount, pretraining_on(mount, 20)))
     assert set(states.values()) == {"ran"}
     assert len(states) == 16
-    (first,) = pushed.versions(str(claim / "serving")).values()
+    serving = claim.serving(str(mount), "bert")
+    (first,) = pushed.versions(serving).values()
     assert cluster.find("baseline")[-1]["metadata"]["baseline"] == "none"
-    assert not os.listdir(claim / "training")
+    assert not os.listdir(mount / "training")
+    kept = parents.newest_checkpoint(serving)
+    assert checkpoints.read(kept).settings.hidden_size == 32
 
-    states = cluster.run(compiled(claim, 25))
+    states = cluster.run(compiled(mount, pretraining_on(mount, 25)))
     again = {step for step, state in states.items() if state == "ran"}
     assert again == {spec.FINGERPRINT, "Trainer", "Baseline", "Evaluator", "ServingCheck", "Pusher"}
     assert cluster.find("baseline")[-1]["metadata"]["baseline"] == first
-    (_, old), (_, new) = sorted(pushed.versions(str(claim / "serving")).items())
+    (_, old), (_, new) = sorted(pushed.versions(serving).items())
     assert old == first
     assert cluster.find("pushed_model")[-1]["metadata"]["pushed_destination"] == new
+    assert parents.newest_checkpoint(serving) != kept
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_what_was_pushed_last_is_fine_tuned_each_time(folder):
+    """The same of the pipeline that fine-tunes; the second run, of the same spec, finds another encoder pushed."""
+    mount, cluster = folder / "claim", Cluster(folder)
+    encoder = EncoderSettings(len(small_model.VOCAB), 16, 1, 2, 32, max_positions=32)
+    for name in ("old", "new"):
+        checkpoints.save(BertEncoder(encoder, ()), mount / name / "checkpoint", small_model.write_vocab(folder), True)
+    train, _ = CASES[0].files(mount)
+    held_out = shutil.copy(train, mount / f"held-out{train.suffix}")
+    run = settings.load("classification-smoke").replace(train=str(train), eval=str(held_out), untrained=False)
+    tuning = compiled(mount, run)
+    serving = claim.serving(str(mount), run.name)
+
+    test_finetuning.push(mount / "old", mount / "old" / "checkpoint", mount / "serving" / "bert")
+    states = cluster.run(tuning)
+    assert set(states.values()) == {"ran"}
+    assert len(states) == 12
+    (first,) = pushed.versions(serving).values()
+    assert parents.read(first)["init"] == str(mount / "old" / "checkpoint")
+    assert cluster.find("baseline")[-1]["metadata"]["baseline"] == "none"
+    with Client(first) as client:
+        assert client.predict("classify", text=["the river"])["label"][0] in (b"wet", b"dry")
+
+    test_finetuning.push(mount / "new", mount / "new" / "checkpoint", mount / "serving" / "bert")
+    states = cluster.run(tuning)
+    again = {step for step, state in states.items() if state == "ran"}
+    assert again == {spec.TASK_FINGERPRINT, "Trainer", "Baseline", "Evaluator", "ServingCheck", "Pusher"}
+    assert cluster.find("baseline")[-1]["metadata"]["baseline"] == first
+    second = cluster.find("pushed_model")[-1]["metadata"]["pushed_destination"]
+    assert sorted(pushed.versions(serving).values()) == [first, second]
+    assert parents.read(second)["init"] == str(mount / "new" / "checkpoint")
+    assert checkpoints.read(parents.read(second)["checkpoint"]).settings == encoder

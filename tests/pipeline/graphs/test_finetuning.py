@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from tfx.orchestration.pipeline import Pipeline
 
@@ -48,21 +50,41 @@ def test_without_a_pretrained_model_it_says_what_to_do(tmp_path):
         create(RUN, str(tmp_path / "serving" / "packages"))
 
 
+def push(folder, checkpoint, serving):
+    """A version without a graph, made in a folder, that was made with a checkpoint."""
+    exported = folder / "Format-Serving"
+    (exported / "assets.extra").mkdir(parents=True)
+    for file in ("saved_model.pb", "fingerprint.pb"):
+        (exported / file).write_text(str(checkpoint))
+    parents.write(str(exported), spans=[], checkpoint=str(checkpoint), init=None)
+    pushed.push(str(exported), str(serving))
+
+
 def test_it_begins_with_what_was_pushed_last(tmp_path):
     serving = tmp_path / "serving" / "bert"
     for name in ("old", "new"):
-        exported, weights = tmp_path / name / "Format-Serving", tmp_path / name / "weights"
+        weights = tmp_path / name / "weights"
         weights.mkdir(parents=True)
-        (exported / "assets.extra").mkdir(parents=True)
-        for file in ("saved_model.pb", "fingerprint.pb"):
-            (exported / file).write_text(name)
-        parents.write(str(exported), spans=[], checkpoint=str(weights), init=None)
-        pushed.push(str(exported), str(serving))
+        push(tmp_path / name, weights, serving)
     assert finetuning.checkpoint(RUN, str(serving)) == str(weights)
     weights.rmdir()
     with pytest.raises(InputError, match="or its checkpoint is gone"):
         finetuning.checkpoint(RUN, str(serving))
     assert finetuning.checkpoint(RUN.replace(init="/other"), str(serving)) == "/other"
+
+
+def test_what_is_found_out_in_the_run_is_not_looked_at_before():
+    run = RUN.replace(train="/nowhere/train.tsv", eval="/nowhere/eval.tsv", init="/nowhere/checkpoint")
+    pipeline = finetuning.create_pipeline(
+        run, root="", metadata=None, serving="/serving/packages", work="/work", input_fingerprint="later"
+    )
+    assert node(pipeline, "TaskExamplesGen").exec_properties["input_fingerprint"] == "later"
+    config = json.loads(node(pipeline, "Trainer").exec_properties["custom_config"])
+    assert json.loads(config["settings"])["init"] is None
+    with pytest.raises(InputError, match="options has no setting 'epoch'"):
+        finetuning.create_pipeline(
+            run.replace(options={"epoch": 1}), root="", metadata=None, serving="/s/a", work="/w", input_fingerprint=""
+        )
 
 
 def test_a_setting_runs_again_only_what_depends_on_it(checkpoint):

@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import subprocess
 
 import pytest
@@ -7,13 +8,18 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from model import checkpoints
+from model.encoder import BertEncoder
+from model.settings import EncoderSettings
 from pipeline import kubeflow_runner, settings
 from pipeline.components import documents
-from pipeline.graphs import fingerprint, pretraining
-from pipeline.kubeflow import corpus_fingerprint, invocation, spec
+from pipeline.graphs import finetuning, fingerprint, pretraining
+from pipeline.kubeflow import corpus_fingerprint, invocation, spec, task_fingerprint
 from pipeline.kubeflow.settings import ClusterSettings, Step, Toleration
 from preprocessing.errors import InputError
 from tests.data import ROOT
+from tests.pipeline.graphs import test_finetuning
+from tests.serving import small_model
 
 IMAGE = "registry/bert@sha256:1"
 BEAM = ("--runner=DataflowRunner", "--project=p")
@@ -37,6 +43,20 @@ def compile_spec(cluster=CLUSTER, root=None, **changes):
 def compiled():
     corpus = settings.CorpusSettings(input=("/bert/corpus/*.txt",))
     return compile_spec(corpus=corpus, step_beam_args={"MaskedExamplesGen": BEAM}, root="gs://bucket/root")
+
+
+def compile_tuning(**changes):
+    run = settings.load("classification-smoke").replace(**changes)
+    serving = "/bert/serving/packages-smoke"
+    pipeline = finetuning.create_pipeline(
+        run, root="", metadata=None, serving=serving, work="/bert/training", input_fingerprint=""
+    )
+    return spec.documents(pipeline, run, CLUSTER, IMAGE, None)
+
+
+@pytest.fixture(scope="module")
+def tuning():
+    return compile_tuning(train="/bert/train.tsv", eval="/bert/eval.tsv")
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +83,12 @@ def platform(compiled):
     return {label.removesuffix("_executor"): given for label, given in executors.items()}
 
 
-def test_the_schema_is_the_backends(pipeline):
-    assert pipeline["schemaVersion"] == "2.1.0"
+def test_the_schema_is_the_backends(pipeline, tuning):
     assert pipeline["defaultPipelineRoot"] == "gs://bucket/root"
-    json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())  # raises at names that it does not know
-    json_format.ParseDict(pipeline["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
+    for found in (pipeline, tuning[0]):
+        assert found["schemaVersion"] == "2.1.0"
+        json_format.ParseDict(found, pipeline_spec_pb2.PipelineSpec())  # raises at names that it does not know
+        json_format.ParseDict(found["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
 
 
 def test_every_step_runs_our_own_entry_in_the_image(tasks, containers, platform):
@@ -84,6 +105,21 @@ def test_what_is_not_known_by_its_inputs_runs_each_time(tasks):
     producer = {"producerTask": spec.FINGERPRINT, "outputParameterKey": "input_fingerprint"}
     assert tasks["CorpusGen"]["inputs"]["parameters"]["input_fingerprint"] == {"taskOutputParameter": producer}
     assert tasks["CorpusGen"]["dependentTasks"] == [spec.FINGERPRINT]
+
+
+def test_a_fine_tuning_is_told_in_each_run_what_it_begins_with(tuning):
+    tasks = tuning[0]["root"]["dag"]["tasks"]
+    uncached = {step for step, task in tasks.items() if not task["cachingOptions"].get("enableCache")}
+    assert uncached == {spec.TASK_FINGERPRINT, "Baseline", "Pusher"}
+    for step, key in (("TaskExamplesGen", "input_fingerprint"), ("Trainer", "custom_config")):
+        producer = {"producerTask": spec.TASK_FINGERPRINT, "outputParameterKey": key}
+        assert tasks[step]["inputs"]["parameters"][key] == {"taskOutputParameter": producer}
+        assert spec.TASK_FINGERPRINT in tasks[step]["dependentTasks"]
+    executors = tuning[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    using = {label.removesuffix("_executor") for label, given in executors.items() if "pvcMount" in given}
+    assert using == {spec.TASK_FINGERPRINT, "TaskExamplesGen", "Trainer", "Baseline", "Pusher"}
+    container = tuning[0]["deploymentSpec"]["executors"]["Trainer_executor"]["container"]
+    assert container["resources"]["accelerator"]["resourceCount"] == "8"
 
 
 def test_a_training_is_tried_again_after_days(tasks):
@@ -136,15 +172,19 @@ def test_names_that_are_not_there_are_refused():
         compile_spec(name="Bert")
     with pytest.raises(InputError, match=r"root must begin with gs://, s3://, minio://\. Received: '/tmp'"):
         compile_spec(root="/tmp")
+    with pytest.raises(InputError, match=r"train must lie on the claim, below /bert/\. Received: 'gs://b/train.tsv'"):
+        compile_tuning(train="gs://b/train.tsv", eval="/bert/eval.tsv")
+    with pytest.raises(InputError, match=r"teacher must lie on the claim, below /bert/\. Received: '/model'"):
+        compile_tuning(options={"teacher": "/model"})
 
 
 def test_the_corpus_is_looked_at_in_the_run(monkeypatch, tmp_path, containers):
     given = containers[spec.FINGERPRINT]["args"]
     assert json.loads(given[1]) == ["/bert/corpus/*.txt"]
-    assert given[2:] == ["--output", "{{$.outputs.parameters['input_fingerprint'].output_file}}"]
+    assert given[2:] == ["--input_fingerprint", "{{$.outputs.parameters['input_fingerprint'].output_file}}"]
     (tmp_path / "a.txt").write_text("one")
     patterns, output = [str(tmp_path / "*.txt")], tmp_path / "out" / "fingerprint"
-    monkeypatch.setattr("sys.argv", ["x", "--input", json.dumps(patterns), "--output", str(output)])
+    monkeypatch.setattr("sys.argv", ["x", "--input", json.dumps(patterns), "--input_fingerprint", str(output)])
     corpus_fingerprint.main()
     before = output.read_text()
     assert before == fingerprint.of_input(documents.__name__, tuple(patterns))
@@ -153,16 +193,55 @@ def test_the_corpus_is_looked_at_in_the_run(monkeypatch, tmp_path, containers):
     assert output.read_text() != before
 
 
-def test_the_command_writes_both_documents(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(os, "environ", {"BERT_SETTINGS": "smoke"})
+def test_rows_and_the_model_pushed_last_are_looked_at_in_the_run(monkeypatch, tmp_path):
+    rows = {name: str(tmp_path / f"{name}.tsv") for name in ("train", "eval")}
+    for path in rows.values():
+        pathlib.Path(path).write_text("text\tlabel\nthe river\twet\n")
+    run = settings.load("classification-smoke").replace(**rows)
+    outputs = {key: tmp_path / "out" / key for key in task_fingerprint.GIVES}
+    told = ["x", "--settings", run.to_json(), "--mount", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", told + [str(word) for key in outputs for word in (f"--{key}", outputs[key])])
+
+    def look():
+        task_fingerprint.main()
+        return [path.read_text() for path in outputs.values()]
+
+    with pytest.raises(InputError, match=r"serving/bert: no pretrained model was pushed there"):
+        look()
+    encoder = BertEncoder(EncoderSettings(len(small_model.VOCAB), 16, 1, 2, 32, max_positions=32), ())
+    for name in ("old", "new"):
+        checkpoints.save(encoder, tmp_path / name / "checkpoint", small_model.write_vocab(tmp_path), True)
+    test_finetuning.push(tmp_path / "old", tmp_path / "old" / "checkpoint", tmp_path / "serving" / "bert")
+    before = look()
+    serving, work = str(tmp_path / "serving" / run.name), str(tmp_path / "training")
+    here = finetuning.create_pipeline(run, root="", metadata=None, serving=serving, work=work)
+    nodes = {node.id: node for node in here.components}
+    assert before == [nodes[step].exec_properties[key] for key, step in task_fingerprint.GIVES.items()]
+    assert look() == before
+
+    test_finetuning.push(tmp_path / "new", tmp_path / "new" / "checkpoint", tmp_path / "serving" / "bert")
+    pushed = look()
+    assert pushed[0] == before[0]
+    assert str(tmp_path / "new" / "checkpoint") in pushed[1]
+    with open(rows["train"], "a") as file:
+        file.write("no river\tdry\n")
+    assert look()[0] != before[0]
+    assert look()[1] == pushed[1]
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "steps"), [("smoke", "bert", 16), ("classification-smoke", "packages-smoke", 12)]
+)
+def test_the_command_writes_both_documents(preset, name, steps, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(os, "environ", {"BERT_SETTINGS": preset})
     cluster, output = tmp_path / "cluster.json", tmp_path / "pipeline.yaml"
     cluster.write_text('{"claim": "models", "mount": "/mnt/b"}')
     kubeflow_runner.compile_pipeline(IMAGE, str(cluster), None, str(output))
     pipeline, platform = yaml.safe_load_all(output.read_text())
-    assert (pipeline["pipelineInfo"]["name"], list(platform)) == ("bert", ["platforms"])
+    assert (pipeline["pipelineInfo"]["name"], list(platform)) == (name, ["platforms"])
     assert "defaultPipelineRoot" not in pipeline
-    assert "/mnt/b/serving/bert" in json.dumps(pipeline["root"]["dag"]["tasks"]["Pusher"])
-    assert "16 steps" in capsys.readouterr().out
+    assert f"/mnt/b/serving/{name}" in json.dumps(pipeline["root"]["dag"]["tasks"]["Pusher"])
+    assert f"{steps} steps" in capsys.readouterr().out
 
 
 KFP = ROOT / ".uv" / "kfp" / "bin" / "python"
@@ -170,9 +249,10 @@ KFP = ROOT / ".uv" / "kfp" / "bin" / "python"
 
 @pytest.mark.runners
 @pytest.mark.skipif(not KFP.exists(), reason="no Kubeflow SDK in .uv/kfp (make kfp)")
-def test_kubeflows_own_loader_reads_it(compiled, tmp_path):
+@pytest.mark.parametrize(("documents", "said"), [("compiled", "bert 16 16"), ("tuning", "packages-smoke 12 12")])
+def test_kubeflows_own_loader_reads_it(documents, said, tmp_path, request):
     path = tmp_path / "pipeline.yaml"
-    path.write_text(yaml.safe_dump_all(compiled))
+    path.write_text(yaml.safe_dump_all(request.getfixturevalue(documents)))
     program = """
 import sys
 from google.protobuf import json_format
@@ -186,4 +266,4 @@ print(found.name, len(found.pipeline_spec.root.dag.tasks), len(executors))
 """
     read = subprocess.run([KFP, "-c", program, path], capture_output=True, text=True, check=False)
     assert read.returncode == 0, read.stderr
-    assert read.stdout.split() == ["bert", "16", "16"]
+    assert read.stdout.strip() == said
