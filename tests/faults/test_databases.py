@@ -1,5 +1,6 @@
 """ML Metadata in a database of a server: to a pushed model, again from the cache, and all that is told of it later."""
 
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from pipeline import cli
 from pipeline.history import connection
 from pipeline.history.homes import StoreError
+from pipeline.runs.process import REFUSED
 from tests.data import ROOT
 from tests.faults import databases, tiny
 
@@ -49,6 +51,22 @@ def test_a_run_and_what_is_told_of_it(runs, undisturbed, tmp_path, server, monke
     assert "Removed" in bert("clean", "--home", home)
     runs.finish(home, environment=environment)
     assert {node["state"] for node in tiny.nodes(home)} == {"cached"}
+
+    run = tiny.tiny()
+    run = run.replace(training=dataclasses.replace(run.training, steps=24))
+    runs.finish(home, run, environment=environment)
+    newer = max((home / "serving" / "bert").glob("[0-9]*"))
+    assert newer != version
+    assert f"stable is version {newer.name} now" in bert("promote", "latest", "--label", "stable", "--home", home)
+    assert f"stable is version {version.name} again" in bert("rollback", "--label", "stable", "--home", home)
+    said = runs.finish(home, run, status=REFUSED, environment=environment)
+    assert "the model was rolled back" in said
+    assert sorted((home / "serving" / "bert").glob("[0-9]*")) == [version, newer]
+    assert f"{newer.name} of bert (rolled back" in bert("lineage", newer.name, "--home", home)
+    bert("promote", newer.name, "--label", "stable", "--home", home)
+    runs.finish(home, run, environment=environment)
+    assert sorted((home / "serving" / "bert").glob("[0-9]*")) == [version, newer]
+
     secret = databases.PASSWORD.encode()
     assert [path for path in home.rglob("*") if path.is_file() and secret in path.read_bytes()] == []
     assert secret not in home.with_suffix(".log").read_bytes()
