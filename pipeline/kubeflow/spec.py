@@ -93,8 +93,8 @@ def documents(
 
 def _first(settings: Settings, cluster: ClusterSettings) -> _First:
     if not isinstance(settings, FinetuningSettings):
-        told = ("--input", json.dumps(settings.corpus.input))
-        return _First(FINGERPRINT, corpus_fingerprint.__name__, told, corpus_fingerprint.GIVES)
+        corpus = ("--input", json.dumps(settings.corpus.input))
+        return _First(FINGERPRINT, corpus_fingerprint.__name__, corpus, corpus_fingerprint.GIVES)
     named = {name: getattr(settings, name) for name in ("train", "eval", "init")}
     for name, path in (*named.items(), ("teacher", settings.options.get("teacher"))):
         rule = f"{name} must lie on the claim, below {cluster.mount}/"

@@ -5,10 +5,11 @@ Both are parameters of steps of the pipeline, which is made here as a run on one
 """
 
 import argparse
+import json
 import pathlib
 
-from pipeline import settings as pipeline_settings
-from pipeline import terminal
+from pipeline import terminal, values
+from pipeline.finetuning.settings import FinetuningSettings
 from pipeline.kubeflow import claim
 from pipeline.runs import lean, process
 
@@ -22,7 +23,7 @@ def main() -> None:
     for name in GIVES:
         parser.add_argument(f"--{name}", required=True, help=f"File for the parameter of {GIVES[name]}")
     arguments = parser.parse_args()
-    settings = pipeline_settings.from_json(arguments.settings)
+    settings = values.build(FinetuningSettings, json.loads(arguments.settings), "settings")
     lean.without_all_components()
     from pipeline.graphs import finetuning
 
