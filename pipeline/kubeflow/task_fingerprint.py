@@ -10,7 +10,6 @@ import pathlib
 
 from pipeline import terminal, values
 from pipeline.finetuning.settings import FinetuningSettings
-from pipeline.kubeflow import claim
 from pipeline.runs import lean, process
 
 GIVES = {"input_fingerprint": "TaskExamplesGen", "custom_config": "Trainer"}  # parameters, and the steps that have them
@@ -26,6 +25,7 @@ def main() -> None:
     settings = values.build(FinetuningSettings, json.loads(arguments.settings), "settings")
     lean.without_all_components()
     from pipeline.graphs import finetuning
+    from pipeline.kubeflow import claim
 
     pipeline = finetuning.create_pipeline(
         settings,
