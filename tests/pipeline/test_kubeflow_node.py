@@ -172,6 +172,7 @@ def test_what_was_pushed_last_is_fine_tuned_each_time(folder):
     serving = claim.serving(str(mount), run.name)
 
     test_finetuning.push(mount / "old", mount / "old" / "checkpoint", mount / "serving" / "bert")
+    (mount / "serving").chmod(0o777)  # for whoever the containers run as
     states = cluster.run(tuning)
     assert set(states.values()) == {"ran"}
     assert len(states) == 12
