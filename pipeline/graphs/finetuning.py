@@ -97,13 +97,14 @@ def model_steps(
     """Rows to the pushed model. `begin`: checkpoint; None: not looked for yet."""
     training = parts.part(settings.replace(init=begin), "task", "columns", "options", "export", "untrained", "init")
     code = parts.code_of(task_trainer)
-    models = (begin, *filter(None, [settings.options.get("teacher")])) if begin else ()
+    named = [settings.options.get(name) for name in ("teacher", "labels", "class_weights")]
+    files = (begin, *(path for path in named if path and os.path.exists(path))) if begin else ()
     trainer = Trainer(
         run_fn=f"{task_trainer.__name__}.run_fn",
         examples=examples.outputs["examples"],
         custom_config={
             "settings": training,
-            "fingerprint": fingerprint.of_text(training, code, fingerprint.of_files(models)),
+            "fingerprint": fingerprint.of_text(training, code, fingerprint.of_files(files)),
             "work_folder": work,
         },
     )

@@ -102,3 +102,13 @@ def test_a_setting_runs_again_only_what_depends_on_it(checkpoint):
     assert changed(options={"max_seq_length": 16}) == {"Trainer"}
     assert changed(gate=TuningGate(RUN.gate.min_gain, 0.5, RUN.gate.max_drift)) == {"Evaluator"}
     assert changed(gate=TuningGate(RUN.gate.min_gain, RUN.gate.max_decrease, 0.5)) == {"DriftGate"}
+
+
+@pytest.mark.parametrize("option", ["labels", "class_weights"])
+def test_another_content_of_a_file_that_an_option_names_trains_again(checkpoint, tmp_path, option):
+    file = tmp_path / "file.tsv"
+    run, found = RUN.replace(init=checkpoint, options={option: str(file)}), []
+    for content in ("a\t1\n", "a\t1\nb\t1\n"):
+        file.write_text(content)
+        found.append(node(create(run), "Trainer").exec_properties["custom_config"])
+    assert found[0] != found[1]
