@@ -25,7 +25,7 @@ FLOORS = {
     "pipeline": (
         {"values", "terminal", "airflow_dag", "retention", "bounds"},
         {"finetuning"},
-        {"settings", "features", "distillation"},
+        {"settings", "features", "distillation", "keeping"},
         {"history"},
         {"drift"},
         {"commands", "components", "evaluation"},

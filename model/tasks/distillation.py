@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -172,32 +172,3 @@ def digest_of(encoder: BertEncoder) -> str:
     for weight in encoder.weights:
         digest.update(weight.numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def layers_of(said: str, known: int) -> list[int]:
-    """The layers that `--layers` asks for, of so many: a number of them, or which ones."""
-    numbers = said.split(",")
-    if not all(number.isdecimal() for number in numbers):
-        raise InputError(f"--layers must be a number, or numbers with commas between them. Received: {said!r}")
-    return spread(known, int(said)) if len(numbers) == 1 else [int(number) for number in numbers]
-
-
-def spread(teacher: int, student: int) -> list[int]:
-    """Layers of a teacher, of so many, that a student of so many begins with: 0, 2, 4 of six for three."""
-    require(0 < student <= teacher, f"there must be from 1 to {teacher} layers, the checkpoint's", student)
-    return [place * teacher // student for place in range(student)]
-
-
-def student_of(teacher: BertEncoder, layers: Sequence[int]) -> BertEncoder:
-    """The teacher with these layers alone. Raises InputError for one that it does not have."""
-    known = teacher.settings.num_layers
-    good = bool(layers) and all(0 <= layer < known for layer in layers)
-    require(good, f"layers must be of the checkpoint's, 0 to {known - 1}", list(layers))
-    student = BertEncoder(dataclasses.replace(teacher.settings, num_layers=len(layers)), teacher.described_heads)
-    sources: list = [teacher.embeddings, *(teacher.transformer_layers[layer] for layer in layers), teacher.pooler]
-    targets: list = [student.embeddings, *student.transformer_layers, student.pooler]
-    heads = [(getattr(teacher, name), getattr(student, name)) for name in teacher.heads]
-    for source, target in (*zip(sources, targets, strict=True), *heads):
-        for value, weight in zip(source.weights, target.weights, strict=True):
-            weight.assign(value)
-    return student

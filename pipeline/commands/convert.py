@@ -8,6 +8,7 @@ from typing import get_args
 import click
 
 from model.settings import CheckpointFormat
+from pipeline import keeping
 from preprocessing import storage
 from preprocessing.errors import InputError
 
@@ -19,11 +20,13 @@ TOLERANCE = 1e-5  # of outputs; the weights are the same bits, but sums may be o
 @click.option("--output", required=True, metavar="DIR", help="Folder to write; must be new or empty.")
 @click.option("--to", required=True, type=click.Choice(get_args(CheckpointFormat)))
 @click.option("--ignore", multiple=True, metavar="PATTERN", help="Arrays to leave out, for example 'classifier.*'.")
-def command(source, output, to, ignore):
+@keeping.options
+def command(source, output, to, ignore, layers, tokens_of):
     """Convert a checkpoint; the input's format is recognised.
 
     Weights, heads, labels, vocabulary and lower-casing are carried along without loss. What was written is read
-    back, and the largest difference of any output is shown.
+    back, and the largest difference of any output is shown. With --layers or --tokens-of it is a smaller model, to
+    train further or to export; ids are then others, so examples have to be written anew.
     """
     target = pathlib.Path(output)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -31,6 +34,7 @@ def command(source, output, to, ignore):
 
     from model import checkpoints
     from model.checkpoints import keras_hub
+    from model.encoder.smaller import smaller
 
     kind = checkpoints.recognise(source)
     encoder = checkpoints.load(source, ignore=ignore, report=click.echo)
@@ -39,10 +43,19 @@ def command(source, output, to, ignore):
         f"{source}: {kind}, {settings.num_layers} layers, {settings.hidden_size} hidden, "
         f"{encoder.count_params():,} parameters, heads: {', '.join(encoder.heads) or 'none'}"
     )
+    if tokens_of and tokenizer.tokens is None:
+        raise InputError(
+            f"{source}: --tokens-of keeps a part of a vocabulary; put the checkpoint's vocab.txt beside it"
+        )
+    kept = keeping.kept(source, layers, tokens_of, click.echo)
+    encoder = smaller(encoder, kept)
+    if kept.tokens is not None and tokenizer.tokens is not None:
+        tokenizer = dataclasses.replace(tokenizer, tokens=[tokenizer.tokens[number] for number in kept.tokens])
     if tokenizer.tokens is None:
         click.echo("no vocabulary beside it")
-    elif len(tokenizer.tokens) > settings.vocab_size:
-        click.echo(f"{len(tokenizer.tokens)} tokens in its vocabulary, {settings.vocab_size} in the model: left out")
+    elif len(tokenizer.tokens) > encoder.settings.vocab_size:
+        known = encoder.settings.vocab_size
+        click.echo(f"{len(tokenizer.tokens)} tokens in its vocabulary, {known} in the model: left out")
         tokenizer = dataclasses.replace(tokenizer, tokens=None)
     with contextlib.ExitStack() as stack:
         try:

@@ -56,6 +56,7 @@ def command(
         bert distil --teacher CHECKPOINT --layers 3 --examples examples --held-out held-out --output out
     """
     from model import checkpoints
+    from model.encoder.smaller import layers_of
     from model.settings import TrainingSettings
     from model.tasks import distillation
     from pipeline.distillation import run
@@ -71,7 +72,7 @@ def command(
     plan = run.Plan(
         teacher=teacher,
         task=task,
-        layers=distillation.layers_of(layers, loaded.settings.num_layers),
+        layers=layers_of(layers, loaded.settings.num_layers),
         training=settings,
         train_files=train_files,
         eval_files=files.find_files(held_out),

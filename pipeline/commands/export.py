@@ -4,6 +4,7 @@ from typing import get_args
 
 import click
 
+from pipeline import keeping
 from serving.settings import Pooling, Precision, Storage
 
 
@@ -41,8 +42,9 @@ from serving.settings import Pooling, Precision, Storage
     show_default=True,
     help="Parts of a layer, which a processor's cores work out side by side; 1 for GPUs.",
 )
+@keeping.options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def command(models, output, name, vocab, lower_case, as_json, **settings):
+def command(models, output, name, vocab, lower_case, layers, tokens_of, as_json, **settings):
     """Write BASE/NAME/N, the next version of a SavedModel that takes raw text.
 
     It is loaded in a fresh process and must answer as the checkpoint does before it gets its number.
@@ -64,14 +66,16 @@ def command(models, output, name, vocab, lower_case, as_json, **settings):
 
     given = {key: value for key, value in settings.items() if value is not None}
     named = [Named.read(model) for model in models]
+    first = named[0].path
     version = export_version(
         named,
         output,
         name,
-        settings=settings_of(named[0].path, given, tell),
+        settings=settings_of(first, given, tell),
         vocab_path=vocab,
         lower_case=lower_case,
         report=tell,
+        kept=keeping.kept(first, layers, tokens_of, tell, vocab, lower_case),
     )
     report = json.loads((version / REPORT).read_text())
     if as_json:

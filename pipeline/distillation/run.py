@@ -19,8 +19,9 @@ import tensorflow as tf
 
 from model import checkpoints, training
 from model.encoder import BertEncoder
+from model.encoder.smaller import Kept, smaller
 from model.settings import TrainingSettings
-from model.tasks.distillation import Distillation, student_of
+from model.tasks.distillation import Distillation
 from model.tasks.pretraining import Pretraining
 from model.tasks.task import Task
 from model.training.evaluation import Evaluation
@@ -68,7 +69,7 @@ def train(plan: Plan, output: str, report: Callable[[int, Task, int, dict[str, f
     start = plan.start(folder)
     if not start.is_dir():
         with storage.unfinished(folder, ".unfinished-start-") as partial:
-            checkpoints.save(student_of(plan.task.teacher, plan.layers), partial, said)
+            checkpoints.save(smaller(plan.task.teacher, Kept(plan.layers)), partial, said)
             partial.rename(start)
     vocab = None  # the runs' models do without where there are more embeddings than tokens
     if said.tokens is not None and len(said.tokens) == plan.task.teacher.settings.vocab_size:

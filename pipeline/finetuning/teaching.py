@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from model import checkpoints
+from model.encoder.smaller import Kept, layers_of, smaller
 from model.settings import TaskSettings
-from model.tasks.distillation import digest_of, layers_of, student_of
+from model.tasks.distillation import digest_of
 from model.tasks.task import Task
 from model.tasks.taught import Answering, Taught
 from preprocessing import storage
@@ -21,7 +22,7 @@ def cut(start: "Start", said: str, folder: pathlib.Path) -> "Start":
     """The checkpoint with some of its layers only, which `folder` keeps: of other weights it is another. Raises
     InputError for layers that it does not have."""
     layers = layers_of(said, start.encoder.num_layers)
-    student = student_of(checkpoints.load(start.path), layers)
+    student = smaller(checkpoints.load(start.path), Kept(layers))
     place = folder / f"start-{'-'.join(map(str, layers))}-{digest_of(student)[:8]}"
     if not place.is_dir():
         with storage.unfinished(folder, ".unfinished-start-") as partial:

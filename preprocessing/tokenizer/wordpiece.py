@@ -108,6 +108,11 @@ class BertTokenizer:
         """Reads `vocab.txt`. Raises InputError for a file that is no vocabulary."""
         return cls(vocab_file.load(path), lower_case, special_tokens_in_text)
 
+    def with_tokens(self, numbers: Sequence[int]) -> "BertTokenizer":
+        """The same rules with these tokens of the vocabulary alone, each one's place its new id."""
+        vocab = [self.vocab[number] for number in numbers]
+        return BertTokenizer(vocab, self.lower_case, self.special_tokens_in_text, self.added, self.longest_word)
+
     @property
     def vocab_size(self) -> int:
         return len(self.vocab)

@@ -27,6 +27,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from model.encoder import BertEncoder
+from model.encoder.smaller import WHOLE, Kept
 from model.settings import TaskSettings
 from preprocessing import storage
 from preprocessing.errors import InputError, require
@@ -98,12 +99,14 @@ def export_version(
     lower_case: bool | None = None,
     report: Report = lambda line: None,
     signatures: Sequence[Signature] = ALL,
+    kept: Kept = WHOLE,
 ) -> pathlib.Path:
     """Exports any checkpoint that `model.checkpoints.load` knows as `base/name/N`, N being the next free number; or
     several that share weights, which are then stored once.
 
     `settings`, `vocab_path` and `lower_case` are those of the (first) checkpoint where they are not given (see
-    `serving.export.text_rules`). Returns the version folder. Raises InputError as `export` and `models.read`.
+    `serving.export.text_rules`); `kept` makes a smaller model of each.
+    Returns the version folder. Raises InputError as `export` and `models.read`.
     """
     models = [Named(str(checkpoint))] if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
     settings = settings or text_rules.settings_of(models[0].path, {}, report)
@@ -112,7 +115,7 @@ def export_version(
     require(
         "://" not in str(base), "the output must be a local folder; copy it to a bucket when it is whole", str(base)
     )
-    parts = read(models, settings, vocab_path, lower_case, signatures, report)
+    parts = read(models, settings, vocab_path, lower_case, signatures, report, kept)
     model = pathlib.Path(base) / name
     with _partial(model) as partial:
         _write(parts, partial, report)

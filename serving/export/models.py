@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from model import checkpoints
 from model.checkpoints import names
+from model.encoder.smaller import WHOLE, Kept, smaller
 from preprocessing.errors import InputError, require
 from serving.export import text_rules
 from serving.settings import ExportSettings
@@ -63,8 +64,10 @@ def read(
     lower_case: bool | None,
     signatures: Sequence[Signature],
     report: Report,
+    kept: Kept = WHOLE,
 ) -> list[Part]:
-    """The models of an export. What no task answers is the first one's; of the others the tasks count alone.
+    """The models of an export, with what is `kept` of each. What no task answers is the first one's; of the others the
+    tasks count alone.
 
     Raises InputError for a model without a vocabulary or whose texts would be read otherwise than it asks for; and for
     several with int8 weights, where a vocabulary or all weights differ, a model has no task, or two answer signatures
@@ -82,7 +85,9 @@ def read(
             if not has_one:
                 raise InputError(f'{model.path}: has no pooler; export it with the embedding "mean"')
         tokenizer = text_rules.tokenizer_of(model.path, vocab_path, lower_case, report)
-        encoder, task = checkpoints.build(found, report=report), checkpoints.read_task(model.path)
+        encoder, task = smaller(checkpoints.build(found, report=report), kept), checkpoints.read_task(model.path)
+        if kept.tokens is not None:
+            tokenizer = tokenizer.with_tokens(kept.tokens)
         texts = TextEncoder(encoder, tokenizer, settings, task, pool)
         wanted = [one for one in signatures if not parts or one.kind == texts.kind]
         part = Part.of(model.path, texts, wanted, model.name)

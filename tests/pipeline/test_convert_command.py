@@ -139,6 +139,12 @@ def test_an_output_that_cannot_be_made(source, tmp_path):
         run(source, tmp_path / "file" / "out", "ours")
 
 
+def test_a_part_needs_a_vocabulary(source, tmp_path):
+    (source / "vocab.txt").unlink()
+    with pytest.raises(InputError, match=r"--tokens-of keeps a part of a vocabulary; put the checkpoint's vocab\.txt"):
+        run(source, tmp_path / "out", "ours", "--tokens-of", str(tmp_path))
+
+
 def test_arrays_can_be_ignored(source, tmp_path):
     run(source, tmp_path / "hf", "huggingface")
     from model.checkpoints import tensor_files

@@ -3,14 +3,23 @@
 import functools
 import json
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 from model import checkpoints
+from model.encoder import BertEncoder
+from model.encoder.smaller import Kept, smaller
+from model.settings import EncoderSettings
 from pipeline import cli
 from preprocessing.errors import InputError
+from preprocessing.features import SPECIAL_TOKENS
+from preprocessing.tokenizer import BertTokenizer
 from serving.export import exporting, golden
+from serving.settings import ExportSettings
 from serving.signatures import EMBEDDING, FILL_MASK
+from serving.signatures.base import TextEncoder
 from tests.serving import small_model
 
 
@@ -48,10 +57,53 @@ def test_versions_follow_each_other(checkpoint, tmp_path):
     assert sorted(path.name for path in (tmp_path / "bert").iterdir()) == ["1", "2"]
 
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = ["paris", "is", "the", "capital", "of", "france", "it", "lies", "on", "a", "river"]
+
+
+@pytest.fixture(scope="module")
+def spelling(tmp_path_factory):
+    """A checkpoint with a head, whose vocabulary has letters, too, and a text of some of its words."""
+    folder = tmp_path_factory.mktemp("spelling")
+    vocab = [
+        *SPECIAL_TOKENS,
+        *LETTERS,
+        *(f"##{letter}" for letter in LETTERS),
+        *(word for word in WORDS if word != "a"),
+    ]
+    settings = EncoderSettings(len(vocab), 16, 4, 2, 32, max_positions=48, initializer_range=0.5)
+    checkpoints.save(BertEncoder(settings, ("masked_lm",)), folder / "whole", vocab, lower_case=True)
+    (folder / "text.txt").write_text("The capital: Paris.\n\nOn it\n")
+    return folder
+
+
+def test_a_part_answers_its_text_as_the_whole_does(spelling, tmp_path):
+    """Exported, and converted: of all layers that are kept, and of texts whose tokens are."""
+    whole, some = spelling / "whole", ("--layers", "0,3", "--tokens-of", spelling / "text.txt")
+    asked = ["convert", "--input", whole, "--output", tmp_path / "part", "--to", "huggingface", *some]
+    told = CliRunner().invoke(cli.bert, [str(word) for word in asked], catch_exceptions=False).output
+    assert "layers 0, 3 (from 0) of 4 are kept" in told
+    assert "62 of 67 tokens are kept, 6 of which the text has" in told  # [UNK] among them, of signs
+    assert run("--model", whole, "--output", tmp_path / "out", *some).exit_code == 0
+    version = tmp_path / "out" / "bert" / "1"
+    assert (version / "assets/vocab.txt").read_text() == (tmp_path / "part" / "vocab.txt").read_text()
+    exported = tf.saved_model.load(str(version)).signatures
+    models = {whole: smaller(checkpoints.load(whole), Kept([0, 3])), tmp_path / "part": None}
+    for place, encoder in models.items():
+        tokenizer = BertTokenizer(checkpoints.tokenizer(place).tokens)
+        texts = TextEncoder(encoder or checkpoints.load(place), tokenizer, ExportSettings())
+        request = {"text": ["The capital: Paris.", "on it", "the"]}
+        expected = EMBEDDING.answered(texts, request)["embedding"]
+        answered = exported["serving_default"](text=tf.constant(request["text"]))["embedding"]
+        np.testing.assert_allclose(answered, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--model", "nowhere"], "nowhere: no such checkpoint"),
+        (["--model", "CHECKPOINT", "--layers", "3"], "there must be from 1 to 2 layers, the checkpoint's. Received: 3"),
+        (["--model", "CHECKPOINT", "--tokens-of", "nowhere"], "nowhere"),
         (["--model", "CHECKPOINT", "--top-k", "0"], "top_k must be positive. Received: 0"),
         (["--model", "CHECKPOINT", "--vocab", "nowhere.txt"], "nowhere.txt"),
         (["--model", "CHECKPOINT", "--name", "../up"], "name must be"),

@@ -5,7 +5,8 @@ import scipy.special
 import tensorflow as tf
 
 from model.encoder.heads import MASKED_LM
-from model.tasks.distillation import Distillation, spread, student_of
+from model.encoder.smaller import Kept, smaller
+from model.tasks.distillation import Distillation
 from preprocessing import features
 from preprocessing.errors import InputError
 from tests.model import small_examples
@@ -18,7 +19,7 @@ def teacher():
 
 
 def test_sums_are_what_the_paper_says(teacher):
-    student, batch = student_of(teacher, [1, 3]), small_examples.batch(6)
+    student, batch = smaller(teacher, Kept([1, 3])), small_examples.batch(6)
     task = Distillation(teacher, temperature=3.0, soft=2.0, masked=0.5, cosine=4.0)
     found = {name: float(value) for name, value in task.sums(student, batch).items()}
     weights, labels = batch[features.MASKED_LM_WEIGHTS].numpy(), batch[features.MASKED_LM_IDS].numpy()
@@ -41,7 +42,7 @@ def test_sums_are_what_the_paper_says(teacher):
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_but_the_tokens(teacher):
-    student, batch = student_of(teacher, range(4)), small_examples.batch(6)
+    student, batch = smaller(teacher, Kept(range(4))), small_examples.batch(6)
     task = Distillation(teacher, masked=0.0)
     with tf.GradientTape() as tape:
         loss = task.loss(task.sums(student, batch), task.totals(batch))
@@ -53,26 +54,6 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_but_the_tokens(teach
     figures = task.figures(held_out)
     assert figures["cosine"] == pytest.approx(1)
     assert figures["masked_lm_loss"] == pytest.approx(figures["teacher_masked_lm_loss"], rel=1e-5)
-
-
-def test_a_student_begins_as_layers_of_its_teacher(teacher):
-    assert spread(6, 3) == [0, 2, 4]
-    assert spread(12, 6) == [0, 2, 4, 6, 8, 10]
-    assert spread(12, 4) == [0, 3, 6, 9]
-    assert spread(3, 2) == [0, 1]
-    student = student_of(teacher, [2, 0])
-    assert student.heads == ("masked_lm",)
-    for layer, source in zip(student.transformer_layers, (2, 0), strict=True):
-        theirs = teacher.transformer_layers[source].weights
-        assert all(np.array_equal(ours, of) for ours, of in zip(layer.weights, theirs, strict=True))
-    for name in ("embeddings", "pooler", "masked_lm"):
-        pairs = zip(getattr(student, name).weights, getattr(teacher, name).weights, strict=True)
-        assert all(np.array_equal(ours, theirs) for ours, theirs in pairs)
-    for layers in ([4], [], [-1]):
-        with pytest.raises(InputError, match="layers must be of the checkpoint's, 0 to 3"):
-            student_of(teacher, layers)
-    with pytest.raises(InputError, match=r"there must be from 1 to 4 layers.*Received: 5"):
-        spread(4, 5)
 
 
 def test_another_teacher_is_another_task(teacher):

@@ -1,0 +1,74 @@
+"""A smaller encoder of a larger one: some of its layers, and the embeddings of a part of its vocabulary."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from model.encoder.bert import BertEncoder
+from preprocessing.errors import InputError, require
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What is kept of an encoder; None: all of it.
+
+    Attributes:
+        layers: their numbers, from 0, in the order that they get.
+        tokens: their ids, ascending; a token's new id is its place here.
+    """
+
+    layers: Sequence[int] | None = None
+    tokens: Sequence[int] | None = None
+
+    def __post_init__(self):
+        if self.tokens is not None:
+            tokens = list(self.tokens)
+            good = bool(tokens) and tokens == sorted(set(tokens)) and tokens[0] >= 0
+            require(good, "tokens must be ids, ascending", tokens[:10])
+
+
+WHOLE = Kept()
+
+
+def smaller(encoder: BertEncoder, kept: Kept) -> BertEncoder:
+    """The encoder with what is kept of it and with its heads, those over the vocabulary cut to its tokens; for ids that
+    are kept it answers as before, where all layers are. Raises InputError for layers or tokens that it does not have.
+    """
+    if kept == WHOLE:
+        return encoder
+    known, vocabulary = encoder.settings.num_layers, encoder.settings.vocab_size
+    layers = range(known) if kept.layers is None else kept.layers
+    tokens = range(vocabulary) if kept.tokens is None else kept.tokens
+    good = bool(layers) and all(0 <= layer < known for layer in layers)
+    require(good, f"layers must be of the checkpoint's, 0 to {known - 1}", list(layers))
+    require(tokens[-1] < vocabulary, f"tokens must be of the model's {vocabulary} embeddings", tokens[-1])
+    settings = dataclasses.replace(encoder.settings, num_layers=len(layers), vocab_size=len(tokens))
+    small = BertEncoder(settings, encoder.described_heads, dtype=encoder.dtype_policy)
+    sources: list = [encoder.embeddings, *(encoder.transformer_layers[layer] for layer in layers), encoder.pooler]
+    targets: list = [small.embeddings, *small.transformer_layers, small.pooler]
+    by_token = {id(encoder.embeddings.word)}
+    for head in encoder.described_heads:
+        source = getattr(encoder, head.name)
+        sources.append(source)
+        targets.append(getattr(small, head.name))
+        by_token |= {id(getattr(source, array.attribute)) for array in head.arrays if array.axes[0] == "vocab_size"}
+    for source, target in zip(sources, targets, strict=True):
+        for value, weight in zip(source.weights, target.weights, strict=True):
+            cut = kept.tokens is not None and id(value) in by_token
+            weight.assign(tf.gather(value.value, tokens) if cut else value)
+    return small
+
+
+def layers_of(said: str, known: int) -> list[int]:
+    """The layers that `--layers` asks for, of so many: a number of them, or which ones."""
+    numbers = said.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise InputError(f"--layers must be a number, or numbers with commas between them. Received: {said!r}")
+    return spread(known, int(said)) if len(numbers) == 1 else [int(number) for number in numbers]
+
+
+def spread(known: int, wanted: int) -> list[int]:
+    """So many layers, evenly of those that there are: 0, 2, 4 of six for three."""
+    require(0 < wanted <= known, f"there must be from 1 to {known} layers, the checkpoint's", wanted)
+    return [place * known // wanted for place in range(wanted)]
