@@ -63,7 +63,7 @@ WORDS = ["paris", "is", "the", "capital", "of", "france", "it", "lies", "on", "a
 
 @pytest.fixture(scope="module")
 def spelling(tmp_path_factory):
-    """A checkpoint with a head, whose vocabulary has letters, too, and a text of some of its words."""
+    """A checkpoint whose vocabulary has letters, too, and a text of some of its words."""
     folder = tmp_path_factory.mktemp("spelling")
     vocab = [
         *SPECIAL_TOKENS,
@@ -71,24 +71,24 @@ def spelling(tmp_path_factory):
         *(f"##{letter}" for letter in LETTERS),
         *(word for word in WORDS if word != "a"),
     ]
-    settings = EncoderSettings(len(vocab), 16, 4, 2, 32, max_positions=48, initializer_range=0.5)
-    checkpoints.save(BertEncoder(settings, ("masked_lm",)), folder / "whole", vocab, lower_case=True)
+    settings = EncoderSettings(len(vocab), 16, 2, 2, 32, max_positions=48, initializer_range=0.5)
+    checkpoints.save(BertEncoder(settings, ()), folder / "whole", vocab, lower_case=True)
     (folder / "text.txt").write_text("The capital: Paris.\n\nOn it\n")
     return folder
 
 
 def test_a_part_answers_its_text_as_the_whole_does(spelling, tmp_path):
     """Exported, and converted: of all layers that are kept, and of texts whose tokens are."""
-    whole, some = spelling / "whole", ("--layers", "0,3", "--tokens-of", spelling / "text.txt")
+    whole, some = spelling / "whole", ("--layers", "1", "--tokens-of", spelling / "text.txt")
     asked = ["convert", "--input", whole, "--output", tmp_path / "part", "--to", "huggingface", *some]
     told = CliRunner().invoke(cli.bert, [str(word) for word in asked], catch_exceptions=False).output
-    assert "layers 0, 3 (from 0) of 4 are kept" in told
+    assert "layers 0 (from 0) of 2 are kept" in told
     assert "62 of 67 tokens are kept, 6 of which the text has" in told  # [UNK] among them, of signs
     assert run("--model", whole, "--output", tmp_path / "out", *some).exit_code == 0
     version = tmp_path / "out" / "bert" / "1"
     assert (version / "assets/vocab.txt").read_text() == (tmp_path / "part" / "vocab.txt").read_text()
     exported = tf.saved_model.load(str(version)).signatures
-    models = {whole: smaller(checkpoints.load(whole), Kept([0, 3])), tmp_path / "part": None}
+    models = {whole: smaller(checkpoints.load(whole), Kept([0])), tmp_path / "part": None}
     for place, encoder in models.items():
         tokenizer = BertTokenizer(checkpoints.tokenizer(place).tokens)
         texts = TextEncoder(encoder or checkpoints.load(place), tokenizer, ExportSettings())
