@@ -27,8 +27,9 @@ def options(command: Callable) -> Callable:
         click.option(
             "--layers",
             metavar="N|A,B,...",
-            help="Which layers are kept, from 0, or how many, evenly (0, 2, 4 of six). The first and last count most: "
-            "of one model of six, untrained, 0,3,5 keep 96 % of STS-B's correlation, and 0,2,4 82 %.",
+            help="Which layers are kept, from 0, or how many, evenly (0, 2, 4 of six). For vectors: the "
+            "first and last count most. Of a fine-tuned model none can be spared; `bert finetune --layers` drops them "
+            "before.",
         ),
     ):
         command = option(command)
