@@ -27,7 +27,7 @@ def options(command: Callable) -> Callable:
         click.option(
             "--layers",
             metavar="N|A,B,...",
-            help="Which layers are kept, from 0, or how many, evenly (0, 2, 4 of six). For vectors: the "
+            help="Which layers are kept, from 0, or how many, evenly (0, 3, 5 of six). For vectors: the "
             "first and last count most. Of a fine-tuned model none can be spared; `bert finetune --layers` drops them "
             "before.",
         ),

@@ -93,6 +93,7 @@ class BertEncoder(keras.Model):
         training=False,
         hidden_states=False,
         attentions=False,
+        projections=False,
         seed=None,
         words=None,
         positions=None,
@@ -104,7 +105,7 @@ class BertEncoder(keras.Model):
             inputs: dict of `input_ids`, `input_mask` (1 = real token) and `segment_ids`, integers [B, L]. Ids outside
                 the vocabulary raise tf.errors.InvalidArgumentError on a CPU; a GPU reads zeros for them.
             training: whether dropout is on.
-            hidden_states, attentions: whether to return those, too; they cost nothing when not asked for.
+            hidden_states, attentions, projections: whether to return those, too; they cost nothing when not asked for.
             seed: int32 [2], decides every dropped element. Derive it from the run's seed, the step and the replica
                 (`tf.random.experimental.stateless_fold_in`). Without it, training draws one from TensorFlow's global
                 generator.
@@ -114,12 +115,13 @@ class BertEncoder(keras.Model):
                 same values at these positions only. The last layer then leaves out most of its work; with few layers
                 that is much of the whole.
             recompute: gradient checkpointing: nothing but each layer's output is kept for the gradient, the rest is
-                computed again there, with the same dropout. Not with `attentions`.
+                computed again there, with the same dropout. Not with `attentions` and `projections`.
 
         Returns: dict of
             `sequence_output` [B, L, H] and `pooled_output` [B, H], of the compute type;
             `hidden_states`, a list of layers + 1 tensors [B, L, H], the embeddings first;
-            `attentions`, a list of one tensor [B, N, L, L] per layer: probabilities before dropout.
+            `attentions`, a list of one tensor [B, N, L, L] per layer: probabilities before dropout;
+            `projections`, a list of query, key and value per layer, [B, N, L, D] each, D = H / N: what attention is of.
         """
         settings = self.settings
         input_ids = tf.convert_to_tensor(inputs[INPUT_IDS])
@@ -130,7 +132,9 @@ class BertEncoder(keras.Model):
                 input_ids.shape[1],
             )
         require(positions is None or not hidden_states, "hidden_states must be off with positions", hidden_states)
+        require(positions is None or not projections, "projections must be off with positions", projections)
         require(not (recompute and attentions), "attentions must be off with recompute", attentions)
+        require(not (recompute and projections), "projections must be off with recompute", projections)
         mask_B11L = (1 - tf.cast(inputs[INPUT_MASK], tf.float32))[:, None, None, :] * MASKED_SCORE
 
         embedding_seed, layer_seeds = None, [None] * settings.num_layers
@@ -142,15 +146,17 @@ class BertEncoder(keras.Model):
             layer_seeds = [seeds[i : i + SEEDS_PER_LAYER] for i in range(0, len(seeds), SEEDS_PER_LAYER)]
 
         x_RH = self.embeddings(input_ids, inputs[SEGMENT_IDS], words=words, seed=embedding_seed)
-        states_RH, probabilities_BNLL = [x_RH], []
+        states_RH, probabilities_BNLL, projected = [x_RH], [], []
         for layer, seeds in zip(self.transformer_layers, layer_seeds, strict=True):
             chosen = positions if layer is self.transformer_layers[-1] else None
             options = {"mask_B11L": mask_B11L, "training": training, "seeds": seeds, "positions": chosen}
             if recompute:
                 x_RH = tf.recompute_grad(lambda x, layer=layer, options=options: layer(x, **options)[0])(x_RH)
             else:
-                x_RH, layer_probabilities_BNLL = layer(x_RH, **options)
+                x_RH, layer_probabilities_BNLL, layer_projected = layer(x_RH, **options)
                 probabilities_BNLL.append(layer_probabilities_BNLL)
+                if projections:
+                    projected.append(layer_projected)
             states_RH.append(x_RH)
 
         shape = tf.concat([tf.shape(input_ids if positions is None else positions), [settings.hidden_size]], 0)
@@ -160,4 +166,6 @@ class BertEncoder(keras.Model):
             outputs["hidden_states"] = [tf.reshape(state_RH, shape) for state_RH in states_RH]
         if attentions:
             outputs["attentions"] = probabilities_BNLL
+        if projections:
+            outputs["projections"] = projected
         return outputs

@@ -129,7 +129,8 @@ class TransformerLayer(BertLayer):
         output to these positions, which saves the work for all others: every token is then key and value still, but
         only Q = positions.shape[1] of L are queries.
 
-        Returns (output [B * Q, H], attention probabilities [B, N, Q, L] before dropout); Q = L without `positions`."""
+        Returns (output [B * Q, H], attention probabilities [B, N, Q, L] before dropout, (query [B, N, Q, D], key, value
+        [B, N, L, D])); Q = L without `positions`."""
         settings = self.settings
         on = seeds is not None
         seeds = seeds if on else [None] * SEEDS_PER_LAYER
@@ -163,7 +164,8 @@ class TransformerLayer(BertLayer):
         inner_RF = self.activation(self.dense(x_RH, self.inner_kernel, self.inner_bias, training), training)
         output_RH = self.dense(inner_RF, self.output_kernel, self.output_bias, training)
         x_RH = operations.dropout(output_RH, rate, seeds[2], x_RH)
-        return self.norm(x_RH, self.output_norm_scale, self.output_norm_offset), probabilities_BNQL
+        x_RH = self.norm(x_RH, self.output_norm_scale, self.output_norm_offset)
+        return x_RH, probabilities_BNQL, (q_BNQD, k_BNLD, v_BNLD)
 
     def _adapted(self, qkv_RX, x_RH, columns=slice(None)):
         """With what the adapters add to these columns of query, key and value."""

@@ -69,6 +69,8 @@ def layers_of(said: str, known: int) -> list[int]:
 
 
 def spread(known: int, wanted: int) -> list[int]:
-    """So many layers, evenly of those that there are: 0, 2, 4 of six for three."""
+    """So many layers of those that there are: 0, 3, 5 of six for three. As DistilBERT's they are the first, the last,
+    with which a model ends as the whole one does, and those evenly between."""
     require(0 < wanted <= known, f"there must be from 1 to {known} layers, the checkpoint's", wanted)
-    return [place * known // wanted for place in range(wanted)]
+    gaps = max(wanted - 1, 1)
+    return [(2 * place * (known - 1) + gaps) // (2 * gaps) for place in range(wanted)]

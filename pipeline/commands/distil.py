@@ -1,5 +1,6 @@
 """`bert distil`: a smaller model that answers as a larger one does."""
 
+import dataclasses
 import pathlib
 from typing import get_args
 
@@ -7,6 +8,7 @@ import click
 
 from model.settings import Precision
 from pipeline import terminal
+from preprocessing.errors import require
 from preprocessing.settings import Masking
 
 
@@ -14,9 +16,11 @@ from preprocessing.settings import Masking
 @click.option("--teacher", required=True, metavar="CHECKPOINT", help="In any format that `bert convert` reads.")
 @click.option(
     "--layers",
-    required=True,
     metavar="N|A,B,...",
-    help="How many the student has, evenly of the teacher's (0, 2, 4 of six), or which of those, from 0.",
+    help="How many the student has, evenly of the teacher's, its last among them (0, 3, 5 of six), or which, from 0.",
+)
+@click.option(
+    "--config", metavar="NAME|FILE", help="Instead of --layers: a size, as of `bert train`, and fresh weights."
 )
 @click.option("--examples", required=True, multiple=True, metavar="DIR", help="As for `bert train`; repeatable.")
 @click.option("--held-out", required=True, metavar="DIR", help="Held-out examples, for the report.")
@@ -30,9 +34,26 @@ from preprocessing.settings import Masking
 )
 @click.option("--soft", type=float, default=5.0, show_default=True, help="Weight of the teacher's answers.")
 @click.option("--masked", type=float, default=2.0, show_default=True, help="Weight of the right tokens.")
-@click.option("--cosine", type=float, default=1.0, show_default=True, help="Weight of the hidden states' cosine.")
+@click.option("--cosine", type=float, help="Weight of the tokens' hidden states.  [default: 1; of another width 0]")
 @click.option(
-    "--untaught/--no-untaught", default=True, show_default=True, help="Train the same student without the teacher, too."
+    "--pooled",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Weight of the texts' vectors, the means over the tokens.",
+)
+@click.option(
+    "--relations",
+    type=float,
+    help="Weight of how like the tokens are to each other, at any width.  [default: of another width 1; else 0]",
+)
+@click.option("--relation-layer", type=int, default=-1, show_default=True, help="Of the teacher; -1 is its last.")
+@click.option("--relation-heads", type=int, help="By default as many as the teacher has attention heads.")
+@click.option("--dropout", type=float, default=0.0, show_default=True, help="Of the student, while it is trained here.")
+@click.option(
+    "--untaught/--no-untaught",
+    default=None,
+    help="Train the same student without the teacher, too.  [default: where something is masked]",
 )
 @click.option(
     "--masking",
@@ -45,20 +66,29 @@ from preprocessing.settings import Masking
 @click.option("--evaluate-every", type=int, help="Steps; by default ten times a run.")
 @click.option("--checkpoint-every", type=int, help="Steps; by default ten times a run.")
 def command(
-    teacher, layers, examples, held_out, output, temperature, soft, masked, cosine, untaught, masking, **options
-):
-    """Trains a student, which begins as some of its teacher's layers, to say of masked tokens what the teacher says and
-    to see every token as it does (DistilBERT). The same command goes on with a run that was interrupted.
+    teacher, layers, config, examples, held_out, output, temperature, soft, masked, cosine, pooled, relations,
+    relation_layer, relation_heads, dropout, untaught, masking, **options,
+):  # fmt: skip
+    """Trains a student, which begins as some of its teacher's layers or anew, to say of masked tokens what the teacher
+    says and to see every token as it does (DistilBERT). The same command goes on with a run that was interrupted.
 
     Examples must be made with the teacher's vocabulary. A teacher without a masked-language head, a model of sentences
-    say, teaches its hidden states alone; give it examples that are not masked (`bert examples --masking none`).
+    say, teaches its hidden states alone, of tokens and of texts; give it examples that are not masked (`bert examples
+    --masking none`), where --masking is for the untaught student. Short ones take less time.
+
+    A student of another width (--config) learns how like tokens are to each other in its last layer: the relations of
+    queries, keys and values (MiniLM).
 
         bert distil --teacher CHECKPOINT --layers 3 --examples examples --held-out held-out --output out
     """
+    require((layers is None) != (config is None), "give either --layers or --config", (layers, config))
+    require(0 <= dropout < 1, "--dropout must be in [0, 1)", dropout)
+
     from model import checkpoints
     from model.encoder.smaller import layers_of
     from model.settings import TrainingSettings
     from model.tasks import distillation
+    from pipeline.commands.train import encoder_settings_of
     from pipeline.distillation import run
     from preprocessing.batches import files
 
@@ -66,13 +96,39 @@ def command(
     train_files = [file for pattern in examples for file in files.find_files(pattern)]
     read = checkpoints.read(teacher)
     loaded = checkpoints.build(read, [head for head in read.described_heads if head.name == "masked_lm"])
-    task = distillation.Distillation(loaded, temperature, soft, masked, cosine)
+    chosen = None if layers is None else layers_of(layers, loaded.settings.num_layers)
+    student = (
+        encoder_settings_of(config, loaded.settings.vocab_size)
+        if chosen is None
+        else dataclasses.replace(loaded.settings, num_layers=len(chosen))
+    )
+    one_width = student.hidden_size == loaded.settings.hidden_size
+    cosine = float(one_width) if cosine is None else cosine
+    relations = float(not one_width) if relations is None else relations
+    task = distillation.Distillation(
+        loaded,
+        temperature,
+        soft,
+        masked,
+        cosine,
+        pooled,
+        relations,
+        hidden_size=student.hidden_size,
+        relation_layer=relation_layer,
+        relation_heads=relation_heads,
+    )
     if not task.speaks:
         click.echo(f"{teacher}: has no masked-language head: its hidden states alone are taught")
+    if untaught is None:
+        untaught = task.speaks or masking is not None
+        if not untaught:
+            click.echo("No student is trained without the teacher: for that something must be masked (--masking token)")
     plan = run.Plan(
         teacher=teacher,
         task=task,
-        layers=layers_of(layers, loaded.settings.num_layers),
+        student=student,
+        layers=chosen,
+        dropout=dropout,
         training=settings,
         train_files=train_files,
         eval_files=files.find_files(held_out),

@@ -87,7 +87,7 @@ def command(context, examples, vocab, config, recipe, output, held_out, init, ph
     followed = _followed(recipe, options, context) if recipe else None
     settings = TrainingSettings(phases=tuple(_phase(text) for text in phases), **options)
     vocab_size = _vocabulary_size(vocab)
-    encoder_settings = _encoder_settings(config, vocab_size)
+    encoder_settings = encoder_settings_of(config, vocab_size)
     encoder_settings = followed.encoder(encoder_settings) if followed else encoder_settings
     train_files = [file for pattern in examples for file in files.find_files(pattern)]
     if masked_lm_prob is not None:
@@ -218,7 +218,7 @@ def _vocabulary_size(path: str) -> int:
     return len(vocab_file.load(path))
 
 
-def _encoder_settings(config: str, vocab_size: int):
+def encoder_settings_of(config: str, vocab_size: int):
     """A named size with the vocabulary's number of tokens, or the settings of a file."""
     from model import settings
     from model.checkpoints.configs import settings_in

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import keras
@@ -33,7 +34,8 @@ def _quick(monkeypatch):
 
 def distil(data, output, *arguments, teacher="teacher", layers="1"):
     options = {"--teacher": data / teacher, "--examples": data / "train", "--held-out": data / "held"}
-    options |= {"--layers": layers, "--output": output, "--steps": 12, "--batch-size": 8, "--learning-rate": 5e-3}
+    options |= {"--layers": layers} if layers else {}
+    options |= {"--output": output, "--steps": 12, "--batch-size": 8, "--learning-rate": 5e-3}
     options |= {"--evaluate-every": 4, "--checkpoint-every": 4}
     given = [str(part) for pair in options.items() for part in pair]
     return CliRunner().invoke(command, [*given, *arguments], catch_exceptions=False)
@@ -107,7 +109,25 @@ def test_a_teacher_without_a_head_and_examples_without_masks(data, tmp_path):
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [one["model"] for one in found] == ["teacher", "student", "before training"]
     assert "divergence" not in found[0]
+    assert found[1]["pooled"] > found[2]["pooled"]
     assert "from those numbered 0" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_student_of_another_width(data, tmp_path):
+    """Of fresh weights and a size of its own; it keeps its dropout for later."""
+    size = dataclasses.asdict(small_examples.encoder_settings(hidden_size=8, num_layers=1, dropout=0.2))
+    (tmp_path / "narrow.json").write_text(json.dumps(size))
+    narrow = ("--config", str(tmp_path / "narrow.json"), "--no-untaught")
+    distil(data, tmp_path / "out", *narrow, layers=None)
+    student = checkpoints.load(tmp_path / "out" / "model")
+    assert (student.settings.hidden_size, student.settings.dropout, student.heads) == (8, 0.2, ("masked_lm",))
+    found = {one["model"]: one for one in json.loads((tmp_path / "out" / "report.json").read_text())}
+    assert found["student"]["relations"] < found["before training"]["relations"]
+    assert found["student"]["divergence"] < found["before training"]["divergence"]
+    assert "cosine" not in found["student"]
+    assert "1 layers 8 wide, of fresh weights" in (tmp_path / "out" / "report.md").read_text()
+    with pytest.raises(InputError, match="the weight cosine must be 0 for a student of another width"):
+        distil(data, tmp_path / "out", *narrow, "--cosine", "1", layers=None)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +136,8 @@ def test_a_teacher_without_a_head_and_examples_without_masks(data, tmp_path):
         (["--layers", "two"], "--layers must be a number, or numbers with commas"),
         (["--layers", "5"], "there must be from 1 to 2 layers"),
         (["--layers", "0,4"], "layers must be of the checkpoint's, 0 to 1"),
+        (["--config", "tiny"], "give either --layers or --config"),
+        (["--dropout", "1"], r"--dropout must be in \[0, 1\)"),
         (["--temperature", "0"], "temperature must be positive"),
         (["--teacher", "/none"], "/none: no such checkpoint"),
         (["--held-out", "/none"], "/none: no example files"),

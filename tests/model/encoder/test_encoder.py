@@ -6,6 +6,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 
 from model import checkpoints, settings
@@ -139,6 +140,18 @@ def test_outputs_and_their_shapes(encoder):
     np.testing.assert_allclose(np.sum(full["attentions"][0], -1), 1, atol=1e-5)
     assert encoder.masked_lm(outputs["sequence_output"], np.zeros((3, 4), np.int32)).shape == (3, 4, 50)
     assert encoder.next_sentence(outputs["pooled_output"]).shape == (3, 2)
+
+
+def test_attention_is_of_the_projections(encoder):
+    inputs = batch()
+    outputs = encoder(inputs, attentions=True, projections=True)
+    for (query, key, value), attention in zip(outputs["projections"], outputs["attentions"], strict=True):
+        assert query.shape == key.shape == value.shape == (3, 2, 12, 8)
+        scores = query.numpy() @ key.numpy().transpose(0, 1, 3, 2) / 8**0.5
+        np.testing.assert_allclose(attention, scipy.special.softmax(scores, -1), atol=1e-5)
+    for other in ({"recompute": True}, {"positions": np.zeros((3, 1), np.int32)}):
+        with pytest.raises(InputError, match="projections must be off with"):
+            encoder(inputs, projections=True, **other)
 
 
 def test_padding_changes_nothing(encoder):

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from model.encoder.heads import MASKED_LM
 from model.encoder.smaller import Kept, smaller
+from model.tasks import relations
 from model.tasks.distillation import Distillation
 from preprocessing import features
 from preprocessing.errors import InputError
@@ -20,7 +21,7 @@ def teacher():
 
 def test_sums_are_what_the_paper_says(teacher):
     student, batch = smaller(teacher, Kept([1, 3])), small_examples.batch(6)
-    task = Distillation(teacher, temperature=3.0, soft=2.0, masked=0.5, cosine=4.0)
+    task = Distillation(teacher, temperature=3.0, soft=2.0, masked=0.5, cosine=4.0, pooled=3.0, relations=0.25)
     found = {name: float(value) for name, value in task.sums(student, batch).items()}
     weights, labels = batch[features.MASKED_LM_WEIGHTS].numpy(), batch[features.MASKED_LM_IDS].numpy()
     both, positions = (teacher, student), batch[features.MASKED_LM_POSITIONS]
@@ -34,16 +35,22 @@ def test_sums_are_what_the_paper_says(teacher):
     a, b = (x.numpy() / np.linalg.norm(x, axis=-1, keepdims=True) for x in states)
     mask = batch[features.INPUT_MASK].numpy()
     assert found["cosine"] == pytest.approx(((a * b).sum(-1) * mask).sum(), rel=1e-4)
-    assert (found["predictions"], found["compared"]) == (weights.sum(), mask.sum())
+    first, second = ((x * mask[..., None]).sum(1) for x in map(np.asarray, states))
+    pooled = (first * second).sum(-1) / np.linalg.norm(first, axis=-1) / np.linalg.norm(second, axis=-1)
+    assert found["pooled"] == pytest.approx(pooled.sum(), rel=1e-4)
+    layers = [of(batch, projections=True)["projections"][-1] for of in (student, teacher)]
+    apart = (relations.divergence(*layers, mask, 2).numpy() * mask).sum()
+    assert found["relations"] == pytest.approx(apart, rel=1e-4)
+    assert (found["predictions"], found["compared"], found["texts"]) == (weights.sum(), mask.sum(), 6)
     loss = (2.0 * 9 * found["divergence"] + 0.5 * found["masked_lm_loss"]) / weights.sum()
-    loss += 4.0 * (1 - found["cosine"] / mask.sum())
+    loss += 4.0 * (1 - found["cosine"] / mask.sum()) + 3.0 * (1 - pooled.mean()) + 0.25 * apart / mask.sum()
     sums = task.sums(student, batch)
     assert float(task.loss(sums, task.totals(batch))) == pytest.approx(loss, rel=1e-4)
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_but_the_tokens(teacher):
     student, batch = smaller(teacher, Kept(range(4))), small_examples.batch(6)
-    task = Distillation(teacher, masked=0.0)
+    task = Distillation(teacher, masked=0.0, pooled=1.0, relations=1.0)
     with tf.GradientTape() as tape:
         loss = task.loss(task.sums(student, batch), task.totals(batch))
     assert float(loss) == pytest.approx(0, abs=1e-5)
@@ -52,7 +59,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_but_the_tokens(teach
     assert not any(of is not None for of in gradients[len(student.trainable_variables) :])
     held_out = {name: value.numpy() for name, value in task.held_out(student, batch).items()}
     figures = task.figures(held_out)
-    assert figures["cosine"] == pytest.approx(1)
+    assert (figures["cosine"], figures["pooled"], figures["relations"]) == pytest.approx((1, 1, 0), abs=1e-5)
     assert figures["masked_lm_loss"] == pytest.approx(figures["teacher_masked_lm_loss"], rel=1e-5)
 
 
@@ -66,3 +73,27 @@ def test_another_teacher_is_another_task(teacher):
 def test_settings_are_checked(teacher, values):
     with pytest.raises(InputError, match=f"{next(iter(values))} must be"):
         Distillation(teacher, **values)
+
+
+def test_a_layer_of_the_teacher_is_chosen(teacher):
+    student, batch = smaller(teacher, Kept([0, 1])), small_examples.batch(4)
+    found = [Distillation(teacher, relations=1.0, relation_layer=layer).sums(student, batch) for layer in (1, -1)]
+    assert float(found[0]["relations"]) == pytest.approx(0, abs=1e-5) != float(found[1]["relations"])
+
+
+def test_there_is_something_to_learn_at_another_width():
+    headless = small_examples.encoder((), num_heads=4)
+    task = Distillation(headless, cosine=0.0, relations=1.0, hidden_size=6)
+    assert (task.watched, task.lower_is_better) == ("relations", True)
+    for values, message in (
+        ({}, r"the weight cosine must be 0 for a student of another width .*\(16\).*Received: 1\.0"),
+        ({"cosine": 0.0, "pooled": 1.0}, "the weight pooled must be 0"),
+        ({"cosine": 0.0}, "the weight relations must be above 0"),
+        (
+            {"cosine": 0.0, "relations": 1.0, "relation_heads": 4},
+            r"relation_heads must divide the widths .*\(6, 16\)\. Received: 4",
+        ),
+        ({"cosine": 0.0, "relations": 1.0, "relation_layer": 2}, "relation_layer must be one of"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Distillation(headless, **values, hidden_size=6)

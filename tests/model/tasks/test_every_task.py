@@ -126,6 +126,17 @@ def distilled(*heads: str) -> Callable[[], Distillation]:
     return made
 
 
+def of_another_width() -> Distillation:
+    keras.utils.set_random_seed(5)
+    teacher = small_examples.encoder(("masked_lm",), hidden_size=24, num_heads=4)
+    return Distillation(teacher, cosine=0.0, relations=1.0, hidden_size=16, relation_layer=0)
+
+
+def of_texts() -> Distillation:
+    keras.utils.set_random_seed(6)
+    return Distillation(small_examples.encoder(()), pooled=1.0)
+
+
 def taught(task: Callable[[], Task]) -> Callable[[], Taught]:
     def made():
         keras.utils.set_random_seed(4)
@@ -146,6 +157,8 @@ ANSWERING = Case("question answering", QuestionAnswering, answered)
 MASKED = Case("masked tokens alone", lambda: Pretraining(next_sentence=False), small_examples.examples)
 DISTILLATION = Case("distillation", distilled("masked_lm"), small_examples.examples)
 SEEN = Case("distillation of hidden states alone", distilled(), small_examples.examples)
+RELATIONS = Case("distillation to another width", of_another_width, small_examples.examples)
+POOLED = Case("distillation of texts", of_texts, small_examples.examples)
 MEAN = Case("classification by the mean", lambda: Classification(3, pooling="mean"), classified)
 TAUGHT = Case("taught classification", taught(lambda: Classification(3, (1.0, 2.0, 0.5))), classified)
 TAUGHT_TAGS = Case("taught tagging", taught(lambda: Tagging(("B-A", "I-A", "B-B", "I-B", "O"))), tagged)
@@ -163,6 +176,8 @@ CASES = (
     ANSWERING,
     DISTILLATION,
     SEEN,
+    RELATIONS,
+    POOLED,
     TAUGHT,
     TAUGHT_TAGS,
 )
