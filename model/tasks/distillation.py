@@ -2,8 +2,8 @@
 
 The losses are DistilBERT's (Sanh et al. 2019, arXiv 1910.01108; `distiller.py` of Hugging Face's research projects): of
 the predictions, the divergence of the student's answer from the teacher's, both softened by a temperature T, times T
-squared, and the cross entropy of the right token; of all real tokens, 1 - the cosine of both last hidden states. Also, of
-each text, 1 - the cosine of both means over its tokens. A student of another width, for which there are no such
+squared, and the cross entropy of the right token; of all real tokens, 1 - the cosine of both last hidden states. Also,
+of each text, 1 - the cosine of both means over its tokens. A student of another width, for which there are no such
 cosines, learns MiniLM's relations (`model.tasks.relations`). A teacher without a masked-language head has hidden states
 to teach, and nothing else.
 

@@ -26,9 +26,9 @@ from preprocessing.settings import Masking
 @click.option("--held-out", required=True, metavar="DIR", help="Held-out examples, for the report.")
 @click.option("--output", required=True, metavar="DIR", help="Gets model/, report.md, curves.png and both runs.")
 @click.option("--steps", type=int, default=1000, show_default=True, help="Updates of the weights.")
-@click.option("--batch-size", type=int, default=32, show_default=True, help="Examples an update.")
+@click.option("--batch-size", type=int, default=64, show_default=True, help="Examples an update.")
 @click.option("--accumulate", type=int, default=1, show_default=True, help="Parts in which each batch is computed.")
-@click.option("--learning-rate", type=float, default=2e-4, show_default=True)
+@click.option("--learning-rate", type=float, default=5e-4, show_default=True)
 @click.option(
     "--temperature", type=float, default=2.0, show_default=True, help="By which both models' logits are divided."
 )

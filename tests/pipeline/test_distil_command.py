@@ -113,21 +113,29 @@ def test_a_teacher_without_a_head_and_examples_without_masks(data, tmp_path):
     assert "from those numbered 0" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_a_student_of_another_width(data, tmp_path):
-    """Of fresh weights and a size of its own; it keeps its dropout for later."""
+@pytest.fixture
+def narrow(tmp_path):
     size = dataclasses.asdict(small_examples.encoder_settings(hidden_size=8, num_layers=1, dropout=0.2))
     (tmp_path / "narrow.json").write_text(json.dumps(size))
-    narrow = ("--config", str(tmp_path / "narrow.json"), "--no-untaught")
-    distil(data, tmp_path / "out", *narrow, layers=None)
-    student = checkpoints.load(tmp_path / "out" / "model")
+    return "--config", str(tmp_path / "narrow.json"), "--no-untaught"
+
+
+def test_hidden_states_of_two_widths_have_no_cosine(data, tmp_path, narrow):
+    with pytest.raises(InputError, match="the weight cosine must be 0 for a student of another width"):
+        distil(data, tmp_path, *narrow, "--cosine", "1", layers=None)
+
+
+@pytest.mark.long
+def test_a_student_of_another_width(data, tmp_path, narrow):
+    """Of fresh weights and a size of its own; it keeps its dropout for later."""
+    distil(data, tmp_path, *narrow, layers=None)
+    student = checkpoints.load(tmp_path / "model")
     assert (student.settings.hidden_size, student.settings.dropout, student.heads) == (8, 0.2, ("masked_lm",))
-    found = {one["model"]: one for one in json.loads((tmp_path / "out" / "report.json").read_text())}
+    found = {one["model"]: one for one in json.loads((tmp_path / "report.json").read_text())}
     assert found["student"]["relations"] < found["before training"]["relations"]
     assert found["student"]["divergence"] < found["before training"]["divergence"]
     assert "cosine" not in found["student"]
-    assert "1 layers 8 wide, of fresh weights" in (tmp_path / "out" / "report.md").read_text()
-    with pytest.raises(InputError, match="the weight cosine must be 0 for a student of another width"):
-        distil(data, tmp_path / "out", *narrow, "--cosine", "1", layers=None)
+    assert "1 layers 8 wide, of fresh weights" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
