@@ -60,17 +60,19 @@ def smaller(encoder: BertEncoder, kept: Kept) -> BertEncoder:
     return small
 
 
-def layers_of(said: str, known: int) -> list[int]:
-    """The layers that `--layers` asks for, of so many: a number of them, or which ones."""
+def layers_of(said: str, known: int, last: bool = True) -> list[int]:
+    """The layers that `--layers` asks for, of so many: a number of them, as `spread` has them, or which ones."""
     numbers = said.split(",")
     if not all(number.isdecimal() for number in numbers):
         raise InputError(f"--layers must be a number, or numbers with commas between them. Received: {said!r}")
-    return spread(known, int(said)) if len(numbers) == 1 else [int(number) for number in numbers]
+    return spread(known, int(said), last) if len(numbers) == 1 else [int(number) for number in numbers]
 
 
-def spread(known: int, wanted: int) -> list[int]:
-    """So many layers of those that there are: 0, 3, 5 of six for three. As DistilBERT's they are the first, the last,
-    with which a model ends as the whole one does, and those evenly between."""
+def spread(known: int, wanted: int, last: bool = True) -> list[int]:
+    """So many layers of those that there are, evenly from the first: 0, 3, 5 of six for three with the `last`, as which
+    a model then ends (DistilBERT's choice); else 0, 2, 4, from which a task is learned better."""
     require(0 < wanted <= known, f"there must be from 1 to {known} layers, the checkpoint's", wanted)
+    if not last:
+        return [place * known // wanted for place in range(wanted)]
     gaps = max(wanted - 1, 1)
     return [(2 * place * (known - 1) + gaps) // (2 * gaps) for place in range(wanted)]

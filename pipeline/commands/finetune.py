@@ -129,7 +129,7 @@ def _default(name: str) -> str:
 @click.option(
     "--layers",
     metavar="N|A,B,...",
-    help="Layers of the checkpoint that the model has: so many, evenly (0, 3, 5 of six), or which, from 0.  "
+    help="Layers of the checkpoint that the model has: so many, evenly (0, 2, 4 of six), or which, from 0.  "
     "[default: all]",
 )
 @click.option(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def cut(start: "Start", said: str, folder: pathlib.Path) -> "Start":
     """The checkpoint with some of its layers only, which `folder` keeps: of other weights it is another. Raises
     InputError for layers that it does not have."""
-    layers = layers_of(said, start.encoder.num_layers)
+    layers = layers_of(said, start.encoder.num_layers, last=False)
     student = smaller(checkpoints.load(start.path), Kept(layers))
     place = folder / f"start-{'-'.join(map(str, layers))}-{digest_of(student)[:8]}"
     if not place.is_dir():

@@ -48,6 +48,8 @@ def test_layers_are_taken_in_their_order(whole):
     assert spread(12, 6) == [0, 2, 4, 7, 9, 11]  # as Hugging Face's DistilBERT began
     assert spread(12, 4) == [0, 4, 7, 11]
     assert spread(3, 2) == [0, 2]
+    assert spread(6, 3, last=False) == [0, 2, 4]
+    assert spread(12, 4, last=False) == [0, 3, 6, 9]
     small = smaller(whole, Kept([2, 0]))
     assert small.heads == whole.heads
     for layer, source in zip(small.transformer_layers, (2, 0), strict=True):
