@@ -2,7 +2,8 @@
 
 Those of MiniLMv2 (Wang et al. 2021, arXiv 2012.15828): the queries of all attention heads are laid side by side and cut
 anew into relation heads, as many of the student's as of the teacher's; in each, the scaled products of a token's query
-with those of all tokens make a distribution. Keys and values alike.
+with those of all tokens make a distribution. Keys and values alike. What follows them in the student's last layer is
+not taught so.
 
 Shapes: B batch, L length, N attention heads, D = H / N, S relation heads.
 """

