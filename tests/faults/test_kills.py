@@ -57,7 +57,7 @@ def test_at_random_times_over_all_steps(runs, undisturbed, tmp_path, capsys):
             while not any(node["node"] == aim for node in tiny.nodes(home)):
                 assert pathlib.Path(f"/proc/{process}").exists(), home.with_suffix(".log").read_text()
                 time.sleep(0.002)
-            time.sleep(chance.random() * seconds[aim] / 2**missed)
+            time.sleep(0.7 * chance.random() * seconds[aim] / 2**missed)  # the undisturbed run, the first, is slower
             met, at, what = tiny.nodes(home)[-1]["node"], time.monotonic() - began, "missed"
             with contextlib.suppress(ProcessLookupError):
                 what = kill(process, whole=number % 2 == 0)
