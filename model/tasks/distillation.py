@@ -28,8 +28,6 @@ from preprocessing import features
 from preprocessing.errors import InputError, require
 
 _OF_PREDICTIONS = ("divergence", "masked_lm_loss", "masked_lm_accuracy")
-
-
 WEIGHTS = ("soft", "masked", "cosine", "pooled", "relations")
 
 

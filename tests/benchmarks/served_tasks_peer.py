@@ -29,9 +29,7 @@ def main(task: str, model: str, port: str) -> None:
     def ask(request: Request):
         given = {"text": request.text, "text_pair": request.second} if request.second else request.text
         said = answer(given, **({"top_k": None} if task == "text-classification" else {}))
-        return [
-            {name: getattr(value, "item", lambda value=value: value)() for name, value in one.items()} for one in said
-        ]
+        return [one | {"score": float(one["score"])} for one in said]
 
     uvicorn.run(app, port=int(port), log_level="warning")
 
