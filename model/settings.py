@@ -258,6 +258,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 # All weights; those of pooler and heads alone; or with them low-rank adapters of query and value (Hu et al. 2021, arXiv
 # 2106.09685), or the biases (Ben Zaken et al. 2021, arXiv 2106.10199).
 Tune = Literal["all", "head", "lora", "bias"]
+InitialWeights = Literal["random", "informed"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,6 +292,7 @@ class TrainingSettings:
     buckets: tuple[int, ...] = ()  # lengths to which batches are cut; examples of like length then stand together
     next_sentence: bool = True  # of pretraining: whether its next-sentence loss counts; other tasks do not ask
 
+    initial_weights: InitialWeights = "random"  # of fresh ones: `model.training.fresh` says what informed ones know
     optimizer: OptimizerName = "adamw"
     learning_rate: float = 1e-4
     warmup_steps: int | None = None  # None: a tenth of `steps`
@@ -352,6 +354,7 @@ class TrainingSettings:
                 size % self.accumulate == 0, f"batch_size must be a multiple of accumulate ({self.accumulate})", size
             )
         named = {"optimizer": OptimizerName, "schedule": Schedule, "precision": Precision, "tune": Tune}
+        named |= {"initial_weights": InitialWeights}
         for name, choices in named.items():
             require_one_of(choices, name, getattr(self, name))
         require(self.learning_rate > 0, "learning_rate must be positive", self.learning_rate)

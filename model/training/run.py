@@ -22,6 +22,7 @@ from model.settings import EncoderSettings, Phase, TrainingSettings
 from model.tasks.task import Task
 from model.training import devices
 from model.training.evaluation import Evaluation
+from model.training.fresh import inform
 from model.training.loop import Loop, Meter
 from model.training.optimizer import Optimizer, choose
 from model.training.patience import Patience
@@ -133,8 +134,11 @@ def train(
         optimizer = Optimizer(settings, encoder.trainable_variables, encoder_settings.num_layers)
     state = State(os.path.join(output, "checkpoints"), encoder, optimizer, settings.keep_checkpoints)
     step = state.restore()
-    if init and not step:  # a run that goes on has its own weights, wherever they once came from
-        start_from(encoder, init, tokens, fresh)
+    if not step:  # a run that goes on has its own weights, wherever they once came from
+        if init:
+            start_from(encoder, init, tokens, fresh)
+        elif settings.initial_weights == "informed":
+            inform(encoder, examples[stretches[0].length], transform)
 
     evaluations = {
         length: Evaluation(task, encoder, opened, settings.batch_size, transform) for length, opened in held_out.items()

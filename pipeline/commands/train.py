@@ -7,7 +7,7 @@ from typing import get_args
 
 import click
 
-from model.settings import OptimizerName, Precision, Schedule
+from model.settings import EncoderSettings, InitialWeights, OptimizerName, Precision, Schedule
 from pipeline import terminal
 from preprocessing import storage
 from preprocessing.errors import InputError, require
@@ -41,6 +41,14 @@ DEFAULTS = ExampleSettings()
 @click.option("--learning-rate", type=float, default=1e-4, show_default=True)
 @click.option("--warmup-steps", type=int, help="By default a tenth of the steps.")
 @click.option("--schedule", type=click.Choice(get_args(Schedule)), default="linear", show_default=True)
+@click.option(
+    "--initial-weights",
+    type=click.Choice(get_args(InitialWeights)),
+    default="random",
+    show_default=True,
+    help="Of a model without --init: informed ones look beside each token from the first step, and know which words "
+    "are common.",
+)
 @click.option("--optimizer", type=click.Choice(get_args(OptimizerName)), default="adamw", show_default=True)
 @click.option("--beta-2", type=float, default=0.999, show_default=True, help="Of AdamW and LAMB.")
 @click.option(
@@ -84,11 +92,10 @@ def command(context, examples, vocab, config, recipe, output, held_out, init, ph
     from preprocessing.batches import files
 
     require_phrases(masking, phrases)
-    followed = _followed(recipe, options, context) if recipe else None
+    encoder_settings = encoder_settings_of(config, _vocabulary_size(vocab))
+    if recipe:
+        encoder_settings = _followed(recipe, encoder_settings, options, context)
     settings = TrainingSettings(phases=tuple(_phase(text) for text in phases), **options)
-    vocab_size = _vocabulary_size(vocab)
-    encoder_settings = encoder_settings_of(config, vocab_size)
-    encoder_settings = followed.encoder(encoder_settings) if followed else encoder_settings
     train_files = [file for pattern in examples for file in files.find_files(pattern)]
     if masked_lm_prob is not None:
         _check_share(masked_lm_prob, masking, train_files)
@@ -157,8 +164,8 @@ def _phase(text: str):
     return Phase(steps, length, *batch)
 
 
-def _followed(name: str, options: dict, context: click.Context):
-    """The recipe of that name; options that are not given become its own."""
+def _followed(name: str, encoder: EncoderSettings, options: dict, context: click.Context) -> EncoderSettings:
+    """The encoder as the recipe of that name has it; options that are not given become the recipe's."""
     from pipeline import settings
 
     if name not in settings.RECIPES:
@@ -166,8 +173,9 @@ def _followed(name: str, options: dict, context: click.Context):
     recipe = settings.RECIPES[name]
     free = {option for option in options if context.get_parameter_source(option) == click.core.ParameterSource.DEFAULT}
     steps = recipe.training.get("steps", options["steps"]) if "steps" in free else options["steps"]
-    options |= {option: value for option, value in recipe.steps(steps).items() if option in free}
-    return recipe
+    asked = recipe.steps(steps, encoder.hidden_size)
+    options |= {option: value for option, value in asked.items() if option in free}
+    return recipe.encoder(encoder)
 
 
 def _check_share(share: float, masking: str | None, files: list[str]) -> None:

@@ -12,7 +12,8 @@ newest states of both sides: whatever ended a run, the same command goes on from
 
 Both sides: AdamW with bias correction, the same peak learning rate, a tenth of the steps warm-up, then linearly down;
 weight decay 0.01 of matrices, gradients clipped at 1; batches of 32 at length 128; no dropout, since hardly an example
-is seen twice; GELU by its tanh approximation; float32 unless said otherwise.
+is seen twice; GELU by its tanh approximation; float32 unless said otherwise. With `--recipe` ours follows that of
+`bert train`; our model is left in `DIR/model`.
 """
 
 import argparse
@@ -65,16 +66,19 @@ def ours(options) -> None:
     """Our side, in a process of its own. Answers as `quality_peer.py` does: see `Side`."""
     import tensorflow as tf
 
-    from model import settings
+    from model import checkpoints, settings
     from model.encoder import BertEncoder
     from model.settings import TrainingSettings
     from model.tasks.pretraining import Pretraining
     from model.training.evaluation import Evaluation
+    from model.training.fresh import inform
     from model.training.loop import Loop
     from model.training.optimizer import Optimizer
     from model.training.step import LossScale
+    from pipeline.settings import RECIPES, Recipe
     from preprocessing import batches, features
     from preprocessing.batches import files
+    from tests import data
 
     tf.config.threading.set_intra_op_parallelism_threads(2)
     tf.config.threading.set_inter_op_parallelism_threads(2)
@@ -83,16 +87,19 @@ def ours(options) -> None:
         for part in ("train", "held_out")
     )
 
+    plain = Recipe({"learning_rate": options.learning_rate, "bias_correction": True}, dropout=0.0)
+    recipe = RECIPES[options.recipe] if options.recipe else plain
+
     def start(steps):
-        tf.keras.utils.set_random_seed(1)
+        tf.keras.utils.set_random_seed(options.seed)
+        mini = settings.mini()
+        asked = recipe.steps(steps, mini.hidden_size)
         training = TrainingSettings(
-            steps=steps,
-            batch_size=BATCH_SIZE,
-            learning_rate=options.learning_rate,
-            bias_correction=True,
-            precision=options.precision,
+            **asked | {"steps": steps, "batch_size": BATCH_SIZE, "precision": options.precision}
         )
-        encoder = BertEncoder(settings.mini(dropout=0.0, attention_dropout=0.0), dtype=training.dtype_policy)
+        encoder = BertEncoder(recipe.encoder(mini), dtype=training.dtype_policy)
+        if training.initial_weights == "informed":
+            inform(encoder, train, None)
         optimizer = Optimizer(training, encoder.trainable_variables, 4)
         scale = LossScale(options.precision)
         loop = Loop(training, Pretraining(), tf.distribute.get_strategy(), encoder, optimizer, scale)
@@ -126,6 +133,8 @@ def ours(options) -> None:
         step = mark
         figures = evaluation(None if step == steps else EVALUATED)
         states.save(checkpoint_number=step)
+        vocabulary = data.folder() / "vocab" / "bert-base-uncased-vocab.txt"
+        checkpoints.save(encoder, f"{options.output}/model", vocab=str(vocabulary), lower_case=True)
         print(json.dumps({"step": step, "core_seconds": used, "step_cost": cost, **figures}), flush=True)
         if not sys.stdin.readline():
             return
@@ -193,6 +202,8 @@ def main() -> None:
     parser.add_argument("--output", default="quality", metavar="DIR")
     parser.add_argument("--points", type=int, default=20, help="of the curve, after the first")
     parser.add_argument("--dupe-factor", type=int, default=5, help="differently masked copies of the text")
+    parser.add_argument("--recipe", help="of `bert train`, for ours: short, say")
+    parser.add_argument("--seed", type=int, default=1, help="of ours")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--peer-learning-rate", type=float, help="by default the same")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
@@ -208,6 +219,7 @@ def main() -> None:
         os.nice(19)
     output = pathlib.Path(options.output).resolve()
     decisive = ("core_hours", "points", "dupe_factor", "learning_rate", "peer_learning_rate", "precision")
+    decisive += ("recipe", "seed")
     claim(str(output), quality={name: getattr(options, name) for name in decisive})
     make_examples(output / "examples", options.dupe_factor)
 

@@ -38,8 +38,9 @@ CALIBRATION = 60  # steps, of which the last 40 are counted
 # What each changes of the demonstration's settings. `phases` are shares of the steps; `masked_anew`: at training time.
 TRIALS: dict[str, dict] = {
     "demo": {},
+    "random weights": {"training": {"initial_weights": "random"}},
     "rate 1e-3": {"training": {"learning_rate": 1e-3}},
-    "rate 4e-3": {"training": {"learning_rate": 4e-3}},
+    "rate 2e-3": {"training": {"learning_rate": 2e-3}},
     "warm-up 1/13": {"warm_up": 1 / 13},
     "batch 16": {"training": {"batch_size": 16}},
     "batch 64, rate 3e-3": {"training": {"batch_size": 64, "learning_rate": 3e-3}},

@@ -103,7 +103,9 @@ def test_examples_longer_than_the_models_positions_are_refused():
 
 def test_recipes_go_by_the_steps_and_the_width():
     short, paper = settings.RECIPES["short"], settings.RECIPES["paper"]
-    assert short.steps(200)["warmup_steps"] == 50
+    assert short.steps(200, 128)["warmup_steps"] == 50
+    assert short.steps(200, 128)["learning_rate"] == 2 * short.steps(200, 256)["learning_rate"]
+    assert paper.steps(200, 128)["learning_rate"] == paper.steps(200, 256)["learning_rate"]
     narrow, wide = (short.encoder(settings.EncoderSettings(hidden_size=size, num_heads=2)) for size in (32, 128))
     assert narrow.initializer_range == pytest.approx(2 * wide.initializer_range)
     assert (wide.dropout, wide.attention_dropout) == (0.0, 0.0)
