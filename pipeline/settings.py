@@ -186,8 +186,8 @@ RECIPES = {
     "paper": Recipe({"steps": 1_000_000, "batch_size": 256, "learning_rate": 1e-4, "warmup_steps": 10_000}),
     # Minutes to hours on a few cores. Fresh weights that know where to look and which words are common, of which the
     # most comes by far, and as large as a narrow layer needs them; no dropout, since so short a run cannot overfit; a
-    # high learning rate, the lower the wider the model (Yang et al. 2022, arXiv 2203.03466), and Adam's bias correction,
-    # without which so short a warm-up may leave the model at the unigram distribution for good.
+    # high learning rate, the lower the wider the model (Yang et al. 2022, arXiv 2203.03466), and Adam's bias
+    # correction, without which so short a warm-up may leave the model at the unigram distribution for good.
     "short": Recipe(
         {
             "batch_size": 32,
@@ -205,13 +205,13 @@ RECIPES = {
 
 
 def demo() -> PipelineSettings:
-    """`make run`: 5 MB of text, BERT-tiny, some four minutes of training on two cores, by the recipe for short runs."""
+    """`make run`: 5 MB of text, BERT-tiny, some two to five minutes of training on two cores, by the short recipe."""
     recipe, encoder = RECIPES["short"], encoders.tiny(vocab_size=8000)
     return PipelineSettings(
         vocabulary=VocabularySettings(size=8000),
         examples=ExampleSettings(dupe_factor=8),
         encoder=recipe.encoder(encoder),
-        training=TrainingSettings(**recipe.steps(2600, encoder.hidden_size)),
+        training=TrainingSettings(**recipe.steps(1600, encoder.hidden_size)),
     )
 
 
