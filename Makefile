@@ -39,9 +39,9 @@ test-faults: setup ## runs that are killed (KILLS=20 SEED=0), full disks (needs 
 test-runners: setup prism kfp ## the same examples from a portable Beam runner; Kubeflow's loader on the compiled pipeline
 	@$(BIN)/python -m pytest -m runners
 
-test-airflow: setup ## the pipeline as a DAG of Airflow 3 and 2, until a model is pushed
+test-airflow: setup ## the pipeline as a DAG of Airflow 3 and 2, until a model is pushed (TESTS='FILE -k ...': some of them)
 	@for version in 3 2; do pipeline/deploy/airflow/environment $$version >/dev/null || exit 1; done
-	@$(BIN)/python -m pytest -m airflow
+	@$(BIN)/python -m pytest -m airflow $(TESTS)
 
 test-fuzz: setup ## random text, files, requests and flags, for ten minutes (FUZZ_SECONDS=...)
 	@$(BIN)/python -m pytest -m fuzz

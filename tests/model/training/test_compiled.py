@@ -44,7 +44,7 @@ def weights(examples, folder, encoder=None, **values):
 def leave_weights(examples, folder, **values):
     """Of a run without dropout, whose elements differ on several devices."""
     exact = {"dropout": 0.0, "attention_dropout": 0.0}
-    values |= {"optimizer": "sgd", "learning_rate": 0.1}
+    values |= {"optimizer": "sgd", "learning_rate": 0.1, "initial_weights": "informed"}
     np.savez(f"{folder}.npz", *weights(examples, folder, exact, **values))
 
 

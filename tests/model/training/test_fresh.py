@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from model import checkpoints
 from model.encoder import BertEncoder
-from model.settings import tiny
+from model.settings import TrainingSettings, tiny
 from model.tasks.pretraining import Pretraining
-from model.training import fresh
+from model.training import fresh, train
 from model.training.evaluation import Evaluation
 from preprocessing import batches, features
 from tests.model import small_examples
@@ -49,3 +50,17 @@ def test_first_answers_are_the_shares_of_the_words(tmp_path):
     assert after["masked_lm_loss"] == pytest.approx(after["unigram_loss"], abs=0.1)
     assert after["masked_lm_loss"] < before["masked_lm_loss"] - 0.05
     assert np.exp(np.array(encoder.masked_lm.output_bias)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_checkpoint_to_begin_with_has_its_own_weights(tmp_path):
+    path = small_examples.write(tmp_path / "a.tfrecord", small_examples.examples(20))
+    first = BertEncoder(small_examples.encoder_settings())
+    checkpoints.save(first, str(tmp_path / "first"))
+    settings = TrainingSettings(steps=1, batch_size=4, learning_rate=1e-9, warmup_steps=0, initial_weights="informed")
+    results = [
+        train(first.settings, settings, task=Pretraining(), train_files=[path], output=str(tmp_path / name), init=init)
+        for name, init in (("on", str(tmp_path / "first")), ("new", None))
+    ]
+    positions = [result.encoder.embeddings.position.numpy() for result in results]
+    np.testing.assert_allclose(positions[0], first.embeddings.position.numpy(), atol=1e-6)
+    assert np.abs(positions[1] - positions[0]).max() > 1e-3
