@@ -15,6 +15,7 @@ import numpy as np
 
 from model.encoder import BertEncoder
 from preprocessing import batches, features
+from preprocessing.errors import require
 
 LAYERS = 2  # from below, whose heads have a place to look at
 FREQUENCIES = 16  # of the sines, from the highest down to the lowest; fewer where a head has no room for so many
@@ -37,9 +38,10 @@ def inform(encoder: BertEncoder, examples: batches.Examples, transform: batches.
 
 def look_at_neighbours(encoder: BertEncoder) -> None:
     """Sets the position embeddings of a fresh encoder, and adds to its first layers' queries and keys what looks at
-    positions."""
+    positions. InputError where its heads are too narrow for that."""
     settings = encoder.settings
     hidden, head_size = settings.hidden_size, settings.head_size
+    require(head_size > 1, "initial_weights informed needs heads of two values or more", head_size)
     frequencies = min(FREQUENCIES, head_size // 2)
     waves_F = np.geomspace(HIGHEST, LOWEST, frequencies)
 

@@ -10,6 +10,7 @@ from model.tasks.pretraining import Pretraining
 from model.training import fresh, train
 from model.training.evaluation import Evaluation
 from preprocessing import batches, features
+from preprocessing.errors import InputError
 from tests.model import small_examples
 
 
@@ -37,6 +38,11 @@ def test_each_head_looks_at_its_place_from_the_first_step(changed):
         means = [after[:, head, inner, inner + offset + beside].mean() for beside in range(-4, 5)]
         assert np.argmax(means) == 4
         assert means[4] > 0.4
+
+
+def test_heads_without_room_for_a_wave_are_refused():
+    with pytest.raises(InputError, match=r"needs heads of two values or more\. Received: 1"):
+        fresh.look_at_neighbours(BertEncoder(tiny(vocab_size=50, hidden_size=8, num_heads=8, intermediate_size=8)))
 
 
 def test_first_answers_are_the_shares_of_the_words(tmp_path):
