@@ -2,7 +2,7 @@
 
 Where the heads of a fresh encoder look is left to chance, and gradients tell little before they look at the right
 place: most of a short run is spent finding out that the words beside a [MASK] say the most about it, after some of it
-went into which words there are. Here each head of the first layers has a place to look at from the first step: position
+went into which words there are. Here heads of the first two layers have a place to look at from the first step: position
 embeddings begin as sines and cosines (Vaswani et al. 2017, section 3.5), of which a product of query and key that turns
 them by an offset is largest at that offset; and the bias of each token's answer begins at the logarithm of its share.
 As Trockman and Kolter 2023 (arXiv 2305.09828) do with pictures, weights begin as trained ones look. All are trained as
@@ -17,7 +17,6 @@ from model.encoder import BertEncoder
 from preprocessing import batches, features
 from preprocessing.errors import require
 
-LAYERS = 2  # from below, whose heads have a place to look at
 FREQUENCIES = 16  # of the sines, from the highest down to the lowest; fewer where a head has no room for so many
 HIGHEST, LOWEST = 2.0, math.pi / 64  # radians a token
 SHARE = 0.3  # of the squared length of a token's embedding: its position's
@@ -71,6 +70,7 @@ def look_at_neighbours(encoder: BertEncoder) -> None:
 
 
 def places(layers: int, heads: int) -> list[list[int]]:
-    """Where each head of the first layers looks, in tokens: one before, one after, two before, and so on upwards."""
-    found = [(1 + place // 2) * (1 if place % 2 else -1) for place in range(min(LAYERS, layers) * heads)]
-    return [found[first : first + heads] for first in range(0, len(found), heads)]
+    """Where heads look, in tokens: one before, one after, two before, and so on upwards; all of the first layer, and of
+    the second one half, since some must see the whole text."""
+    found = [(1 + place // 2) * (1 if place % 2 else -1) for place in range(heads + heads // 2)]
+    return [found[:heads], found[heads:]][:layers]

@@ -21,8 +21,8 @@ def attentions(encoder, length=64):
 
 
 def test_heads_go_outwards_in_turn():
-    assert fresh.places(2, 2) == [[-1, 1], [-2, 2]]
-    assert fresh.places(6, 4) == [[-1, 1, -2, 2], [-3, 3, -4, 4]]
+    assert fresh.places(2, 2) == [[-1, 1], [-2]]
+    assert fresh.places(6, 4) == [[-1, 1, -2, 2], [-3, 3]]
     assert fresh.places(1, 3) == [[-1, 1, -2]]
 
 
