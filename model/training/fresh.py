@@ -2,11 +2,11 @@
 
 Where the heads of a fresh encoder look is left to chance, and gradients tell little before they look at the right
 place: most of a short run is spent finding out that the words beside a [MASK] say the most about it, after some of it
-went into which words there are. Here heads of the first two layers have a place to look at from the first step: position
-embeddings begin as sines and cosines (Vaswani et al. 2017, section 3.5), of which a product of query and key that turns
-them by an offset is largest at that offset; and the bias of each token's answer begins at the logarithm of its share.
-As Trockman and Kolter 2023 (arXiv 2305.09828) do with pictures, weights begin as trained ones look. All are trained as
-any others are, and the checkpoint is one of BERT to every reader.
+went into which words there are. Here heads of the first two layers have a place to look at from the first step:
+position embeddings begin as sines and cosines (Vaswani et al. 2017, section 3.5), of which a product of query and key
+that turns them by an offset is largest at that offset; and the bias of each token's answer begins at the logarithm of
+its share. As Trockman and Kolter 2023 (arXiv 2305.09828) do with pictures, weights begin as trained ones look. All are
+trained as any others are, and the checkpoint is one of BERT to every reader.
 """
 
 import math
