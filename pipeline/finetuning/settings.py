@@ -107,7 +107,7 @@ def classification() -> FinetuningSettings:
     return FinetuningSettings(
         task="classification",
         name="packages",
-        options={"max_seq_length": 64, "epochs": 3.0, "learning_rate": 5e-4},
+        options={"max_seq_length": 64, "epochs": 3.0, "learning_rate": 1e-3},
         export=ExportSettings(max_seq_length=64, warmup_lengths=(16, 32, 64)),
     )
 
