@@ -42,30 +42,27 @@ def look_at_neighbours(encoder: BertEncoder) -> None:
     hidden, head_size = settings.hidden_size, settings.head_size
     require(head_size > 1, "initial_weights informed needs heads of two values or more", head_size)
     frequencies = min(FREQUENCIES, head_size // 2)
-    waves_F = np.geomspace(HIGHEST, LOWEST, frequencies)
+    waves_F, width = np.geomspace(HIGHEST, LOWEST, frequencies), 2 * frequencies
 
     # Word and segment are two vectors of truncated normal values, of 0.774 times the variance of others.
     others = 2 * 0.774 * settings.initializer_range**2 * hidden
     amplitude = math.sqrt(SHARE / (1 - SHARE) * others / frequencies)
     angles_PF = np.arange(settings.max_positions)[:, None] * waves_F
     positions_PH = np.zeros((settings.max_positions, hidden))
-    positions_PH[:, : 2 * frequencies] = amplitude * np.concatenate([np.cos(angles_PF), np.sin(angles_PF)], 1)
+    positions_PH[:, :width] = amplitude * np.concatenate([np.cos(angles_PF), np.sin(angles_PF)], 1)
     encoder.embeddings.position.assign(positions_PH)
 
     # LayerNorm makes the squared length of the whole `hidden`; of the position's share of it, times the scale twice,
     # comes the score.
     scale = math.sqrt(SCORE * math.sqrt(head_size) / (SHARE * hidden))
-    for layer, offsets in zip(
-        encoder.transformer_layers, places(settings.num_layers, settings.num_heads), strict=False
-    ):
+    offsets_of = places(settings.num_layers, settings.num_heads)
+    for layer, offsets in zip(encoder.transformer_layers, offsets_of, strict=False):
         kernel_HX = np.array(layer.qkv_kernel)
         for head, offset in enumerate(offsets):
+            query, key = (kernel_HX[:width, first + head * head_size :][:, :width] for first in (0, hidden))
             cosines, sines = np.diag(np.cos(waves_F * offset)), np.diag(np.sin(waves_F * offset))
-            for first, turned in (
-                (head * head_size, np.block([[cosines, sines], [-sines, cosines]])),
-                (hidden + head * head_size, np.eye(2 * frequencies)),
-            ):
-                kernel_HX[: 2 * frequencies, first : first + 2 * frequencies] += scale * turned
+            query += scale * np.block([[cosines, sines], [-sines, cosines]])
+            key += scale * np.eye(width)
         layer.qkv_kernel.assign(kernel_HX)
 
 
