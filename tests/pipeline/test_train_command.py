@@ -121,6 +121,8 @@ def test_a_recipe_warms_up_for_a_share_of_the_steps(data, tmp_path):
     assert run(data, tmp_path, "--recipe", "short", "--steps", "12").exit_code == 0
     made = json.loads((tmp_path / "run.json").read_text())["training"]
     assert (made["steps"], made["warmup_steps"], made["schedule"]) == (12, 3, "one-cycle")
+    assert made["learning_rate"] == pytest.approx(0.512 / 8)  # the model is 8 wide
+    assert made["initial_weights"] == "informed"
 
 
 def test_a_share_masked_at_training_time(data, tmp_path):
