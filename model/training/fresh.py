@@ -57,7 +57,7 @@ def look_at_neighbours(encoder: BertEncoder) -> None:
     scale = math.sqrt(SCORE * math.sqrt(head_size) / (SHARE * hidden))
     offsets_of = places(settings.num_layers, settings.num_heads)
     for layer, offsets in zip(encoder.transformer_layers, offsets_of, strict=False):
-        kernel_HX = np.array(layer.qkv_kernel)
+        kernel_HX = layer.qkv_kernel.numpy().copy()
         for head, offset in enumerate(offsets):
             query, key = (kernel_HX[:width, first + head * head_size :][:, :width] for first in (0, hidden))
             cosines, sines = np.diag(np.cos(waves_F * offset)), np.diag(np.sin(waves_F * offset))

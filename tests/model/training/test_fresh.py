@@ -17,7 +17,7 @@ from tests.model import small_examples
 def attentions(encoder, length=64):
     ids = np.random.default_rng(0).integers(5, encoder.settings.vocab_size, (4, length))
     batch = {features.INPUT_IDS: ids, features.INPUT_MASK: np.ones_like(ids), features.SEGMENT_IDS: np.zeros_like(ids)}
-    return np.array(encoder(batch, attentions=True)["attentions"][0])
+    return encoder(batch, attentions=True)["attentions"][0].numpy()
 
 
 def test_heads_go_outwards_in_turn():
@@ -55,7 +55,7 @@ def test_first_answers_are_the_shares_of_the_words(tmp_path):
     after = figures()
     assert after["masked_lm_loss"] == pytest.approx(after["unigram_loss"], abs=0.1)
     assert after["masked_lm_loss"] < before["masked_lm_loss"] - 0.05
-    assert np.exp(np.array(encoder.masked_lm.output_bias)).sum() == pytest.approx(1, abs=1e-5)
+    assert np.exp(encoder.masked_lm.output_bias.numpy()).sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_a_checkpoint_to_begin_with_has_its_own_weights(tmp_path):
