@@ -353,8 +353,13 @@ class TrainingSettings:
             require(
                 size % self.accumulate == 0, f"batch_size must be a multiple of accumulate ({self.accumulate})", size
             )
-        named = {"optimizer": OptimizerName, "schedule": Schedule, "precision": Precision, "tune": Tune}
-        named |= {"initial_weights": InitialWeights}
+        named = {
+            "initial_weights": InitialWeights,
+            "optimizer": OptimizerName,
+            "schedule": Schedule,
+            "precision": Precision,
+            "tune": Tune,
+        }
         for name, choices in named.items():
             require_one_of(choices, name, getattr(self, name))
         require(self.learning_rate > 0, "learning_rate must be positive", self.learning_rate)
