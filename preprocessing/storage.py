@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import glob
 import os
 import pathlib
@@ -26,6 +27,50 @@ def listed(folder: str) -> list[str]:
     if is_remote(folder):
         return sorted(file.path for file in FileSystems.match([FileSystems.join(folder, "*")])[0].metadata_list)
     return sorted(glob.glob(os.path.join(glob.escape(folder), "*")))
+
+
+def is_file(path: str) -> bool:
+    """Whether there is such a file, on any filesystem of Beam's. Raises InputError for one that does not answer."""
+    if not is_remote(path):
+        return os.path.isfile(path)
+    from apache_beam.io.filesystems import FileSystems
+
+    with reading(path):
+        return FileSystems.exists(path)
+
+
+@functools.cache
+def local(path: str) -> str:
+    """A file itself; of a remote one a copy, which is made once and is gone with the process. Raises InputError."""
+    if not is_remote(path):
+        return path
+    from apache_beam.io.filesystem import CompressionTypes
+    from apache_beam.io.filesystems import FileSystems
+
+    _COPIES.append(tempfile.TemporaryDirectory(prefix="bert-"))
+    copy = os.path.join(_COPIES[-1].name, os.path.basename(path))
+    with (
+        reading(path),
+        FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source,
+        open(copy, "wb") as file,
+    ):
+        shutil.copyfileobj(source, file)
+    return copy
+
+
+_COPIES: list[tempfile.TemporaryDirectory] = []
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turns what goes wrong in the block into InputError: each filesystem has errors of its own."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{name}: cannot be read: {cause}") from error
 
 
 def as_glob(pattern: str) -> str:

@@ -1,7 +1,6 @@
 """`bert evaluate`: the served answers to raw text, compared with the labels of a file."""
 
 import json
-import os
 import time
 
 import click
@@ -9,6 +8,7 @@ import click
 from pipeline import terminal
 from pipeline.commands import finetune
 from pipeline.finetuning import kinds
+from preprocessing import storage
 from preprocessing.errors import InputError
 
 
@@ -31,7 +31,7 @@ def command(model, data, task, named, columns, slices, model_name, as_json):
 
         bert evaluate --model served/bert --data test.tsv
     """
-    if not os.path.isfile(data):
+    if not storage.is_file(data):
         raise InputError(f"{data}: no such file")
 
     from pipeline.finetuning import asking, judging

@@ -11,6 +11,7 @@ import click
 from pipeline import terminal
 from pipeline.commands import finetune
 from pipeline.finetuning import kinds
+from preprocessing import storage
 from preprocessing.errors import InputError, require
 from preprocessing.tags import OUTSIDE
 
@@ -89,7 +90,7 @@ def command(
 
 def _answer_file(target, where, data, output, columns, task):
     """A JSON object for each row of a file."""
-    if not os.path.isfile(data):
+    if not storage.is_file(data):
         raise InputError(f"{data}: no such file")
 
     from pipeline.finetuning import asking, predicting

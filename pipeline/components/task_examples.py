@@ -18,7 +18,7 @@ from pipeline.components import split
 from pipeline.finetuning import kinds, rows
 from pipeline.finetuning.kinds.kind import Kind, Source
 from preprocessing.errors import InputError
-from preprocessing.storage import write_whole
+from preprocessing.storage import local, write_whole
 from preprocessing.tasks import packages
 from preprocessing.tasks.tables import Columns
 
@@ -50,7 +50,7 @@ def TaskExamplesGen(
         for name, path in zip(split.NAMES, files, strict=True):
             source = kind.source(path, Columns(**run["columns"]))
             found[name] = _write(kind, source, pathlib.Path(artifact_utils.get_split_uri([examples], name)), aside)
-            shutil.copy(path, folder / FILES / f"{name}{pathlib.Path(path).suffix.lower()}")
+            shutil.copy(local(path), folder / FILES / f"{name}{pathlib.Path(path).suffix.lower()}")
     write_whole(json.dumps(found, ensure_ascii=False, indent=2), folder / REPORT)
 
 

@@ -17,6 +17,7 @@ from pipeline.kubeflow import corpus_fingerprint, task_fingerprint
 from pipeline.kubeflow.settings import ClusterSettings, Step
 from pipeline.settings import Settings
 from preprocessing.errors import require
+from preprocessing.storage import is_remote
 
 NODE = ("python", "-m", "pipeline.kubeflow_node")
 FINGERPRINT, TASK_FINGERPRINT = "CorpusFingerprint", "TaskFingerprint"
@@ -97,8 +98,10 @@ def _first(settings: Settings, cluster: ClusterSettings) -> _First:
         return _First(FINGERPRINT, corpus_fingerprint.__name__, corpus, corpus_fingerprint.GIVES)
     named = {name: getattr(settings, name) for name in ("train", "eval", "init")}
     for name, path in (*named.items(), ("teacher", settings.options.get("teacher"))):
-        rule = f"{name} must lie on the claim, below {cluster.mount}/"
-        require(path is None or path.startswith(f"{cluster.mount}/"), rule, path)
+        bucket = name in ("train", "eval")
+        rule = f"{name} must lie on the claim, below {cluster.mount}/" + ", or in a bucket" * bucket
+        found = path is None or path.startswith(f"{cluster.mount}/") or (bucket and is_remote(path))
+        require(found, rule, path)
     told = ("--settings", settings.to_json(), "--mount", cluster.mount)
     return _First(TASK_FINGERPRINT, task_fingerprint.__name__, told, task_fingerprint.GIVES)
 

@@ -12,6 +12,7 @@ from preprocessing.corpus.chunks import Chunk
 from preprocessing.corpus.contents import Content, look
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings
+from preprocessing.storage import reading
 
 _MIN_CHUNK, _MAX_CHUNK, _CHUNKS = 1 << 20, 32 << 20, 64
 _SHOWN_FILES, _TOLD_FILES = 10, 3  # of those that are passed over for one reason, in a report and on a line
@@ -55,7 +56,7 @@ def survey(settings: CorpusSettings) -> Inputs:
     sizes = {path: size for path, size in sizes.items() if size}
     contents: dict[str, Content] = {}
     for path in sizes:
-        with paths.reading(path):
+        with reading(path):
             contents[path] = look(path, settings)
     by_format: dict[str, str] = {}
     for path, content in contents.items():

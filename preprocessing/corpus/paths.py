@@ -1,6 +1,5 @@
 """Which files an input stands for, as a shell means it; and what was passed over, with the reason."""
 
-import contextlib
 import dataclasses
 import glob
 import os
@@ -12,7 +11,7 @@ from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from preprocessing.errors import InputError
-from preprocessing.storage import as_glob, is_remote
+from preprocessing.storage import as_glob, is_remote, reading
 
 _BACKUP = re.compile(r".*(~|\.(bak|swp|swo|swx|tmp|temp|crdownload))|#.*#|thumbs\.db|desktop\.ini", re.IGNORECASE)
 _SHOWN = 3  # names in an error
@@ -45,18 +44,6 @@ def find(inputs: Iterable[str]) -> Found:
             passed_over |= passed
     passed_over = {path: reason for path, reason in passed_over.items() if path not in files}
     return Found([files[path] for path in sorted(files)], sorted(passed_over.items()))
-
-
-@contextlib.contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Turns what goes wrong in the block into InputError: each filesystem has errors of its own."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{name}: cannot be read: {cause}") from error
 
 
 def _plain(text: str) -> str:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from preprocessing import storage
 from preprocessing.errors import InputError
 
 MAX_ROW = 16 << 20  # bytes of a line, and of a CSV cell: a quote that is never closed must not read the whole file
@@ -18,7 +19,7 @@ AT_ONCE = 1000  # rows of Parquet
 
 def text_lines(path: str) -> Iterator[tuple[int, str]]:
     """(number, line with its end). Bytes that are not UTF-8, and NUL, are lone surrogates."""
-    with open(path, "rb") as handle:
+    with open(storage.local(path), "rb") as handle:
         for number in itertools.count(1):
             data = handle.readline(MAX_ROW + 1)
             if not data:
@@ -74,7 +75,7 @@ def parquet_names(path: str) -> list[str]:
     import pyarrow.parquet
 
     with _reading(path):
-        return list(pyarrow.parquet.read_schema(path).names)
+        return list(pyarrow.parquet.read_schema(storage.local(path)).names)
 
 
 def parquet(path: str, names: Sequence[str]) -> Iterator[tuple[int, dict[str, Any], str]]:
@@ -83,7 +84,7 @@ def parquet(path: str, names: Sequence[str]) -> Iterator[tuple[int, dict[str, An
 
     line = 0
     with _reading(path):
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(AT_ONCE, columns=list(names)):
+        for batch in pyarrow.parquet.ParquetFile(storage.local(path)).iter_batches(AT_ONCE, columns=list(names)):
             for record in batch.to_pylist():
                 line += 1
                 yield line, record, ""

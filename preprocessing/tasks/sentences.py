@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from preprocessing import storage
 from preprocessing.errors import InputError, require
 from preprocessing.tags import Found, Scheme, entities, written
 from preprocessing.tasks import conll, records
@@ -68,7 +69,7 @@ class Sentences:
         self, path: str | os.PathLike, words: str | None = None, tags: str | None = None, labelled: bool = True
     ):
         self.path = os.fspath(path)
-        if not os.path.isfile(self.path):
+        if not storage.is_file(self.path):
             raise InputError(f"{self.path}: no such file of sentences")
         ending = os.path.splitext(self.path)[1].lower()
         rule = f"{self.path}: the name of a file of sentences must end in {', '.join(FORMATS)}"

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, TextIO, TypeVar
 
+from preprocessing import storage
 from preprocessing.tokenizer import BertTokenizer
 
 SHOWN = 3  # places that are told of each kind of fault
@@ -71,7 +72,7 @@ def fingerprint(train, dev, tokenizer: BertTokenizer, *settings) -> str:
     digest = hashlib.sha256(repr((rules, settings, train.told, dev.told)).encode())
     digest.update("\n".join(tokenizer.vocab).encode())
     for source in (train, dev):
-        with open(source.path, "rb") as file:
+        with open(storage.local(source.path), "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
         digest.update(b"\0")

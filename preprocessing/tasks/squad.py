@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from preprocessing import storage
 from preprocessing.errors import InputError, require
 from preprocessing.tasks import records
 
@@ -59,7 +60,7 @@ class Questions:
 
     def __init__(self, path: str | os.PathLike, answered: bool = True):
         self.path, self._answered = os.fspath(path), answered
-        if not os.path.isfile(self.path):
+        if not storage.is_file(self.path):
             raise InputError(f"{self.path}: no such file of questions")
         ending = os.path.splitext(self.path)[1].lower()
         require(ending in FORMATS, f"{self.path}: the name of a file of questions must end in {', '.join(FORMATS)}",
@@ -94,7 +95,7 @@ class Questions:
             yield from records.objects(self.path)
             return
         try:
-            with open(self.path, encoding="utf-8-sig") as file:
+            with open(storage.local(self.path), encoding="utf-8-sig") as file:
                 found = json.load(file)
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.path}: cannot be read as JSON: {error}") from error

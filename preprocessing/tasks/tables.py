@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from preprocessing import storage
 from preprocessing.errors import InputError, require
 from preprocessing.tasks import records
 
@@ -95,7 +96,7 @@ class Table:
 
     def __init__(self, path: str | os.PathLike, columns: Columns = Columns()):
         self.path = os.fspath(path)
-        if not os.path.isfile(self.path):
+        if not storage.is_file(self.path):
             raise InputError(f"{self.path}: no such table")
         ending = os.path.splitext(self.path)[1].lower()
         require(ending in FORMATS, f"{self.path}: a table's name must end in {', '.join(FORMATS)}", ending)

@@ -12,6 +12,7 @@ import pytest
 
 from preprocessing import storage
 from preprocessing.errors import InputError
+from tests import remote
 from tests.data import ROOT
 
 HOLDS = """
@@ -113,3 +114,22 @@ def test_a_full_disk_is_told_and_the_file_stays_as_it_was(tmp_path, monkeypatch)
         storage.write_whole("after", tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "before"
+
+
+def test_a_remote_file_is_copied_once_as_it_is(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"one\r\n\xff")
+    path = remote.shelved(tmp_path / "a.tsv")
+    assert storage.is_file(path)
+    assert not storage.is_file(f"{path}x")
+    copy = storage.local(path)
+    assert pathlib.Path(copy).read_bytes() == b"one\r\n\xff"
+    assert copy.endswith("/a.tsv")
+    assert storage.local(path) == copy
+    assert storage.local(str(tmp_path / "a.tsv")) == str(tmp_path / "a.tsv")
+
+
+def test_a_remote_file_that_cannot_be_read_is_named():
+    with pytest.raises(InputError, match=r"^nowhere://b/a\.tsv: cannot be read: Unable to get filesystem"):
+        storage.is_file("nowhere://b/a.tsv")
+    with pytest.raises(InputError, match=r"^shelf://none/a\.tsv: cannot be read: .*No such file"):
+        storage.local("shelf://none/a.tsv")

@@ -1,6 +1,7 @@
 """Rows on their way into the pipeline: what is written, counted and refused."""
 
 import json
+import pathlib
 
 import pytest
 from tfx.types import standard_artifacts
@@ -8,15 +9,18 @@ from tfx.types import standard_artifacts
 from pipeline.components import split, task_examples
 from pipeline.finetuning.kinds.classification import CLASSIFICATION
 from pipeline.finetuning.settings import FinetuningSettings
+from pipeline.graphs import fingerprint
 from preprocessing.errors import InputError
 from preprocessing.tasks.tables import Columns
+from tests import remote
 
 
-def made(tmp_path, train, held_out, suffix=".tsv", **columns) -> str:
+def made(tmp_path, train, held_out, suffix=".tsv", place=str, **columns) -> str:
     files = [tmp_path / f"{name}{suffix}" for name in ("learned", "held-out")]
     for path, text in zip(files, (train, held_out), strict=True):
         path.write_text(text)
-    run = FinetuningSettings("classification", train=str(files[0]), eval=str(files[1]), columns=columns)
+    run = FinetuningSettings("classification", train=place(files[0]), eval=place(files[1]), columns=columns)
+    run.check()
     artifact = standard_artifacts.Examples()
     artifact.uri = str(tmp_path / "examples")
     task_examples.TaskExamplesGen.test_call(examples=artifact, settings=run.to_json(), input_fingerprint="")
@@ -44,6 +48,14 @@ def test_the_files_are_kept_as_they_are(tmp_path):
     uri = made(tmp_path, lines, lines, ".jsonl", text="a", label="b")
     source = CLASSIFICATION.source(task_examples.file_of(uri, "eval"), Columns(text="a", label="b"))
     assert [row.label for row in source.rows(print)] == ["wet", "dry"]
+
+
+def test_rows_may_lie_on_a_filesystem_of_beams(tmp_path):
+    uri = made(tmp_path, "wet river\twet\n\tdry\n", "a run\twet\n", place=remote.shelved)
+    report = task_examples.report(uri)
+    assert report["train"]["first_set_aside"] == [f"shelf:/{tmp_path}/learned.tsv:2 text (1) is empty"]
+    assert pathlib.Path(task_examples.file_of(uri, "eval")).read_text() == "a run\twet\n"
+    assert fingerprint.of_files((remote.shelved(tmp_path / "learned.tsv"),))
 
 
 def test_the_same_rows_have_the_same_hash_whatever_their_file_is_called(tmp_path):
