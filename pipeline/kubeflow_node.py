@@ -2,39 +2,31 @@
 
 TFX's own entry point does not get on with Kubeflow Pipelines 2: it stops at the first artifact without a type, and
 wants a client for S3. This one hands over to it with local paths (see `pipeline.kubeflow.invocation`). Bad input ends
-in one line and status 1, what else goes wrong in a traceback and status 1.
+in one line and status 1, a model that is not pushed in one line and status 3, what else goes wrong in a traceback and
+status 1.
 """
 
 import argparse
 import json
-import os
 import pathlib
 import sys
-import traceback
 
 from pipeline import terminal
 
 terminal.quiet()  # before TensorFlow is imported
 
+from pipeline import values  # noqa: E402
 from pipeline.history import trainings  # noqa: E402
-from pipeline.kubeflow import claim, invocation  # noqa: E402
+from pipeline.kubeflow import claim, ending, invocation  # noqa: E402
+from pipeline.retention import RetentionSettings  # noqa: E402
 from pipeline.runs import lean  # noqa: E402
-from pipeline.runs.run import input_error  # noqa: E402
+from pipeline.runs.process import Refused  # noqa: E402
 from preprocessing.errors import InputError  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:
     """Gives the exit status."""
-    try:
-        run(arguments)
-    except Exception as error:
-        cause = input_error(error)
-        if cause is None or os.environ.get("BERT_DEBUG"):
-            traceback.print_exc()
-        if cause is not None:
-            print(f"bert: error: {cause}", file=sys.stderr)
-        return 1
-    return 0
+    return ending.status(lambda: run(arguments))
 
 
 def run(arguments: list[str]) -> None:
@@ -55,8 +47,11 @@ def run(arguments: list[str]) -> None:
 
     kubeflow_v2_run_executor._run_executor(given, beam_args)
     output = pathlib.Path(told["outputs"]["outputFile"])
-    output.write_text(json.dumps(invocation.restore(json.loads(output.read_text()), places)))
+    said = json.loads(output.read_text())
+    output.write_text(json.dumps(invocation.restore(said, places)))
     _end_training(told)
+    for model in said.get("artifacts", {}).get("pushed_model", {}).get("artifacts", ()):
+        _end_pushing(model["metadata"], told["inputs"].get("artifacts", {}))
 
 
 def _end_training(told: dict) -> None:
@@ -72,6 +67,17 @@ def _end_training(told: dict) -> None:
         trainings.remove_ended(work, [result["uri"] for result in made["model_run"]["artifacts"]])
 
 
+def _end_pushing(pushed: dict, inputs: dict) -> None:
+    """Of a Pusher: Refused where it pushed nothing; else what the claim need not keep any longer goes."""
+    if not pushed["pushed"]:
+        blessed = all(blessing["metadata"].get("blessed") for blessing in inputs["model_blessing"]["artifacts"])
+        why = "was rolled back before" if blessed else "did not pass the gate"
+        raise Refused(f"nothing was pushed, since the model {why}; what is served stays")
+    rule = values.build(RetentionSettings, ending.told().get("retention", {}), "retention")
+    for path in claim.clean(pathlib.Path(pushed["pushed_destination"]).parent, rule):
+        print(f"removed {path}, which retention does not keep")
+
+
 def _json(text: str) -> dict:
     try:
         return json.loads(text)
@@ -83,7 +89,4 @@ def _json(text: str) -> dict:
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # TensorFlow's threads abort now and then at the end of a process, after success
+    ending.end(lambda: run(sys.argv[1:]))

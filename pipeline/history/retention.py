@@ -52,7 +52,7 @@ def plan(home: Home, rule: RetentionSettings) -> list[Item]:
     for folder in broken_off(home.training, rule.training_days * _DAY):
         found.append(Item("training", str(folder), _bytes(folder)))
     for serving in home.servings():
-        stays = _kept_versions(serving, rule)
+        stays = kept_versions(serving, rule)
         for number, path in sorted(pushed.versions(serving).items()):
             if number not in stays:
                 found.append(Item("version", path, _bytes(path)))
@@ -68,15 +68,20 @@ def carry_out(home: Home, items: Iterable[Item]) -> None:
     for item in items:
         if item.kind == "artifact":
             _empty(pathlib.Path(item.path))
-        elif item.kind == "version":  # servers see it whole or not at all
-            aside = os.path.join(os.path.dirname(item.path), f".{os.path.basename(item.path)}")
-            shutil.rmtree(aside, ignore_errors=True)
-            os.rename(item.path, aside)
-            shutil.rmtree(aside)
+        elif item.kind == "version":
+            take_away(item.path)
         elif item.kind == "compiled":
             os.remove(item.path)
         else:
             shutil.rmtree(item.path)
+
+
+def take_away(version: str) -> None:
+    """Removes a pushed model; servers see it whole or not at all."""
+    aside = os.path.join(os.path.dirname(version), f".{os.path.basename(version)}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(version, aside)
+    shutil.rmtree(aside)
 
 
 def broken_off(work: pathlib.Path, seconds: float) -> Iterator[pathlib.Path]:
@@ -97,7 +102,7 @@ def _artifacts(home: Home, store: Store, rule: RetentionSettings) -> list[Item]:
             _add(stays, *store.outputs(execution).values())
     for serving in home.servings():
         record = pushed.read(serving)
-        for number in _kept_versions(serving, rule):
+        for number in kept_versions(serving, rule):
             if str(number) in record["versions"]:
                 _add_made_of(stays, store, os.path.dirname(record["versions"][str(number)]["from"]), rule.parents)
     for artifact in list(stays.values()):  # a step's results are found again all together or not at all
@@ -169,7 +174,8 @@ def _add_made_of(stays: dict[int, Artifact], store: Store, uri: str, parents: in
         config, parents = parent.properties.get("custom_config"), None if parents is None else parents - 1
 
 
-def _kept_versions(serving: str, rule: RetentionSettings) -> set[int]:
+def kept_versions(serving: str, rule: RetentionSettings) -> set[int]:
+    """Of the folder of pushed models, the numbers of those that stay."""
     record, there = pushed.read(serving), pushed.versions(serving)
     back = labels.rolled_back_numbers(record)
     stays = set(sorted(number for number in there if str(number) not in back)[-rule.versions :])

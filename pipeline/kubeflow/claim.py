@@ -9,8 +9,10 @@ import shutil
 
 from pipeline.graphs import fingerprint
 from pipeline.history import parents, pushed, retention
+from pipeline.retention import RetentionSettings
 
-_KEPT_SECONDS = 7 * 24 * 3600  # in which a model passes its gates, or is not pushed
+_DAY = 24 * 3600
+_KEPT_DAYS = 7  # in which a model passes its gates, or is not pushed
 
 
 def serving(mount: str, name: str) -> str:
@@ -24,15 +26,36 @@ def training(mount: str) -> str:
 
 
 def keep_checkpoint(model: str, mount: pathlib.Path) -> None:
-    """Copies the checkpoint that the card of an exported model names, and has the card name the copy. Copies that no
-    pushed model was made with, nor began with, are removed after seven days."""
+    """Copies the checkpoint that the card of an exported model names, and has the card name the copy."""
     card = parents.read(model)
-    folder = mount / "checkpoints"
-    kept = folder / fingerprint.of_text(card["checkpoint"])
+    kept = mount / "checkpoints" / fingerprint.of_text(card["checkpoint"])
     shutil.copytree(card["checkpoint"], kept, dirs_exist_ok=True)  # of the same step, where it is tried again
+    (kept / parents.CARD).parent.mkdir(exist_ok=True)
+    parents.write(str(kept), init=card.get("init"))  # outlives the model
     parents.write(model, **{**card, "checkpoint": str(kept)})
-    versions = [path for pipeline in (mount / "serving").glob("*") for path in pushed.versions(str(pipeline)).values()]
-    needed = {parents.read(path).get(name) for path in versions for name in ("checkpoint", "init")}
-    for left in retention.broken_off(folder, _KEPT_SECONDS):
-        if str(left) not in needed:
-            shutil.rmtree(left, ignore_errors=True)
+
+
+def clean(folder: pathlib.Path, rule: RetentionSettings) -> list[str]:
+    """Removes pushed models of a pipeline, in `folder`, that its rule does not keep; of all pipelines checkpoints that
+    no pushed model was made with or descends from, after seven days; and trainings that were broken off. Gives their
+    paths."""
+    mount, gone = folder.parents[1], []
+    stays = retention.kept_versions(str(folder), rule)
+    for number, path in pushed.versions(str(folder)).items():
+        if number not in stays:
+            retention.take_away(path)
+            gone.append(path)
+    left = [path for pipeline in (mount / "serving").glob("*") for path in pushed.versions(str(pipeline)).values()]
+    needed: set[str] = set()
+    while left:
+        card = parents.read(left.pop())
+        named = (card.get("checkpoint"), card.get("init"))
+        new = {path for path in named if path and path not in needed}
+        needed |= new
+        left += new
+    old = retention.broken_off(mount / "checkpoints", _KEPT_DAYS * _DAY)
+    broken_off = retention.broken_off(mount / "training", rule.training_days * _DAY)
+    for folder_left in (*(folder for folder in old if str(folder) not in needed), *broken_off):
+        shutil.rmtree(folder_left, ignore_errors=True)
+        gone.append(str(folder_left))
+    return gone

@@ -6,6 +6,7 @@ import pathlib
 
 from pipeline import terminal
 from pipeline.graphs import fingerprint
+from pipeline.kubeflow import ending
 
 GIVES = {"input_fingerprint": "CorpusGen"}  # a parameter, and the step that has it
 READER = "pipeline.components.documents"  # by name: to import it is to import TFX
@@ -24,4 +25,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     terminal.quiet()
-    terminal.run_command(main)
+    ending.end(main)

@@ -13,7 +13,7 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.orchestration.pipeline import Pipeline
 
 from pipeline.finetuning.settings import FinetuningSettings
-from pipeline.kubeflow import corpus_fingerprint, task_fingerprint
+from pipeline.kubeflow import corpus_fingerprint, ending, task_fingerprint
 from pipeline.kubeflow.settings import ClusterSettings, Step
 from pipeline.settings import Settings
 from preprocessing.errors import require
@@ -76,7 +76,8 @@ def documents(
     for step, task in tasks.items():
         given = cluster.steps.get(step, cluster.step)
         task["cachingOptions"] = {} if step in _NEW_EACH_RUN else {"enableCache": True}
-        if given.retries:
+        # Another try would refuse the same model again.
+        if given.retries and (step != "Pusher" or step in cluster.steps):
             task["retryPolicy"] = {
                 "maxRetryCount": given.retries,
                 "backoffDuration": f"{cluster.retry_seconds}s",
@@ -85,6 +86,8 @@ def documents(
             }
         label = spec["components"][step]["executorLabel"]
         container = spec["deploymentSpec"]["executors"][label]["container"]
+        more = {"retention": dataclasses.asdict(settings.retention)} if step == "Pusher" else {}
+        container["env"] = [ending.variable(name, step, settings.webhook, **more)]
         container["resources"] = _resources(given, cluster.gpu)
         told = json.dumps(container["args"]) + inputs.get(step, "")
         uses_claim = re.search(rf"{re.escape(cluster.mount)}(?![\w.-])", told) is not None

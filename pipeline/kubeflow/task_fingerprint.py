@@ -10,7 +10,8 @@ import pathlib
 
 from pipeline import terminal, values
 from pipeline.finetuning.settings import FinetuningSettings
-from pipeline.runs import lean, process
+from pipeline.kubeflow import ending
+from pipeline.runs import lean
 
 GIVES = {"input_fingerprint": "TaskExamplesGen", "custom_config": "Trainer"}  # parameters, and the steps that have them
 
@@ -43,4 +44,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     terminal.quiet()
-    process.end(main)
+    ending.end(main)

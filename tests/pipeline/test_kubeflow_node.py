@@ -17,13 +17,14 @@ from pipeline import kubeflow_node, settings
 from pipeline.finetuning.settings import FinetuningSettings
 from pipeline.graphs import finetuning, pretraining
 from pipeline.history import parents, pushed
-from pipeline.kubeflow import claim, spec
+from pipeline.kubeflow import claim, ending, spec
 from pipeline.kubeflow.settings import ClusterSettings
 from preprocessing.errors import InputError
 from serving.client import Client
 from tests.pipeline.finetuning.test_every_kind import CASES
 from tests.pipeline.graphs import test_finetuning
 from tests.pipeline.kubeflow.cluster import Cluster
+from tests.pipeline.runs.test_notice import listening
 from tests.serving import small_model
 
 MODEL = {"instanceSchema": "title: tfx.Model\ntype: object\n"}
@@ -93,6 +94,38 @@ def test_what_else_goes_wrong_is_a_traceback(tmp_path, capfd):
     assert "Traceback" in capfd.readouterr().err
 
 
+@pytest.fixture
+def hook(monkeypatch):
+    """What a webhook is told by steps of this process."""
+    with listening() as (url, posted):
+        monkeypatch.setenv("HOOK", url)
+        monkeypatch.setenv("KFP_POD_NAME", "bert-x-1")
+        monkeypatch.setenv(ending.VARIABLE, ending.variable("bert", "Copy", "$HOOK")["value"])
+        yield posted
+
+
+def test_a_step_that_fails_tells_the_webhook(tmp_path, hook):
+    assert run_copy(tmp_path, "bad") == 1
+    (notice,) = hook
+    assert notice["text"].startswith(f"bert: failed in Copy (bert-x-1): {tmp_path}/s3/b/given/file:1: bad. Next: ")
+    assert (notice["pipeline"], notice["step"], notice["state"]) == ("bert", "Copy", "failed")
+
+
+def test_a_step_that_ends_well_tells_nobody(tmp_path, hook):
+    assert run_copy(tmp_path, "x") == 0
+    assert hook == []
+
+
+@pytest.mark.parametrize(("blessed", "why"), [(0, "did not pass the gate"), (1, "was rolled back before")])
+def test_a_model_that_is_not_pushed_fails_the_run_and_is_told(hook, capfd, blessed, why):
+    inputs = {"model_blessing": {"artifacts": [{"metadata": {"blessed": blessed}}]}}
+    assert ending.status(lambda: kubeflow_node._end_pushing({"pushed": 0}, inputs)) == 3
+    said = f"nothing was pushed, since the model {why}; what is served stays"
+    assert capfd.readouterr().err == f"bert: error: {said}\n"
+    (notice,) = hook
+    assert (notice["state"], notice["cause"]) == ("not pushed", said)
+
+
 def test_a_command_typed_by_hand_is_told_what_it_is(capfd):
     arguments = ["--executor_class_path", "x", "--json_serialized_invocation_args", "{{$}}"]
     assert kubeflow_node.main([*arguments, "--json_serialized_inputs_spec_args", "{}"]) == 1
@@ -155,6 +188,11 @@ def test_the_whole_pipeline_pushes_and_the_next_run_compares(folder):
     assert old == first
     assert cluster.find("pushed_model")[-1]["metadata"]["pushed_destination"] == new
     assert parents.newest_checkpoint(serving) != kept
+
+    refusing = pretraining_on(mount, 15).replace(gate=settings.GateSettings(min_loss_gain=100.0))
+    with pytest.raises(AssertionError, match=r"bert: error: nothing was pushed, since the model did not pass the gate"):
+        cluster.run(compiled(mount, refusing))
+    assert len(pushed.versions(serving)) == 2
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ from model.settings import EncoderSettings
 from pipeline import kubeflow_runner, settings
 from pipeline.components import documents
 from pipeline.graphs import finetuning, fingerprint, pretraining
-from pipeline.kubeflow import corpus_fingerprint, invocation, spec, task_fingerprint
+from pipeline.kubeflow import corpus_fingerprint, ending, invocation, spec, task_fingerprint
 from pipeline.kubeflow.settings import ClusterSettings, Step, Toleration
 from preprocessing.errors import InputError
 from tests.data import ROOT
@@ -125,7 +125,24 @@ def test_a_fine_tuning_is_told_in_each_run_what_it_begins_with(tuning):
 def test_a_training_is_tried_again_after_days(tasks):
     policy = {"maxRetryCount": 5, "backoffDuration": "60s", "backoffFactor": 2.0, "backoffMaxDuration": "604800s"}
     assert tasks["Trainer"]["retryPolicy"] == policy
-    assert tasks["Pusher"]["retryPolicy"] == policy | {"maxRetryCount": 2}
+    assert tasks["Evaluator"]["retryPolicy"] == policy | {"maxRetryCount": 2}
+
+
+def test_a_model_that_is_refused_is_refused_once(tasks):
+    assert "retryPolicy" not in tasks["Pusher"]
+    asked, _ = compile_spec(ClusterSettings(claim="c", steps={"Pusher": Step(retries=1)}))
+    assert asked["root"]["dag"]["tasks"]["Pusher"]["retryPolicy"]["maxRetryCount"] == 1
+
+
+def test_each_step_is_told_what_it_is_without_a_change_of_its_arguments(containers):
+    def told(step):
+        (variable,) = containers[step]["env"]
+        assert variable["name"] == ending.VARIABLE
+        return json.loads(variable["value"])
+
+    assert told(spec.FINGERPRINT) == {"pipeline": "bert", "step": spec.FINGERPRINT, "webhook": "$BERT_WEBHOOK"}
+    assert told("Pusher")["retention"]["versions"] == 5
+    assert not any("webhook" in part for part in containers["Trainer"]["args"])
 
 
 def test_resources_are_asked_for(containers, platform):
