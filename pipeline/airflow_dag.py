@@ -41,11 +41,15 @@ GPU = ("Trainer", "Evaluator", "ServingCheck")  # of which as many run at once a
 TIMEOUTS = {"Trainer": datetime.timedelta(days=14)}
 TIMEOUT = datetime.timedelta(days=1)
 RETRY = datetime.timedelta(seconds=float(os.environ.get("BERT_RETRY_SECONDS", "60")))
-HOPELESS = (1, 2, 3)  # exit statuses: see pipeline/runs/process.py
+HOPELESS, REFUSED = (1, 2, 3), 3  # exit statuses: see pipeline/runs/process.py
 
 SPAN = "{{ params.span or (dag_run.logical_date or dag_run.run_after).strftime('%Y%m%d') }}"
 HOME = f"{{{{ var.value.get('bert_home', {str(ROOT / '.bert')!r}) }}}}"
 PYTHON = f"{{{{ var.value.get('bert_python', {str(ROOT / '.venv' / 'bin' / 'python')!r}) }}}}"
+
+
+class Refused(AirflowFailException):
+    """The model is not pushed."""
 
 
 class Step(BaseOperator):
@@ -64,7 +68,7 @@ class Step(BaseOperator):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
         done = self.hook.run_command(self.command, env=inherited | self.environment, cwd=str(ROOT))
         if done.exit_code in HOPELESS:
-            raise AirflowFailException(done.output)
+            raise (Refused if done.exit_code == REFUSED else AirflowFailException)(done.output)
         if done.exit_code:
             raise AirflowException(f"exit status {done.exit_code}: {done.output}")
 
@@ -75,14 +79,14 @@ class Step(BaseOperator):
 
 def tell(context):
     """A task has failed for good: says which, why and what to do, in its log and to the webhook."""
-    task = context["task_instance"]
+    task, error = context["task_instance"], context.get("exception")
     notice = {
         "dag": task.dag_id,
         "run": context["run_id"],
         "step": task.task_id,
-        "error": str(context.get("exception")),
+        "error": str(error),
         "log": task.log_url,
-        "next": "mend the cause, then clear the task: the run goes on from there",
+        "next": next_after(error),
     }
     logging.getLogger(__name__).error("failed for good: %s", json.dumps(notice))
     webhook = Variable.get("bert_webhook", None)
@@ -93,6 +97,13 @@ def tell(context):
             urllib.request.urlopen(request, timeout=10).close()
         except (OSError, ValueError) as error:
             logging.getLogger(__name__).error("the webhook did not take it: %s", error)
+
+
+def next_after(error):
+    """What a person is to do."""
+    if isinstance(error, Refused):
+        return "what is served stays; look at the run's report, and at `gate` in the settings"
+    return "mend the cause, then clear the task: the run goes on from there"
 
 
 def made(dag_id, description, schedule, params, environment):

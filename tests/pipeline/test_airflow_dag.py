@@ -60,7 +60,24 @@ span = jinja2.Template(dag.get_task("compile").environment["BERT_SPAN"])
 day = datetime.datetime(2026, 11, 26, 2)
 runs = [types.SimpleNamespace(logical_date=day), types.SimpleNamespace(logical_date=None, run_after=day)]
 spans = [span.render(params={"span": ""}, dag_run=run) for run in runs]
+step = dag.get_task("report")
+def end(status):
+    module.SubprocessHook = lambda: types.SimpleNamespace(
+        run_command=lambda *given, **more: types.SimpleNamespace(exit_code=status, output="why")
+    )
+    try:
+        step.execute({})
+    except Exception as error:
+        hopeless = isinstance(error, module.AirflowFailException)
+        return [str(error), hopeless, module.next_after(error).split(";")[0].split(",")[0]]
 print(json.dumps({
+    "ends": {status: end(status) for status in (0, 1, 3, 70)},
+    "timeouts": {task.task_id: task.execution_timeout.days for task in dag.tasks},
+    "again": [
+        [task.retry_delay.seconds, task.retry_exponential_backoff, task.max_retry_delay.seconds] for task in dag.tasks
+    ],
+    "told": [module.tell in (found if isinstance(found, (list, tuple)) else [found])
+             for found in (task.on_failure_callback for task in dag.tasks)],
     "spans": [*spans, span.render(params={"span": "7"}, dag_run=runs[0])],
     "version": airflow.__version__,
     "seconds": seconds,
@@ -134,6 +151,16 @@ def test_both_versions_read_it(tmp_path, version):
     }
     assert found["spans"] == ["20261126", "20261126", "7"]
     assert (found["retries"], found["active"], found["catchup"]) == ([3], 1, False)
+    assert {(delay, bool(grows), most) for delay, grows, most in found["again"]} == {(60, True, 3600)}
+    assert found["timeouts"].pop("model.Trainer") == 14
+    assert set(found["timeouts"].values()) == {1}
+    assert all(found["told"])
+    assert found["ends"] == {
+        "0": None,
+        "1": ["why", True, "mend the cause"],
+        "3": ["why", True, "what is served stays"],
+        "70": ["exit status 70: why", False, "mend the cause"],
+    }
 
 
 @pytest.mark.airflow

@@ -29,14 +29,35 @@ def run(tmp_path_factory):
     return str(path)
 
 
-def start(home, run, *arguments):
+# A network of the process's own, in which there is nobody but itself.
+OFFLINE = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+
+
+@pytest.fixture(scope="module")
+def offline() -> list[str]:
+    """Begins a command that is to run without a network; [] where this machine cannot do that."""
+    try:
+        return OFFLINE if subprocess.run([*OFFLINE, "true"], capture_output=True).returncode == 0 else []
+    except FileNotFoundError:
+        return []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, run, offline):
+    """Home of a run of the local runner."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    finish(home, run, local_runner.__file__, before=offline)
+    return home
+
+
+def start(home, run, *arguments, before=()):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "BERT_HOME": str(home), "BERT_SETTINGS": run}
-    command = [sys.executable, *arguments]
+    command = [*before, sys.executable, *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finish(*given) -> str:
-    started = start(*given)
+def finish(*given, **more) -> str:
+    started = start(*given, **more)
     output, _ = started.communicate()
     assert started.returncode == 0, output
     return output
@@ -48,7 +69,7 @@ def weights(home) -> dict:
     return {name: tf.train.load_variable(path, name) for name, shape in tf.train.list_variables(path) if shape}
 
 
-def test_node_by_node_with_a_killed_trainer_it_ends_as_the_local_runner_does(tmp_path, run):
+def test_node_by_node_with_a_killed_trainer_it_ends_as_the_local_runner_does(tmp_path, run, undisturbed):
     home = tmp_path / "home"
     step = ("-m", "pipeline.runs.node", "--run-id", "one", "--node")
     finish(home, run, "-m", "pipeline.runs.compile", "--run-id", "one")
@@ -72,11 +93,18 @@ def test_node_by_node_with_a_killed_trainer_it_ends_as_the_local_runner_does(tmp
     assert pathlib.Path(report["pushed_to"], "saved_model.pb").is_file()
     assert not list((home / "training").iterdir())
 
-    finish(tmp_path / "whole", run, local_runner.__file__)
-    expected, found = weights(tmp_path / "whole"), weights(home)
+    expected, found = weights(undisturbed), weights(home)
     assert expected
     assert expected.keys() == found.keys()
     assert all((found[name] == value).all() for name, value in expected.items())
 
     # What was done node by node, the local runner takes from the cache.
     assert finish(home, run, local_runner.__file__).count("        cached") == 15
+
+
+def test_nothing_that_a_run_does_needs_the_network(undisturbed, offline):
+    if not offline:
+        pytest.skip("needs unshare and ip, and the right to make a network namespace")
+    told = subprocess.run([*offline, "cat", "/proc/net/dev"], capture_output=True, text=True, check=True).stdout
+    assert [line.split(":")[0].strip() for line in told.splitlines()[2:]] == ["lo"]
+    assert json.loads((undisturbed / "reports" / "report.json").read_text())["state"] == "done"
