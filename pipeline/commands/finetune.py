@@ -64,7 +64,11 @@ def _default(name: str) -> str:
 @click.option("--output", required=True, metavar="DIR", help="Gets model/, metrics.json, report.md, errors.tsv, ...")
 @columns
 @click.option("--labels", metavar="FILE|A,B,...", help="The labels, in this order; else those of train, sorted.")
-@click.option("--epochs", type=float, help="[default: 3; of few rows more, up to 1,000 updates or 20 epochs]")
+@click.option(
+    "--epochs",
+    type=float,
+    help="[default: 3; of few rows more, up to 1,000 updates (25 a class, if those are more) or 20 epochs]",
+)
 @click.option("--batch-size", type=int, help="Rows an update.  [default: 32]")
 @click.option(
     "--learning-rate",

@@ -101,9 +101,12 @@ def _answer_file(target, where, data, output, columns, task):
         kind = asking.kind_of(served, kinds.ALL, task)
         source = kind.source(data, wanted)
         click.echo(source.told, err=True)
+        notes: list[str] = []
         with terminal.Progress("Asking", unit="rows") as progress:
-            for found in predicting.objects(kind, source, served, progress.update):
+            for found in predicting.objects(kind, source, served, progress.update, notes.append):
                 click.echo(json.dumps(found, ensure_ascii=False), file)
+        for note in notes:
+            click.echo(note, err=True)
 
 
 @contextlib.contextmanager

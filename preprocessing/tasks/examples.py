@@ -19,7 +19,7 @@ from preprocessing.examples import encoding
 from preprocessing.features import Long
 from preprocessing.storage import write_whole
 from preprocessing.tasks.labelling import Labelling, Score
-from preprocessing.tasks.leakage import Leakage
+from preprocessing.tasks.leakage import Ids, Leakage
 from preprocessing.tasks.leakage import key as leakage_key
 from preprocessing.tasks.packing import pack, pack_apart, pack_windows
 from preprocessing.tasks.splits import SHOWN, Split, earlier, fingerprint, ignored
@@ -71,6 +71,7 @@ class Prepared:
         ):
             for kind, count, what in (
                 ("set_aside", split.set_aside, "rows cannot be used"),
+                ("repeated", split.repeated, "rows have the id of a row before them"),
                 ("unlabelled", split.unlabelled, f"rows have no label and {counted}"),
                 ("unknown", split.unknown, "rows have a label that train does not have and count as errors"),
             ):
@@ -179,12 +180,14 @@ class _Encoder:
     def write(self, split: TableSplit, table: Table, training: bool, aside, progress) -> None:
         """Writes the split's file and fills in what is in it."""
         split.counts = [0] * len(self._labelling.labels)
+        self._ids = Ids()
         rows = self._targets(split, table, training, split.aside(table.path, aside))
         with split.written() as file:
             while chunk := list(itertools.islice(rows, MOST_ROWS)):
                 file.write(tfrecord.frame(self._encoded(split, chunk)))
                 split.texts += len(chunk)
                 progress(split.texts)
+        split.compare(self._ids, table.rows(ignored))
 
     def _targets(self, split, table, training, set_aside) -> Iterator[tuple[Row, Sequence[float]]]:
         """Rows with what their labels become."""
@@ -203,6 +206,7 @@ class _Encoder:
             elif fault == "unknown":
                 split.unknown += 1
                 split.tell(fault, f"{row.place} {row.label!r}")
+            self._ids.see(row)
             yield row, target
 
     def _encoded(self, split: TableSplit, chunk: list[tuple[Row, Sequence[float]]]) -> list[bytes]:

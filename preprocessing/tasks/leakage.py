@@ -1,9 +1,10 @@
-"""What train and dev have in common, in memory of some nine bytes a row of dev, however long the texts are."""
+"""What rows have in common, in memory of some nine bytes a row, however long the texts are."""
 
 import bisect
 import hashlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -40,3 +41,29 @@ class Leakage:
     def _place(self, key: int) -> int | None:
         place = bisect.bisect_left(self._keys, key)
         return place if place < len(self._keys) and self._keys[place] == key else None
+
+
+class Ids:
+    """Which rows have the id of a row before them."""
+
+    def __init__(self):
+        self._keys = array("Q")
+
+    def see(self, row: Any) -> None:
+        if row.id is not None:
+            self._keys.append(key(row.id))
+
+    @property
+    def repeated(self) -> int:
+        return len(self._keys) - len(np.unique(self._keys))
+
+    def places(self, rows: Iterable[Any]) -> Iterator[str]:
+        """Where they stand. `rows`: those that were seen, once more."""
+        keys, counts = np.unique(self._keys, return_counts=True)
+        several, seen = set(keys[counts > 1].tolist()), set()
+        for row in rows if several else ():
+            name = row.id and key(row.id)
+            if name in seen:
+                yield f"{row.place} {row.id!r}"
+            elif name in several:
+                seen.add(name)

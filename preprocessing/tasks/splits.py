@@ -3,13 +3,15 @@
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, TextIO, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 from preprocessing import storage
+from preprocessing.tasks.leakage import Ids
 from preprocessing.tokenizer import BertTokenizer
 
 SHOWN = 3  # places that are told of each kind of fault
@@ -27,6 +29,7 @@ class Split:
         cut: what has more tokens than the model is given at once.
         tokens: that it is given.
         set_aside: what cannot be used.
+        repeated: what has the id of something before it.
         places: for each kind of fault, the first places of it and what is wrong.
     """
 
@@ -36,6 +39,7 @@ class Split:
     cut: int = 0
     tokens: int = 0
     set_aside: int = 0
+    repeated: int = 0
     places: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def tell(self, kind: str, place: str) -> None:
@@ -52,6 +56,12 @@ class Split:
             listed.write(f"{path}\t{line}\t{' '.join(reason.split())}\n")
 
         return set_aside
+
+    def compare(self, ids: Ids, rows: Iterable[Any]) -> None:
+        """Notes which of the rows, whose ids were seen, have one twice."""
+        self.repeated = ids.repeated
+        for place in itertools.islice(ids.places(rows), SHOWN):
+            self.tell("repeated", place)
 
     @contextlib.contextmanager
     def written(self) -> Iterator[BinaryIO]:

@@ -17,7 +17,7 @@ from preprocessing.errors import InputError, require
 from preprocessing.examples import encoding
 from preprocessing.storage import write_whole
 from preprocessing.tasks.labelling import MAX_LABELS
-from preprocessing.tasks.leakage import Leakage
+from preprocessing.tasks.leakage import Ids, Leakage
 from preprocessing.tasks.leakage import key as leakage_key
 from preprocessing.tasks.sentences import Sentence, Sentences
 from preprocessing.tasks.splits import SHOWN, Split, earlier, fingerprint, ignored
@@ -63,6 +63,7 @@ class TaggedPrepared:
         for split, name in ((self.train, "train"), (self.dev, "dev")):
             for kind, count, what in (
                 ("set_aside", split.set_aside, "sentences cannot be used"),
+                ("repeated", split.repeated, "sentences have the id of a sentence before them"),
                 (
                     "broken",
                     split.broken,
@@ -152,10 +153,11 @@ def _write(split: TaggedSplit, source: Sentences, tokenizer, labels, length: int
     numbers = {label: number for number, label in enumerate(labels)}
     counts = np.zeros(len(labels) + 1, int)
     split.broken, split.places["broken"] = source.broken, [source.first_broken]
-    sentences = source.rows(split.aside(source.path, aside))
+    sentences, ids = source.rows(split.aside(source.path, aside)), Ids()
     with split.written() as file:
         while chunk := list(itertools.islice(sentences, MOST_ROWS)):
             for sentence in chunk:
+                ids.see(sentence)
                 for line, tag in zip(sentence.lines, sentence.tags or (), strict=True):
                     if tag not in numbers:
                         split.tell("unknown", f"{source.path}:{line} {tag!r}")
@@ -173,3 +175,4 @@ def _write(split: TaggedSplit, source: Sentences, tokenizer, labels, length: int
             split.tokens += int(windows.features[features.INPUT_MASK].sum())
             progress(split.sentences)
     *split.counts, split.unknown = counts.tolist()
+    split.compare(ids, source.rows(ignored))

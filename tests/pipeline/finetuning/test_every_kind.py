@@ -28,10 +28,12 @@ from pipeline.finetuning.kinds.similarity import SIMILARITY
 from pipeline.finetuning.kinds.tagging import TAGGING
 from preprocessing.errors import InputError
 from preprocessing.tasks.tables import Columns
+from serving.engine.settings import ModelSettings, ServerSettings
 from serving.export import exporting, golden
 from serving.signatures import ALL, TOKENIZE
 from tests.data import ROOT
 from tests.serving import small_model
+from tests.serving.served import running
 
 FAST = ["--epochs", "8", "--batch-size", "16", "--learning-rate", "1e-2", "--max-seq-length", "16"]
 
@@ -416,6 +418,24 @@ def test_predictions_of_a_file(case, tuned, served, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]  # nothing half written
     told = run("predict", "--model", output / "model", "--input", dev, *case.named).stdout
     assert told == (tmp_path / "a").read_text()
+
+
+@every
+def test_a_server_is_asked_as_a_folder_is(case, tuned, served, tmp_path):
+    """By gRPC and REST, whose numbers are told in fewer digits."""
+    folder, _, _ = tuned(case)
+    dev = case.files(folder)[1]
+    asked = {"evaluate": ("--data", dev, *case.named, "--json"), "predict": ("--input", dev, *case.named)}
+    figures = json.loads(run("evaluate", "--model", served(case), *asked["evaluate"]).stdout)
+    answers = run("predict", "--model", served(case), *asked["predict"]).stdout.splitlines()
+    with running(ServerSettings((ModelSettings("bert", str(served(case))),))) as server:
+        for address, option in ((server.grpc, "--server"), (server.rest, "--rest")):
+            found = json.loads(run("evaluate", "--model", address, *asked["evaluate"]).stdout)
+            for name in figures.keys() - {"seconds", "rows_per_second"}:
+                assert_near(found[name], figures[name])
+            told = run("predict", option, address, *asked["predict"]).stdout.splitlines()
+            for one, other in zip(told, answers, strict=True):
+                assert_near(json.loads(one), json.loads(other))
 
 
 def assert_near(first, second):

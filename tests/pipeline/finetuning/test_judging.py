@@ -1,6 +1,7 @@
 """What is left of a model's answers for people."""
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -29,6 +30,21 @@ def test_wrong_answers_stand_by_their_cost_and_answers_in_order(tmp_path):
     lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["line"] for line in lines] == [1, 2, 3, 4, 5]
     assert {path.name for path in tmp_path.iterdir()} == {"errors.tsv", "predictions.jsonl", "confusion.png"}
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    """But by the cost and the place of each mistake, here all rows: a row is some 500 bytes, its answer as many."""
+
+    def most(rows):
+        tracemalloc.start()
+        answered = ((row(line), classified("dry", LABELS)) for line in range(1, rows + 1))
+        judging.judged(CLASSIFICATION, answered, tmp_path)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    most(10)  # what is imported
+    assert most(12_000) - most(4000) < 8000 * 200
 
 
 def test_answers_are_written_as_they_come(tmp_path):

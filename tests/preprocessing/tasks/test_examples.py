@@ -61,6 +61,16 @@ def test_examples_are_those_of_the_rows(tmp_path):
     assert len(aside.read_text().splitlines()) == 2
 
 
+def test_rows_with_the_id_of_another_are_told(tmp_path):
+    rows = ("good", "pos", "1"), ("bad", "neg", "2"), ("film", "pos", "1")
+    train = table(tmp_path, "train", *rows, id="3")
+    prepared = prepare(tmp_path, train, train)
+    assert (prepared.train.rows, prepared.train.repeated) == (3, 1)
+    notes = [note for note in prepared.notes() if "the id of" in note]
+    told = f"1 rows have the id of a row before them: {train.path}:3 '1'"
+    assert notes == [f"train: {told}", f"dev: {told}"]
+
+
 def test_pairs_and_what_stays_of_long_ones(tmp_path):
     train = table(tmp_path, "train", ("a", "b", "x"), ("a b c d", "e f good", "y"), text="1", second="2", label="3")
     found = arrays(prepare(tmp_path, train, train).train, 2)

@@ -1,6 +1,7 @@
 import tracemalloc
 
-from preprocessing.tasks.leakage import Leakage, key
+from preprocessing.tasks.leakage import Ids, Leakage, key
+from preprocessing.tasks.tables import Row
 
 
 def test_each_row_of_dev_that_train_has_is_counted_once():
@@ -25,3 +26,13 @@ def test_memory_is_that_of_numbers():
     assert found.rows == 0
     assert held < 2e6
     assert most < 6e6
+
+
+def test_rows_with_the_id_of_one_before_are_found():
+    rows = [Row("f", line, "text", None, None, name) for line, name in enumerate(("a", "b", None, "a", None, "a"), 1)]
+    ids = Ids()
+    for row in rows:
+        ids.see(row)
+    assert ids.repeated == 2
+    assert list(ids.places(rows)) == ["f:4 'a'", "f:6 'a'"]
+    assert (Ids().repeated, list(Ids().places(rows))) == (0, [])

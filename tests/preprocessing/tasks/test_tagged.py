@@ -1,3 +1,4 @@
+import json
 import pathlib
 
 import pytest
@@ -53,6 +54,14 @@ def test_examples_are_those_of_the_words(tmp_path):
         assert words in notes
     (aside,) = (tmp_path / "examples").glob("*set_aside.tsv")
     assert len(aside.read_text().splitlines()) == 1
+
+
+def test_sentences_with_the_id_of_another_are_told(tmp_path):
+    path = tmp_path / "train.jsonl"
+    lines = ({"id": name, "words": ["a", word], "tags": ["A", "B"]} for name, word in ((7, "run"), (8, "b"), (7, "c")))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    prepared = prepare(tmp_path, Sentences(path), Sentences(path))
+    assert f"train: 1 sentences have the id of a sentence before them: {path}:3 '7'" in list(prepared.notes())
 
 
 def test_what_the_same_files_gave_is_used_again(tmp_path):
