@@ -1,10 +1,15 @@
 """The report of a fine-tuning, a model card in Markdown."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from pipeline.finetuning.cost import Cost
 from pipeline.finetuning.planning import Plan
+from preprocessing.tasks.examples import Prepared
+from preprocessing.tasks.splits import SHOWN
+
+FEW = 20  # examples of a label, of which little is learned
 
 
 def report(plan: Plan, metrics: dict) -> str:
@@ -39,7 +44,7 @@ def report(plan: Plan, metrics: dict) -> str:
     if before:
         changes = (f"{name.replace('_', ' ')} {value:.4f}, then {after[name]:.4f}" for name, value in before.items())
         lines.append(f"{plan.kind.chosen} was chosen on dev: {'; '.join(changes)}.")
-    lines += ["Figures of dev flatter: the model was chosen on it.", ""]
+    lines.append("")
     lines += _beside(metrics)
     lines += plan.kind.sections(prepared, metrics)
     first = next(iter(metrics["slices"]["length"].values()))
@@ -48,6 +53,7 @@ def report(plan: Plan, metrics: dict) -> str:
         rows, *figures = values.values()
         lines.append(f"| {part} | {rows:,} | {' | '.join(f'{value:.4f}' for value in figures)} |")
     lines.append("")
+    lines += _limits(plan, metrics)
     lines += ["## Data", ""]
     lines += [f"- {note}" for note in (*plan.kind.told(prepared, options), *prepared.notes())]
     lines += ["", "## Settings", ""]
@@ -55,6 +61,27 @@ def report(plan: Plan, metrics: dict) -> str:
     lines += [f"- updates: {training.steps}", f"- learning rate: {training.learning_rate:g}"]
     lines += [f"- cost: {Cost(**metrics['cost'])}", ""]
     return "\n".join(lines)
+
+
+def _limits(plan: Plan, metrics: dict) -> Iterator[str]:
+    """What the figures do not say."""
+    prepared, rows = plan.prepared, metrics["rows"]
+    yield from ("## Limits", "")
+    yield (
+        f"- Dev has {rows:,} rows: an accuracy is known to within {0.98 / math.sqrt(rows):.3f} (95 %), and flatters, "
+        "since the model was chosen on them. `bert evaluate` says more by rows that no choice has seen."
+    )
+    yield "- It was shown texts such as train's; of other subjects, languages and times the figures say nothing."
+    if plan.start.tokenizer.lower_case:
+        yield "- Capitals and accents are not seen: the vocabulary is uncased."
+    if isinstance(prepared, Prepared) and prepared.dev.cut and plan.options.long != "windows":  # others have windows
+        share = prepared.dev.cut / prepared.dev.rows
+        yield f"- Of {share:.1%} of dev's texts the model sees {plan.options.max_seq_length} tokens, and not the rest."
+    labels, counts = getattr(prepared, "labels", ()), getattr(prepared.train, "counts", ())
+    if few := [label for label, count in zip(labels, counts, strict=False) if count < FEW]:
+        shown = ", ".join(map(repr, few[:SHOWN])) + f" and {len(few) - SHOWN} more" * (len(few) > SHOWN)
+        yield f"- Fewer than {FEW} examples in train have {shown}."
+    yield ""
 
 
 def _beside(metrics: dict) -> Iterator[str]:

@@ -113,6 +113,10 @@ def test_what_it_leaves(data, tuned):
     report = (output / "report.md").read_text()
     assert "| Accuracy | 0.9524 |" in report
     assert f"{data}/dev.tsv:41 'odd'" in report
+    limits = report.split("## Limits")[1].split("##")[0]
+    for words in ("- Dev has 42 rows: an accuracy is known to within 0.151", "the vocabulary is uncased"):
+        assert words in limits
+    assert "Fewer than" not in limits
 
 
 def test_several_seeds_weights_and_another_figure(data, tmp_path):

@@ -277,6 +277,7 @@ def test_it_learns_and_leaves_what_there_is_to_know(case, tuned):
     for name, title in kind.figures.items():
         assert f"| {title} | {metrics[name]:.4f} |" in report
         assert f"{title}: {metrics[name]:.4f}" in told
+    assert "## Limits\n\n- Dev has " in report
     for path in (output / "curves.png", *output.glob("*.png")):
         assert path.read_bytes().startswith(b"\x89PNG")
 
