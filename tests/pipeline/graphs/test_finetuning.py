@@ -104,10 +104,11 @@ def test_a_setting_runs_again_only_what_depends_on_it(checkpoint):
     assert changed(gate=TuningGate(RUN.gate.min_gain, RUN.gate.max_decrease, 0.5)) == {"DriftGate"}
 
 
-@pytest.mark.parametrize("option", ["labels", "class_weights"])
+@pytest.mark.parametrize("option", ["labels", "class_weights", "teacher"])
 def test_another_content_of_a_file_that_an_option_names_trains_again(checkpoint, tmp_path, option):
     file = tmp_path / "file.tsv"
-    run, found = RUN.replace(init=checkpoint, options={option: str(file)}), []
+    named = tmp_path if option == "teacher" else file
+    run, found = RUN.replace(init=checkpoint, options={option: str(named)}), []
     for content in ("a\t1\n", "a\t1\nb\t1\n"):
         file.write_text(content)
         found.append(node(create(run), "Trainer").exec_properties["custom_config"])
