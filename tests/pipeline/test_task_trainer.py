@@ -73,6 +73,19 @@ def test_a_pretrained_and_an_untrained_encoder_are_taught_the_same(arguments, tm
 
 
 @pytest.mark.long
+def test_a_fine_tuned_model_may_be_the_teacher(arguments, tmp_path):
+    task_trainer.run_fn(arguments)
+    teacher, settings = f"{arguments.model_run_dir}/model", json.loads(arguments.custom_config["settings"])
+    settings["options"] |= {"teacher": teacher, "untaught": False}
+    arguments.custom_config |= {"settings": json.dumps(settings | {"untrained": False}), "fingerprint": "abd"}
+    for name in ("model_run_dir", "serving_model_dir"):
+        setattr(arguments, name, str(tmp_path / f"taught_{name}"))
+    (tmp_path / "taught_model_run_dir").mkdir()
+    task_trainer.run_fn(arguments)
+    assert read(arguments, "metrics.json")["teacher"]["path"] == teacher
+
+
+@pytest.mark.long
 def test_what_was_killed_goes_on_where_it_was(arguments, tmp_path, monkeypatch):
     """The untrained encoder's figures are those that it had, although another random one would be made now."""
     whole, calls = run.run, []
