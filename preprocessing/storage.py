@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from preprocessing.errors import InputError
 
@@ -41,24 +41,22 @@ def is_file(path: str) -> bool:
 
 @functools.cache
 def local(path: str) -> str:
-    """A file itself; of a remote one a copy, which is made once and is gone with the process. Raises InputError."""
+    """A file itself; of a remote one a copy without a name, which is made once and gone with the process, however that
+    ends. Raises InputError."""
     if not is_remote(path):
         return path
     from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
 
-    _COPIES.append(tempfile.TemporaryDirectory(prefix="bert-"))
-    copy = os.path.join(_COPIES[-1].name, os.path.basename(path))
-    with (
-        reading(path),
-        FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source,
-        open(copy, "wb") as file,
-    ):
-        shutil.copyfileobj(source, file)
-    return copy
+    copy = tempfile.TemporaryFile()  # noqa: SIM115
+    with reading(path), FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as source:
+        shutil.copyfileobj(source, copy)
+        copy.flush()
+    _COPIES.append(copy)
+    return f"/proc/{os.getpid()}/fd/{copy.fileno()}"
 
 
-_COPIES: list[tempfile.TemporaryDirectory] = []
+_COPIES: list[IO[bytes]] = []
 
 
 @contextlib.contextmanager
