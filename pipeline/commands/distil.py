@@ -13,7 +13,12 @@ from preprocessing.settings import Masking
 
 
 @click.command("distil")
-@click.option("--teacher", required=True, metavar="CHECKPOINT", help="In any format that `bert convert` reads.")
+@click.option(
+    "--teacher",
+    required=True,
+    metavar="CHECKPOINT",
+    help="In any format that `bert convert` reads; or HOME/serving/NAME, its newest.",
+)
 @click.option(
     "--layers",
     metavar="N|A,B,...",
@@ -91,10 +96,12 @@ def command(
     from model.tasks import distillation
     from pipeline.commands.train import encoder_settings_of
     from pipeline.distillation import run
+    from pipeline.history import parents
     from preprocessing.batches import files
 
     settings = TrainingSettings(next_sentence=False, bias_correction=True, **options)
     train_files = [file for pattern in examples for file in files.find_files(pattern)]
+    teacher = parents.checkpoint_of(teacher)
     read = checkpoints.read(teacher)
     loaded = checkpoints.build(read, [head for head in read.described_heads if head.name == "masked_lm"])
     chosen = None if layers is None else layers_of(layers, loaded.settings.num_layers)

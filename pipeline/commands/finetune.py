@@ -60,7 +60,12 @@ def _default(name: str) -> str:
 @task(required=True, help="What for.")
 @click.option("--train", required=True, metavar="FILE", help="A table of texts, sentences with tags, or questions.")
 @click.option("--dev", required=True, metavar="FILE", help="Other rows, by which the best model is chosen.")
-@click.option("--model", required=True, metavar="CHECKPOINT", help="google, Hugging Face, keras-hub or our format.")
+@click.option(
+    "--model",
+    required=True,
+    metavar="CHECKPOINT",
+    help="google, Hugging Face, keras-hub or our format; or HOME/serving/NAME, its newest.",
+)
 @click.option("--output", required=True, metavar="DIR", help="Gets model/, metrics.json, report.md, errors.tsv, ...")
 @columns
 @click.option("--labels", metavar="FILE|A,B,...", help="The labels, in this order; else those of train, sorted.")
@@ -184,9 +189,10 @@ def command(task, train, dev, model, output, columns, vocab, lower_case, **optio
 
     from pipeline.finetuning import planning, run
     from pipeline.finetuning.cost import Cost
+    from pipeline.history import parents
 
     chosen = planning.Options.of(kind, **options)
-    start = planning.Start.read(model, vocab, lower_case, click.echo)
+    start = planning.Start.read(parents.checkpoint_of(model), vocab, lower_case, click.echo)
     pathlib.Path(output).mkdir(parents=True, exist_ok=True)
     with terminal.native_log(pathlib.Path(output) / "native.log"):
         with terminal.Progress("Reading", unit="rows") as progress:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.history import pushed
 from preprocessing import storage
+from preprocessing.errors import InputError
 
 CARD = os.path.join("assets.extra", "training.json")
 
@@ -42,6 +43,21 @@ def newest_checkpoint(serving: str) -> str | None:
             found = read(folder).get("checkpoint")
             return found if found and (storage.is_remote(found) or os.path.exists(found)) else None
     return None
+
+
+def checkpoint_of(path: str) -> str:
+    """What a person means by a checkpoint: itself, or of a folder that models were pushed to, or of one of them, the
+    weights that it was made with. Raises InputError where those are gone."""
+    if pushed.versions(path):
+        found = newest_checkpoint(path)
+    elif "checkpoint" in (card := read(path)):
+        found = card["checkpoint"]
+        found = found if found and os.path.exists(found) else None
+    else:
+        return path
+    if found is None:
+        raise InputError(f"{path}: the checkpoint that this was made with must be there. Received: none, or it is gone")
+    return found
 
 
 def read(model: str) -> dict[str, Any]:

@@ -56,6 +56,19 @@ def test_the_model_of_the_newest_earlier_span_is_the_parent(tmp_path, pushed_mod
     assert parents.find(serving, 3).version == one
 
 
+def test_a_pushed_model_stands_for_the_checkpoint_that_it_was_made_with(tmp_path, pushed_model):
+    serving = tmp_path / "serving" / "bert"
+    assert parents.checkpoint_of(str(tmp_path)) == str(tmp_path)
+    one, two = pushed_model(1), pushed_model(2)
+    first, second = (str(tmp_path / "made" / f"model-({span},)" / "checkpoint") for span in (1, 2))
+    assert parents.checkpoint_of(str(serving)) == parents.checkpoint_of(str(serving / str(two))) == second
+    assert parents.checkpoint_of(str(serving / str(one))) == first
+    pathlib.Path(second).rmdir()
+    for gone in (serving, serving / str(two)):
+        with pytest.raises(InputError, match=r"the checkpoint that this was made with must be there\. Received: none"):
+            parents.checkpoint_of(str(gone))
+
+
 def test_a_run_takes_over_vocabulary_and_weights_and_does_so_again_when_it_is_repeated(tmp_path, pushed_model, run):
     serving = str(tmp_path / "serving" / "bert")
     named = dataclasses.replace(run.corpus, newest_span=3)
