@@ -141,7 +141,11 @@ def _array(dtype: str, shape: Sequence[int], data: bytes) -> np.ndarray:
 
 
 def write_safetensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes under a temporary name first: the file is whole or absent. transformers wants the metadata."""
+    """Writes under a temporary name first: the file is whole or absent. transformers wants the metadata. Others may
+    read it as any new file: safetensors makes files for their owner alone."""
     partial = path.with_name(path.name + ".partial")
+    partial.touch()
+    mode = partial.stat().st_mode
     safetensors.numpy.save_file(dict(tensors), partial, metadata={"format": "pt"})
+    partial.chmod(mode)
     partial.replace(path)

@@ -72,6 +72,12 @@ def test_round_trips_change_no_bit(kind, among, tmp_path):
     assert not list((tmp_path / "x").rglob("*.partial"))
 
 
+def test_others_may_read_it_as_any_new_file(copy):
+    (copy / "plain").touch()
+    modes = {path.stat().st_mode for path in files(copy)}
+    assert modes == {(copy / "plain").stat().st_mode}
+
+
 def test_any_of_its_files_is_the_checkpoint(written, encoder):
     kind, folder = written
     inside = [path for path in files(folder) if path.parent == folder]
