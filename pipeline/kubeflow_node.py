@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> None:
     output.write_text(json.dumps(invocation.restore(said, places)))
     _end_training(told)
     for model in said.get("artifacts", {}).get("pushed_model", {}).get("artifacts", ()):
-        _end_pushing(model["metadata"], told["inputs"].get("artifacts", {}))
+        _end_pushing(model["metadata"], told["inputs"])
 
 
 def _end_training(told: dict) -> None:
@@ -68,14 +68,16 @@ def _end_training(told: dict) -> None:
 
 
 def _end_pushing(pushed: dict, inputs: dict) -> None:
-    """Of a Pusher: Refused where it pushed nothing; else what the claim need not keep any longer goes."""
+    """Of a Pusher: what the claim need not keep any longer goes. Refused where nothing was pushed."""
+    rule = values.build(RetentionSettings, ending.told().get("retention", {}), "retention")
+    serving = json.loads(inputs["parameterValues"]["push_destination"])["filesystem"]["base_directory"]
+    for path in claim.clean(pathlib.Path(serving), rule):
+        print(f"removed {path}, which retention does not keep")
     if not pushed["pushed"]:
-        blessed = all(blessing["metadata"].get("blessed") for blessing in inputs["model_blessing"]["artifacts"])
+        blessings = inputs["artifacts"]["model_blessing"]["artifacts"]
+        blessed = all(blessing["metadata"].get("blessed") for blessing in blessings)
         why = "was rolled back before" if blessed else "did not pass the gate"
         raise Refused(f"nothing was pushed, since the model {why}; what is served stays")
-    rule = values.build(RetentionSettings, ending.told().get("retention", {}), "retention")
-    for path in claim.clean(pathlib.Path(pushed["pushed_destination"]).parent, rule):
-        print(f"removed {path}, which retention does not keep")
 
 
 def _json(text: str) -> dict:

@@ -180,14 +180,15 @@ class _Encoder:
     def write(self, split: TableSplit, table: Table, training: bool, aside, progress) -> None:
         """Writes the split's file and fills in what is in it."""
         split.counts = [0] * len(self._labelling.labels)
-        self._ids = Ids()
-        rows = self._targets(split, table, training, split.aside(table.path, aside))
+        rows, ids = self._targets(split, table, training, split.aside(table.path, aside)), Ids()
         with split.written() as file:
             while chunk := list(itertools.islice(rows, MOST_ROWS)):
+                for row, _ in chunk:
+                    ids.see(row)
                 file.write(tfrecord.frame(self._encoded(split, chunk)))
                 split.texts += len(chunk)
                 progress(split.texts)
-        split.compare(self._ids, table.rows(ignored))
+        split.compare(ids, table.rows(ignored))
 
     def _targets(self, split, table, training, set_aside) -> Iterator[tuple[Row, Sequence[float]]]:
         """Rows with what their labels become."""
@@ -206,7 +207,6 @@ class _Encoder:
             elif fault == "unknown":
                 split.unknown += 1
                 split.tell(fault, f"{row.place} {row.label!r}")
-            self._ids.see(row)
             yield row, target
 
     def _encoded(self, split: TableSplit, chunk: list[tuple[Row, Sequence[float]]]) -> list[bytes]:

@@ -117,11 +117,19 @@ def test_a_step_that_ends_well_tells_nobody(tmp_path, hook):
 
 
 @pytest.mark.parametrize(("blessed", "why"), [(0, "did not pass the gate"), (1, "was rolled back before")])
-def test_a_model_that_is_not_pushed_fails_the_run_and_is_told(hook, capfd, blessed, why):
-    inputs = {"model_blessing": {"artifacts": [{"metadata": {"blessed": blessed}}]}}
+def test_a_model_that_is_not_pushed_fails_the_run_and_is_told(hook, capfd, tmp_path, blessed, why):
+    left = tmp_path / "checkpoints" / "of-a-model-refused-before"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    destination = {"filesystem": {"base_directory": claim.serving(str(tmp_path), "bert")}}
+    inputs = {
+        "artifacts": {"model_blessing": {"artifacts": [{"metadata": {"blessed": blessed}}]}},
+        "parameterValues": {"push_destination": json.dumps(destination)},
+    }
     assert ending.status(lambda: kubeflow_node._end_pushing({"pushed": 0}, inputs)) == 3
     said = f"nothing was pushed, since the model {why}; what is served stays"
-    assert capfd.readouterr().err == f"bert: error: {said}\n"
+    assert capfd.readouterr() == (f"removed {left}, which retention does not keep\n", f"bert: error: {said}\n")
+    assert not left.exists()
     (notice,) = hook
     assert (notice["state"], notice["cause"]) == ("not pushed", said)
 
