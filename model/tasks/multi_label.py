@@ -5,14 +5,14 @@ Shapes: B batch, C labels, `()` a scalar.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from model.encoder.heads import CLASSIFIER
 from model.settings import Pooling
-from model.tasks.classification import pooled_logits
+from model.tasks.classification import check_weights, pooled_logits
 from model.tasks.pretraining import real_examples
 from model.tasks.task import Curve
 from preprocessing import features
@@ -31,11 +31,13 @@ class MultiLabel:
 
     Attributes:
         labels: how many there are.
+        class_weights: of each label, how much its presence counts beside its absence; (): alike.
         watched: the figure by which the best model is chosen.
         pooling: what the head stands on.
     """
 
     labels: int
+    class_weights: tuple[float, ...] = ()
     watched: str = "macro_f1"
     pooling: Pooling = "cls"
 
@@ -45,6 +47,7 @@ class MultiLabel:
     def __post_init__(self):
         require(self.labels > 0, "there must be labels", self.labels)
         require(self.watched in WATCHED, f"watched must be {' or '.join(WATCHED)}", self.watched)
+        check_weights(self.class_weights, self.labels)
 
     @property
     def heads(self):
@@ -60,7 +63,8 @@ class MultiLabel:
 
     @property
     def description(self):
-        return {"kind": "multi-label", "labels": self.labels, "watched": self.watched, "pooling": self.pooling}
+        settings = {"labels": self.labels, "class_weights": list(self.class_weights), "watched": self.watched}
+        return {"kind": "multi-label", **settings, "pooling": self.pooling}
 
     def check(self, settings, examples, transform):
         if transform is not None:
@@ -83,7 +87,8 @@ class MultiLabel:
         """`()`, and [C] of each label: `hits`, said rightly; `said`; `there`."""
         real_B = real_examples(batch)
         there_BC = tf.cast(batch[features.LABEL_IDS], tf.float32)
-        nll_BC = tf.nn.sigmoid_cross_entropy_with_logits(there_BC, logits_BC)
+        weights = tf.constant(self.class_weights or [1.0] * self.labels)
+        nll_BC = tf.nn.weighted_cross_entropy_with_logits(there_BC, logits_BC, weights)
         said_BC = tf.cast(logits_BC >= 0, tf.float32)
         right_B = tf.reduce_min(tf.cast(said_BC == there_BC, tf.float32), 1)
         return {
@@ -114,6 +119,12 @@ class MultiLabel:
             gold, said = (", ".join(map(str, np.flatnonzero(found))) for found in (there, shares >= 0.5))
             lines.append(f"| {gold} | {said} | {text} |")
         return {"answers": "\n".join(lines)}
+
+
+def balanced(rows: int, there: Sequence[int]) -> tuple[float, ...]:
+    """Weights by which a label's presence counts as much as its absence, from how many rows have it; 1 for one that all
+    or none have."""
+    return tuple((rows - count) / count if 0 < count < rows else 1.0 for count in there)
 
 
 def f1(hits: np.ndarray, said: np.ndarray, there: np.ndarray) -> np.ndarray:

@@ -96,7 +96,9 @@ def _default(name: str) -> str:
 @click.option("--max-question", type=int, help=f"Tokens of a question; more are cut off.{_default('max_question')}")
 @click.option("--max-answer", type=int, help=f"Tokens of the longest answer.{_default('max_answer')}")
 @click.option(
-    "--class-weights", metavar="balanced|FILE", help="Weights of the labels; FILE has lines LABEL TAB WEIGHT."
+    "--class-weights",
+    metavar="balanced|FILE",
+    help="Weights of the labels (multi-label: of their presence); FILE has lines LABEL TAB WEIGHT.",
 )
 @click.option(
     "--watch",

@@ -11,6 +11,7 @@ warm-up and decay, two threads, in turn with ours; its batches are padded to the
 import argparse
 import csv
 import dataclasses
+import functools
 import json
 import pathlib
 import resource
@@ -57,10 +58,10 @@ def cola(made: pathlib.Path) -> list[pathlib.Path]:
     return [folder() / "cola" / "train.tsv", made / "dev.tsv", made / "test.tsv"]
 
 
-def squad(made: pathlib.Path) -> list[pathlib.Path]:
-    """So many questions of train, and of dev one half of the articles to choose by and the other to report."""
+def squad(made: pathlib.Path, questions: int = 10_000) -> list[pathlib.Path]:
+    """So many questions of train, whole articles, and of dev four articles to choose by and the others to report."""
     dev = json.loads((folder() / "squad" / "dev-v1.1.json").read_text())["data"]
-    return _written(made, "1.1", {"train": _of_train(), "dev": dev[:4], "test": dev[4:]})
+    return _written(made, "1.1", {"train": _of_train(questions), "dev": dev[:4], "test": dev[4:]})
 
 
 def squad2(made: pathlib.Path) -> list[pathlib.Path]:
@@ -70,13 +71,13 @@ def squad2(made: pathlib.Path) -> list[pathlib.Path]:
     )
     named = {article["title"]: article for article in dev["data"]}
     train, tune, test = ([named[title] for title in split[part]] for part in ("train", "tune", "test"))
-    return _written(made, "v2.0", {"train": [*_of_train(), *train], "dev": tune, "test": test})
+    return _written(made, "v2.0", {"train": [*_of_train(10_000), *train], "dev": tune, "test": test})
 
 
-def _of_train() -> list[dict]:
+def _of_train(wanted: int) -> list[dict]:
     kept, questions = [], 0
     for article in json.loads((folder() / "squad" / "train-v1.1.json").read_text())["data"]:
-        if questions >= SQUAD_QUESTIONS:
+        if questions >= wanted:
             break
         kept.append(article)
         questions += sum(len(paragraph["qas"]) for paragraph in article["paragraphs"])
@@ -89,7 +90,6 @@ def _written(made: pathlib.Path, version: str, parts: dict[str, list[dict]]) -> 
     return [made / f"{name}.json" for name in parts]
 
 
-SQUAD_QUESTIONS = 10_000
 POSITIONS = ("--no-header", "--text", "1", "--label", "2")
 PAIRS = ("--no-header", "--text", "1", "--second", "2", "--label", "3")
 QUESTIONS = ("--epochs", "1", "--batch-size", "16", "--learning-rate", "1e-4", "--dev-rows", "1000")
@@ -108,6 +108,7 @@ SETS = {
     "reviews-cut": Set("classification", REVIEWS, "accuracy", peer=False),
     "reviews-windows": Set("classification", REVIEWS, "accuracy", (), ("--long", "windows"), peer=False),
     "squad": Set("question-answering", squad, "f1", (), QUESTIONS, False),
+    "squad-30k": Set("question-answering", functools.partial(squad, questions=30_000), "f1", (), QUESTIONS, False),
     "squad2": Set("question-answering", squad2, "f1", (), QUESTIONS, False),
 }
 

@@ -59,7 +59,8 @@ class Classification:
     def task(self, prepared, options):
         from model.tasks import classification
 
-        weights = label_files.class_weights(options.class_weights, prepared.labels, prepared.train.counts)
+        balanced = classification.balanced(prepared.train.counts)
+        weights = label_files.class_weights(options.class_weights, prepared.labels, balanced)
         return classification.Classification(len(prepared.labels), weights, options.watch, options.pooling)
 
     def settings(self, prepared, train, options):

@@ -16,13 +16,11 @@ def declared(labels: str | None) -> list[str] | None:
     return found
 
 
-def class_weights(said: str | None, labels: Sequence[str], counts: Sequence[int]) -> tuple[float, ...]:
-    """Those that `--class-weights` means: of a file, or `balanced` by train's `counts`; () without it."""
-    from model.tasks import classification
-
+def class_weights(said: str | None, labels: Sequence[str], balanced: tuple[float, ...]) -> tuple[float, ...]:
+    """Those that `--class-weights` means: of a file, or the `balanced` ones; () without it."""
     if said is None:
         return ()
-    return classification.balanced(counts) if said == "balanced" else weights(said, labels)
+    return balanced if said == "balanced" else weights(said, labels)
 
 
 def weights(path: str, labels: Sequence[str]) -> tuple[float, ...]:

@@ -31,7 +31,9 @@ class MultiLabel:
         }
     )
     watched = ("macro_f1", "micro_f1", "exact", "cross_entropy")
-    defaults = types.MappingProxyType({"max_seq_length": 128, "long": "cut", "pooling": None, "labels": None})
+    defaults = types.MappingProxyType(
+        {"max_seq_length": 128, "long": "cut", "pooling": None, "labels": None, "class_weights": None}
+    )
     pooling: Pooling = "cls"
     chosen = "The temperature and the labels' thresholds"
     signatures = ("classify_labels", "classify_labels_pair")
@@ -57,7 +59,9 @@ class MultiLabel:
     def task(self, prepared, options):
         from model.tasks import multi_label
 
-        return multi_label.MultiLabel(len(prepared.labels), options.watch, options.pooling)
+        balanced = multi_label.balanced(prepared.train.texts, prepared.train.counts)
+        weights = label_files.class_weights(options.class_weights, prepared.labels, balanced)
+        return multi_label.MultiLabel(len(prepared.labels), weights, options.watch, options.pooling)
 
     def settings(self, prepared, train, options):
         return ClassificationSettings(tuple(prepared.labels), self.name, **texts.settings(train, options))
@@ -169,7 +173,10 @@ class Judge:
         if self._unknown.count:
             yield f"{self._unknown.count:,} rows have labels that the model does not have: errors: {self._unknown}"
         if self._rows and not self._counts[1].any():
-            yield "ALARM: the model says no label of any row: it has learned nothing. Try more --epochs"
+            yield (
+                "ALARM: the model says no label of any row: it has learned nothing. Try more --epochs, or "
+                "--class-weights balanced"
+            )
 
     def lines(self) -> Iterator[str]:
         yield from texts.lines(self.details()["f1"], self._counts[2])

@@ -71,12 +71,14 @@ class Tagging:
         return tagged.prepare(train, dev, tokenizer, folder, **options)
 
     def task(self, prepared, options):
+        from model.tasks import classification
         from model.tasks.tagging import Tagging as Task
 
         watched: Any = options.watch
         if watched == "entity_f1" and not tags.of_entities(prepared.labels):
             watched = "accuracy"
-        weights = label_files.class_weights(options.class_weights, prepared.labels, prepared.train.counts)
+        balanced = classification.balanced(prepared.train.counts)
+        weights = label_files.class_weights(options.class_weights, prepared.labels, balanced)
         return Task(tuple(prepared.labels), watched, weights)
 
     def settings(self, prepared, train, options):

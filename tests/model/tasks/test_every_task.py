@@ -148,7 +148,7 @@ def taught(task: Callable[[], Task]) -> Callable[[], Taught]:
 PRETRAINING = Case("pretraining", Pretraining, small_examples.examples)
 UPPER = Case("upper", upper.Upper, upper.examples)
 CLASSIFICATION = Case("classification", lambda: Classification(3, (1.0, 2.0, 0.5)), classified)
-MULTI_LABEL = Case("multi-label", lambda: MultiLabel(3), several)
+MULTI_LABEL = Case("multi-label", lambda: MultiLabel(3, (1.0, 2.0, 0.5)), several)
 REGRESSION = Case("regression", lambda: Regression(20.0, 8.0), scored)
 SIMILARITY = Case("similarity", Similarity, compared)
 OF_CLS = Case("similarity by [CLS]", lambda: Similarity(-1.0, 2.0, pooling="cls"), compared)

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 
 import keras
@@ -238,6 +239,19 @@ def test_it_says_what_it_is(case):
             planning.Options.of(kind, **{name: "x"})
     with pytest.raises(InputError, match=r"--watch must be .* Received: 'nothing'"):
         planning.Options.of(kind, watch="nothing")
+
+
+@pytest.mark.parametrize(
+    ("kind", "balanced"),
+    [(CLASSIFICATION, (2 / 3, 2.0)), (TAGGING, (2 / 3, 2.0)), (MULTI_LABEL, (1 / 3, 3.0))],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_weights_of_labels_are_of_a_file_or_balanced(kind, balanced, tmp_path):
+    prepared = types.SimpleNamespace(labels=["A", "B"], train=types.SimpleNamespace(counts=[3, 1], texts=4))
+    (tmp_path / "weights.tsv").write_text("A\t0.5\nB\t2\n")
+    for said, expected in ((None, ()), ("balanced", balanced), (str(tmp_path / "weights.tsv"), (0.5, 2.0))):
+        options = planning.Options.of(kind, class_weights=said)
+        assert kind.task(prepared, options).class_weights == pytest.approx(expected)
 
 
 @every

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import types
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import tensorflow as tf
 
 from model.settings import TaggingSettings
 from pipeline.finetuning.kinds.tagging import TAGGING
-from pipeline.finetuning.planning import Options
 from preprocessing.errors import InputError
 from preprocessing.tasks.sentences import Sentence, Sentences
 from preprocessing.tasks.tables import Columns
@@ -150,11 +148,3 @@ def test_it_is_chosen_on_what_is_served():
         shares = tf.nn.softmax(of_words[:count] / 2.5).numpy()
         np.testing.assert_allclose(shares.max(-1), scores[:count], rtol=1e-5)
         assert not np.any(of_words[count:])
-
-
-def test_weights_of_tags_are_of_a_file_or_balanced(tmp_path):
-    prepared = types.SimpleNamespace(labels=["A", "B"], train=types.SimpleNamespace(counts=[3, 1]))
-    (tmp_path / "weights.tsv").write_text("A\t0.5\nB\t2\n")
-    for said, expected in ((None, ()), ("balanced", (2 / 3, 2.0)), (str(tmp_path / "weights.tsv"), (0.5, 2.0))):
-        options = Options.of(TAGGING, class_weights=said)
-        assert TAGGING.task(prepared, options).class_weights == pytest.approx(expected)
