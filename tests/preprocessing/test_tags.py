@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import seqeval.scheme
+from seqeval.metrics import sequence_labeling
 
 from preprocessing.tags import Entity, Found, entities, of_entities, reading, strict, written
 
@@ -43,6 +45,19 @@ def test_examples_of_seqeval():
     assert strict(["I-NP", "I-NP", "O"]) == []
     assert strict("B-A I-A I-B O B-B I-B".split()) == [("A", 0, 2), ("B", 4, 6)]  # noqa: SIM905
     assert strict("B-A B-A E-A S-B I-B E-B".split(), "BIOES") == [("A", 1, 3), ("B", 3, 4)]  # noqa: SIM905
+
+
+@pytest.mark.parametrize(("signs", "scheme"), [("BI", "IOB2"), ("BIES", "IOBES")])
+def test_entities_are_seqevals(signs, scheme):
+    random, kept = np.random.default_rng(2), getattr(seqeval.scheme, scheme)
+    choices = ["O", *(f"{sign}-{kind}" for sign in signs for kind in ("PER", "LOC"))]
+    for _ in range(2000):
+        tags = random.choice(choices, random.integers(1, 9)).tolist()
+        lenient = [(kind, start, end + 1) for kind, start, end in sequence_labeling.get_entities(tags)]
+        assert entities(tags) == lenient, tags
+        (found,) = seqeval.scheme.Entities([tags], kept).entities
+        expected = [(one.tag, one.start, one.end) for one in found]
+        assert strict(tags, "IOB2" if scheme == "IOB2" else "BIOES") == expected, tags
 
 
 @pytest.mark.parametrize("scheme", ["IOB1", "IOB2", "BIOES"])

@@ -172,10 +172,12 @@ class Judge:
     def notes(self) -> Iterator[str]:
         if self._unknown.count:
             yield f"{self._unknown.count:,} rows have labels that the model does not have: errors: {self._unknown}"
-        if self._rows and not self._counts[1].any():
+        _, said, there = (np.isin(counts, (0, self._rows)).all() for counts in self._counts)
+        if said and not there:
+            always = [name for name, count in zip(self._names, self._counts[1], strict=True) if count]
             yield (
-                "ALARM: the model says no label of any row: it has learned nothing. Try more --epochs, or "
-                "--class-weights balanced"
+                f"ALARM: the model says {', '.join(always) or 'no label'} of every row: it has learned nothing. Try "
+                "more --epochs, or --class-weights balanced"
             )
 
     def lines(self) -> Iterator[str]:

@@ -113,8 +113,12 @@ class Judge:
     def notes(self) -> Iterator[str]:
         if self._unknown.count:
             yield f"{self._unknown.count:,} rows have no number for a label and count nowhere: {self._unknown}"
-        if len({said for _, said in self._pairs}) == 1 < len(self._pairs):
-            yield "ALARM: the model says one number of every row: it has learned nothing. Try another --learning-rate"
+        gold, said = np.std(self._pairs, axis=0) if self._pairs else (0.0, 0.0)
+        if said < gold / 100:
+            yield (
+                f"ALARM: the model says about {self._pairs[0][1]:.4g} of every row: it has learned nothing. Try "
+                "another --learning-rate"
+            )
 
     def lines(self) -> Iterator[str]:
         return iter(())

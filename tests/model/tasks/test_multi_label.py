@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from model.encoder.encoder import BertEncoder
 
+from model.encoder import BertEncoder
 from model.tasks.classification import pooled_logits
 from model.tasks.multi_label import MultiLabel, balanced
 from preprocessing.errors import InputError
@@ -13,9 +13,9 @@ def test_a_weight_is_of_a_presence_alone():
     batch, weights = several(4, 0), np.array([1.0, 3.0, 0.5])
     task = MultiLabel(3, tuple(weights.tolist()))
     encoder = BertEncoder(small_examples.encoder_settings(), task.heads)
-    logits, there = pooled_logits(encoder, batch).numpy().astype(float), batch["label_ids"].numpy()
+    logits, there = pooled_logits(encoder, batch).numpy().astype(float), batch["label_ids"]
     nats = there * weights * np.log1p(np.exp(-logits)) + (1 - there) * np.log1p(np.exp(logits))
-    assert task.sums(encoder, batch)["nll"] == pytest.approx(nats.mean(1).sum(), rel=1e-5)
+    assert task.sums(encoder, batch)["nll"].numpy() == pytest.approx(nats.mean(1).sum(), rel=1e-5)
     assert 0 < there.sum() < there.size
 
 

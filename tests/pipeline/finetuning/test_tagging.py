@@ -5,11 +5,14 @@ import json
 
 import numpy as np
 import pytest
+import seqeval.metrics
+import seqeval.scheme
 import sklearn.metrics
 import tensorflow as tf
 
 from model.settings import TaggingSettings
 from pipeline.finetuning.kinds.tagging import TAGGING
+from preprocessing import tags
 from preprocessing.errors import InputError
 from preprocessing.tasks.sentences import Sentence, Sentences
 from preprocessing.tasks.tables import Columns
@@ -55,6 +58,22 @@ def test_entities_are_judged_by_exact_span_and_type():
     assert verdicts[0].cost == pytest.approx(-2 * np.log(0.1), rel=1e-5)
     judge, _ = judged((["B-NP", "I-NP", "O"], ["I-NP", "I-NP", "O"]))
     assert (judge.figures()["entity_f1"], judge.figures()["entity_f1_strict"]) == (1.0, 0.0)
+
+
+def test_figures_of_entities_are_seqevals():
+    random = np.random.default_rng(3)
+    choices = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    drawn = [[random.choice(choices, 8).tolist() for _ in range(200)] for _ in range(2)]
+    gold, said = ([tags.written(tags.entities(one), 8) for one in drawn[0]], drawn[1])
+    said = [one if random.random() < 0.5 else right for one, right in zip(said, gold, strict=True)]
+    found = judged(*zip(gold, said, strict=True))[0].figures()
+    metrics = seqeval.metrics
+    assert found["entity_f1"] == pytest.approx(metrics.f1_score(gold, said))
+    assert found["entity_precision"] == pytest.approx(metrics.precision_score(gold, said))
+    assert found["entity_recall"] == pytest.approx(metrics.recall_score(gold, said))
+    strict = metrics.f1_score(gold, said, mode="strict", scheme=seqeval.scheme.IOB2)
+    assert found["entity_f1_strict"] == pytest.approx(strict)
+    assert 0.1 < found["entity_f1"] < strict < 0.9
 
 
 def test_words_are_judged_as_scikit_learn_does():
