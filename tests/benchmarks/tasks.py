@@ -107,9 +107,9 @@ SETS = {
     ),
     "reviews-cut": Set("classification", REVIEWS, "accuracy", peer=False),
     "reviews-windows": Set("classification", REVIEWS, "accuracy", (), ("--long", "windows"), peer=False),
-    "squad": Set("question-answering", squad, "f1", (), QUESTIONS, False),
-    "squad-30k": Set("question-answering", functools.partial(squad, questions=30_000), "f1", (), QUESTIONS, False),
-    "squad2": Set("question-answering", squad2, "f1", (), QUESTIONS, False),
+    "squad": Set("question-answering", squad, "f1", (), QUESTIONS),
+    "squad-30k": Set("question-answering", functools.partial(squad, questions=30_000), "f1", (), QUESTIONS),
+    "squad2": Set("question-answering", squad2, "f1", (), QUESTIONS),
 }
 
 
@@ -173,15 +173,27 @@ def peer(
     kind = next(kind for kind in kinds.ALL if kind.name == chosen.task)
     arguments: dict = {"task": chosen.task, "model": model, "seed": seed, "training": training, "output": str(output)}
     for part, path in (("train", files[0]), ("test", files[2])):
-        rows = kind.source(str(path), columns).rows(lambda line, reason: None)
-        if chosen.task == "tagging":
+        rows = list(kind.source(str(path), columns).rows(lambda line, reason: None))
+        if chosen.task == "question-answering":
+            arguments[part] = [dataclasses.asdict(row) for row in rows]
+        elif chosen.task == "tagging":
             arguments[part] = [(row.words, row.tags) for row in rows]
         else:
             arguments[part] = [(row.text, row.second, row.labels or row.label) for row in rows]
     (output / "rows.json").write_text(json.dumps(arguments))
     program = ROOT / "tests" / "benchmarks" / "tasks_peer.py"
     text, processor = timed([python, str(program), str(output / "rows.json")], output / "log.txt")
-    return {**json.loads(text.splitlines()[-1]), "processor": processor}
+    answer = json.loads(text.splitlines()[-1])
+    if "answers" in answer:
+        from model.tasks.answer_scores import score
+
+        impossible = not all(row.answers for row in rows)
+        found = [score(said, row.gold, impossible) for said, row in zip(answer.pop("answers"), rows, strict=True)]
+        answer["figures"] = {
+            "f1": statistics.mean(one.f1 for one in found),
+            "exact": statistics.mean(one.exact for one in found),
+        }
+    return {**answer, "processor": processor}
 
 
 def once(path: pathlib.Path, make: Callable[..., dict], *arguments) -> dict:
