@@ -17,6 +17,7 @@ terminal.quiet()  # before TensorFlow is imported
 
 from pipeline import values  # noqa: E402
 from pipeline.history import trainings  # noqa: E402
+from pipeline.history.homes import read_json  # noqa: E402
 from pipeline.kubeflow import claim, ending, invocation  # noqa: E402
 from pipeline.retention import RetentionSettings  # noqa: E402
 from pipeline.runs import lean  # noqa: E402
@@ -61,9 +62,15 @@ def _end_training(told: dict) -> None:
     if config and "model_run" in made:
         from tfx.utils import path_utils
 
-        work = pathlib.Path(json.loads(config)["work_folder"])
+        asked = json.loads(config)
+        work = pathlib.Path(asked["work_folder"])
+        (examples,) = told["inputs"]["artifacts"]["examples"]["artifacts"]
+        report = read_json(pathlib.Path(examples["uri"], "report.json"))
         for model in made["model"]["artifacts"]:
-            claim.keep_checkpoint(path_utils.serving_model_path(model["uri"]), work.parent)
+            exported = path_utils.serving_model_path(model["uri"])
+            claim.keep_checkpoint(
+                exported, work.parent, settings=asked["settings"], code=asked["fingerprint"], examples=report
+            )
         trainings.remove_ended(work, [result["uri"] for result in made["model_run"]["artifacts"]])
 
 

@@ -15,7 +15,7 @@ def command(version, home, name, as_json, picture):
     """Say of what data, vocabulary, settings, code and parent a version was made, what the gate said of it, and which
     model it was compared with. VERSION is a number, a label or `latest`.
 
-    What a run did not record yet when it was older is named so.
+    What a run did not record yet when it was older is named so, and what a claim of Kubeflow, as --home, does not hold.
 
         bert lineage latest --picture lineage.svg
     """
@@ -24,7 +24,7 @@ def command(version, home, name, as_json, picture):
     from pipeline.history import lineage, telling
     from pipeline.history.homes import Home
 
-    found_home = Home.open(home)
+    found_home = Home.open(home, claim=True)
     serving = found_home.serving(name)
     found = lineage.trace(found_home, serving, lineage.version_of(found_home, serving, version))
     if picture:

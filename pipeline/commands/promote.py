@@ -26,13 +26,15 @@ def command(version, label, home, name, config):
     version that they have loaded: those with a label, those that had it before, and the newest are. For another one the
     command is typed twice, which it says.
 
+    What Kubeflow pushed is given a label in a pod that mounts the claim where the servers do: --home names the mount.
+
         bert promote latest --label canary
     """
     from pipeline.history import labels, lineage
     from pipeline.history.homes import Home
     from preprocessing.errors import require
 
-    found_home = Home.open(home)
+    found_home = Home.open(home, claim=True)
     serving = found_home.serving(name)
     file = pathlib.Path(config) if config else found_home.models_config
     require(not label.isdecimal() and label != "latest", "a label must not read like a version", label)

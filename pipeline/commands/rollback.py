@@ -17,12 +17,13 @@ def command(label, home, name, config):
     """Take a label back to the version that had it before, in the models.config that servers read.
 
     The version that had it is unloaded, where no other label is its. Its model is rolled back: the next run that makes
-    the same model does not push it, and no candidate is compared with it, until `bert promote` names it again.
+    the same model does not push it, and no candidate is compared with it, until `bert promote` names it again. So it is
+    with what Kubeflow pushed to a claim: see there.
     """
     from pipeline.history import labels
     from pipeline.history.homes import Home
 
-    found_home = Home.open(home)
+    found_home = Home.open(home, claim=True)
     serving = found_home.serving(name)
     file = pathlib.Path(config) if config else found_home.models_config
     back, to = labels.roll_back(file, serving, label)

@@ -59,7 +59,8 @@ def create_pipeline(
         input_fingerprint = fingerprint.of_input(documents.__name__, files)
     elif spans.are_in(settings.corpus):
         raise InputError(
-            "the spans of a run are chosen when it is compiled, which needs its files; name them without {SPAN}. "
+            "a recurring run has one spec for good, for which no span can be chosen: write * for {SPAN}, and each run "
+            "reads all that is there; a rolling window wants a run on one machine, or Airflow. "
             f"Received: {', '.join(settings.corpus.input)}"
         )
     settings.check()

@@ -24,15 +24,25 @@ class Home:
     folder: pathlib.Path
 
     @classmethod
-    def open(cls, folder: str | pathlib.Path) -> "Home":
-        """Raises InputError where no run has been."""
+    def open(cls, folder: str | pathlib.Path, *, claim: bool = False) -> "Home":
+        """Raises InputError where no run has been, and for a claim of Kubeflow where that will not do."""
         found = cls(pathlib.Path(folder).absolute())
-        if not (found.has_store() or found.reports.is_dir()):
+        if found.is_claim() and not claim:
+            raise InputError(
+                f"{folder}: a home is a folder in which the pipeline ran. Received: only what was pushed, as on a "
+                "claim of Kubeflow: it knows the runs, and each one removes there what retention does not keep; "
+                "`bert lineage`, `bert promote` and `bert rollback` take a claim, too"
+            )
+        if not (found.has_store() or found.reports.is_dir() or found.is_claim()):
             raise InputError(
                 f"{folder}: a home is a folder in which the pipeline ran. Received: no metadata.sqlite there; "
                 "name it with --home or BERT_HOME"
             )
         return found
+
+    def is_claim(self) -> bool:
+        """Whether models were pushed here by Kubeflow, which has the metadata of its runs (see `pipeline.kubeflow`)."""
+        return not (self.has_store() or self.reports.is_dir()) and bool(self.servings())
 
     def has_store(self) -> bool:
         """Whether ML Metadata knows of this home, in its file or in a database."""

@@ -1,4 +1,5 @@
-"""What a pushed version was made of, traced through MLMD and the files that the steps left."""
+"""What a pushed version was made of, traced through MLMD and the files that the steps left; on a claim of Kubeflow,
+which has neither, as far as the version's own folder says it."""
 
 import hashlib
 import json
@@ -6,12 +7,13 @@ import os
 import pathlib
 from typing import Any
 
-from pipeline.history import labels, pushed, runs
+from pipeline.history import labels, parents, pushed, runs
 from pipeline.history.homes import Home, read_json
 from pipeline.history.store import Artifact, Execution, Store
 from preprocessing.errors import InputError
 
 NOT_RECORDED = "not recorded"  # by runs before this was
+_NO_EVALUATION = dict.fromkeys(("artifact", "blessed", "metrics", "baseline"), NOT_RECORDED)
 
 
 def version_of(home: Home, serving: str, name: str) -> str:
@@ -45,6 +47,8 @@ def trace(home: Home, serving: str, version: str) -> dict[str, Any]:
         "rolled_back": entry["model"] in pushed.rolled_back(record),
         "labels": sorted(label for label, to in labels.of(home.models_config, name).items() if str(to) == version),
     }
+    if home.is_claim():
+        return found | _pushed_alone(found, entry, home.servings())
     if not home.has_store():
         raise InputError(f"{home.folder}: a version is traced through metadata.sqlite. Received: no such file there")
     store = Store(home)
@@ -98,6 +102,52 @@ def trace(home: Home, serving: str, version: str) -> dict[str, Any]:
     }
 
 
+def _pushed_alone(found: dict[str, Any], entry: dict[str, str], servings: list[str]) -> dict[str, Any]:
+    """The parts of what the folder of a version says, with the card that `pipeline.kubeflow.claim` has made whole."""
+    folder, artifact = found["folder"], pathlib.Path(entry["from"])
+    card = parents.read(folder)
+    settings, report = json.loads(card.get("settings", "{}")), card.get("examples", {})
+    data: dict[str, Any] = {"artifact": NOT_RECORDED, "report": {}, "files": NOT_RECORDED}
+    task: dict[str, Any] = {}
+    taken_from = settings.get("vocabulary", {"file": NOT_RECORDED})["file"]
+    if "task" in settings:
+        taken_from = "the checkpoint"
+        task, data = {"task": settings["task"]}, data | {"report": report, "answers": _answers(folder)}
+        report = {"rows": sum(part["rows"] for part in report.values())}
+    # <root>/<pipeline>/<run>/Trainer/...
+    run = next((path.parent.name for path in artifact.parents if path.name == "Trainer"), NOT_RECORDED)
+    init = card.get("init")
+    return task | {
+        "model": {
+            "identity": entry["model"],
+            "artifact": str(artifact.parent),
+            "trained": NOT_RECORDED,
+            "seconds": NOT_RECORDED,
+            "run": run,
+            "pushed_by": NOT_RECORDED,
+        },
+        "data": data,
+        "vocabulary": _file_of(pathlib.Path(folder, "assets", "vocab.txt")) | {"taken_from": taken_from},
+        "examples": {"artifact": NOT_RECORDED, "report": report},
+        "settings": settings,
+        "code": {"training": card.get("code", NOT_RECORDED), "state": NOT_RECORDED},
+        "parent": init and {
+            "checkpoint": init,
+            "versions": [
+                _called(number, other, os.path.dirname(folder))
+                for other in servings
+                for number, path in pushed.versions(other).items()
+                if parents.read(path).get("checkpoint") == init
+            ],
+        },
+        "evaluation": _NO_EVALUATION | {"blessed": True},  # nothing else is pushed
+    }  # fmt: skip
+
+
+def _called(number: int | str, serving: str, own: str) -> str:
+    return str(number) if serving == own else f"{number} of {os.path.basename(serving)}"
+
+
 def _pretrained(store: Store, examples: Artifact, maker: Execution | None) -> dict[str, Any]:
     """What the examples of a pretraining were made of, and the `makers` of each part."""
     given = store.inputs(maker) if maker else {}
@@ -127,15 +177,18 @@ def _tuned(examples: Artifact, maker: Execution, folder: str) -> dict[str, Any]:
             content = kept.read_bytes()
             name = settings.get(split) or f"the embedded rows ({split})"
             files.append({"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
-    described = read_json(pathlib.Path(folder, "assets.extra", "finetuning.json"))
     data = {"artifact": examples.uri, "report": report, "files": files or NOT_RECORDED}
     return {
         "makers": {"examples": maker},
         "task": settings["task"],
-        "data": data | {"answers": described.get("labels", NOT_RECORDED)},
+        "data": data | {"answers": _answers(folder)},
         "vocabulary": _file_of(pathlib.Path(folder, "assets", "vocab.txt")) | {"taken_from": "the checkpoint"},
         "examples": {"artifact": examples.uri, "report": {"rows": sum(part["rows"] for part in report.values())}},
     }
+
+
+def _answers(folder: str) -> Any:
+    return read_json(pathlib.Path(folder, "assets.extra", "finetuning.json")).get("labels", NOT_RECORDED)
 
 
 def _part(artifact: Artifact | None) -> dict[str, Any]:
@@ -184,7 +237,7 @@ def _parent(home: Home, store: Store, serving: str, init: str | None) -> dict[st
     trainer = store.producer(run) if run else None
     models = [model.uri for model in store.outputs(trainer).get("model", [])] if trainer else []
     versions = [
-        number if folder == serving else f"{number} of {os.path.basename(folder)}"
+        _called(number, folder, serving)
         for folder in dict.fromkeys((serving, *home.servings()))
         for number, entry in pushed.read(folder)["versions"].items()
         if os.path.dirname(entry["from"]) in models
@@ -196,7 +249,7 @@ def _evaluation(store: Store, model: Artifact, history: dict) -> dict[str, Any]:
     """What the gate said of it, the newest evaluation: figures, and the baseline that it was compared with."""
     ended = [found for found in store.users(model, "Evaluator") if found.state == "ran"]
     if not ended:
-        return {"artifact": NOT_RECORDED, "blessed": NOT_RECORDED, "metrics": NOT_RECORDED, "baseline": NOT_RECORDED}
+        return _NO_EVALUATION
     given, made = store.inputs(ended[-1]), store.outputs(ended[-1])
     (baseline,) = [artifact.properties.get("baseline") for artifact in given.get("baseline_model", [])] or [None]
     reports = [report for _, report in history.values() if report.get("model") == model.uri and "metrics" in report]

@@ -4,7 +4,7 @@ import pathlib
 import textwrap
 from typing import Any
 
-from pipeline import terminal
+from pipeline.history import telling
 from pipeline.history.lineage import NOT_RECORDED
 from preprocessing.errors import require
 
@@ -91,7 +91,7 @@ def _boxes(found: dict[str, Any]) -> dict[str, Box]:
         "model": (
             3, 1, "model", f"model {model['identity'][:8]}",
             f"{size}\n"
-            f"{model['trained'][:16]}, {terminal.clock(model['seconds'])}\ncode {found['code']['training']}",
+            f"{telling.trained(model, 16, ', ')}\ncode {found['code']['training']}",
         ),
         "evaluation": (4, 1, "judged", f"gate: {verdict}", "\n".join(figures)),
         "version": (
@@ -111,8 +111,10 @@ def _of_pretraining(found: dict[str, Any]) -> tuple[str, list[str], str, str]:
     """What the boxes of the rows, their counts, the examples and the model say."""
     report = found["data"]["report"]
     sides = [f"{side} {report.get(f'documents_{side}', NOT_RECORDED)}" for side in ("train", "eval")]
-    encoder, training = found["settings"]["encoder"], found["settings"]["training"]
-    size = f"{encoder['num_layers']} x {encoder['hidden_size']}, {training['steps']:,} steps"
+    size = NOT_RECORDED
+    if settings := found["settings"]:
+        encoder, training = settings["encoder"], settings["training"]
+        size = f"{encoder['num_layers']} x {encoder['hidden_size']}, {training['steps']:,} steps"
     return "documents", sides, f"{found['examples']['report'].get('examples', NOT_RECORDED)}", size
 
 

@@ -18,7 +18,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     rows = [
         ("version", f"{found['version']} of {found['name']}{said}"),
         ("folder", found["folder"]),
-        ("model", f"{model['identity']}, trained {model['trained'][:19]} in {terminal.clock(model['seconds'])}"),
+        ("model", f"{model['identity']}, trained {trained(model, 19, ' in ')}"),
         ("", f"by run {model['run']}, pushed by run {model['pushed_by']}"),
         *(_rows(found["task"], data) if "task" in found else _files(data)),
         *_vocabulary(vocabulary),
@@ -29,6 +29,12 @@ def lines(found: dict[str, Any]) -> list[str]:
         *_evaluation(evaluation),
     ]
     return [f"{title:12}{text}" for title, text in rows]
+
+
+def trained(model: dict[str, Any], letters: int, between: str) -> str:
+    """When, in so many letters, and for how long."""
+    when, seconds = model["trained"], model["seconds"]
+    return when if seconds == NOT_RECORDED else f"{when[:letters]}{between}{terminal.clock(seconds)}"
 
 
 def _counts(report: dict[str, Any], *names: str) -> str:
@@ -56,15 +62,15 @@ def _rows(task: str, data: dict[str, Any]) -> list[tuple[str, str]]:
     more = f" and {len(answers) - _FILES:,} more" if answers != NOT_RECORDED and len(answers) > _FILES else ""
     return [
         ("task", task),
-        ("data", "; ".join(told) + (f"; {aside:,} set aside" if aside else "")),
+        ("data", ("; ".join(told) or NOT_RECORDED) + (f"; {aside:,} set aside" if aside else "")),
         *(("", f"  {file['file']}  {file['bytes']:,} bytes  sha256 {file['sha256']}") for file in files),
         ("labels", known + more),
     ]
 
 
 def _vocabulary(vocabulary: dict[str, Any]) -> list[tuple[str, str]]:
-    report = vocabulary["report"]
-    how = f"taken from {vocabulary['taken_from']}" if vocabulary["taken_from"] else "learned"
+    report, origin = vocabulary["report"], vocabulary["taken_from"]
+    how = origin if origin == NOT_RECORDED else f"taken from {origin}" if origin else "learned"
     unknown = f", [UNK] {report['unknown_share']:.4%} of held-out pieces" if "unknown_share" in report else ""
     size = f"{report['size']:,} tokens, " if "size" in report else ""
     return [("vocabulary", f"{size}{how}{unknown}"), ("", f"  sha256 {vocabulary['sha256']}")]
@@ -74,6 +80,8 @@ def _settings(settings: dict[str, Any]) -> str:
     if "task" in settings:
         stated = ", ".join(f"{name} {value}" for name, value in settings["options"].items())
         return f"{stated or 'all as they are by default'} (--json: all)"
+    if not settings:
+        return NOT_RECORDED
     encoder, training = settings["encoder"], settings["training"]
     return (
         f"{encoder['num_layers']} layers of {encoder['hidden_size']}, {training['steps']:,} steps of "

@@ -2,10 +2,12 @@
 
 The weights that a model was made with are an artifact of its Trainer, of which a container has a copy as long as it
 runs. A model that is pushed is to be fine-tuned later, by another pipeline, too, so its card names a copy on the claim.
+It also says what else the Trainer was given: on the claim no metadata tells where a version comes from.
 """
 
 import pathlib
 import shutil
+from typing import Any
 
 from pipeline.graphs import fingerprint
 from pipeline.history import parents, pushed, retention
@@ -25,14 +27,15 @@ def training(mount: str) -> str:
     return f"{mount}/training"
 
 
-def keep_checkpoint(model: str, mount: pathlib.Path) -> None:
-    """Copies the checkpoint that the card of an exported model names, and has the card name the copy."""
+def keep_checkpoint(model: str, mount: pathlib.Path, **told: Any) -> None:
+    """Copies the checkpoint that the card of an exported model names, and has the card name the copy, and say what else
+    is told."""
     card = parents.read(model)
     kept = mount / "checkpoints" / fingerprint.of_text(card["checkpoint"])
     shutil.copytree(card["checkpoint"], kept, dirs_exist_ok=True)  # of the same step, where it is tried again
     (kept / parents.CARD).parent.mkdir(exist_ok=True)
     parents.write(str(kept), init=card.get("init"))  # outlives the model
-    parents.write(model, **{**card, "checkpoint": str(kept)})
+    parents.write(model, **{**card, **told, "checkpoint": str(kept)})
 
 
 def clean(folder: pathlib.Path, rule: RetentionSettings) -> list[str]:

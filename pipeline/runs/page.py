@@ -24,7 +24,8 @@ _WIDE = ("Gate", "Curves", "Set aside", "Costliest mistakes", "Drift", "Lineage"
 _STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem }
-main { display: flex; flex-wrap: wrap; gap: 0 4rem } section { max-width: 100% } section.wide { flex-basis: 100% }
+body { overflow-wrap: anywhere } main { display: flex; flex-wrap: wrap; gap: 0 4rem }
+section { max-width: 100%; overflow-x: auto } section.wide { flex-basis: 100% }
 h2 { margin: 2rem 0 .5rem; font-size: 1.15rem }
 table { border-collapse: collapse } td, th { padding: .2rem 1.2rem .2rem 0; text-align: left; vertical-align: top }
 td { border-top: 1px solid #8884; overflow-wrap: anywhere } td.number { text-align: right; white-space: nowrap }

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import ipaddress
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -74,6 +76,52 @@ def at_work(home: pathlib.Path, node: str) -> list[int]:
     return found
 
 
+def listening(root: int) -> set[str]:
+    """Addresses, `host:port`, at which a process, and what it started, wait for connections."""
+    parents, family = {}, {root}
+    for status in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    sockets = set()
+    for process in family:
+        with contextlib.suppress(OSError):
+            for file in pathlib.Path(f"/proc/{process}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    sockets.add(os.readlink(file))
+    found = set()
+    for kind, protocol in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        table = pathlib.Path("/proc/net", kind)
+        for line in table.read_text().splitlines()[1:] if table.exists() else ():
+            _, local, _, state, *more = line.split()
+            if state == "0A" and f"socket:[{more[5]}]" in sockets:
+                host, port = local.split(":")
+                words = [bytes.fromhex(host[at : at + 8])[::-1] for at in range(0, len(host), 8)]
+                found.add(f"{socket.inet_ntop(protocol, b''.join(words))}:{int(port, 16)}")
+    return found
+
+
+def not_loopback(addresses: set[str]) -> list[str]:
+    hosts = {address: address.rpartition(":")[0] for address in addresses}
+    return [
+        address for address, host in hosts.items() if not ipaddress.ip_address(host.removeprefix("::ffff:")).is_loopback
+    ]
+
+
+def test_what_listens_is_seen():
+    everywhere = socket.create_server(("0.0.0.0", 0))
+    both = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    with everywhere, both, socket.create_server(("127.0.0.1", 0)) as own:
+        child = subprocess.Popen(["sleep", "60"], pass_fds=[found.fileno() for found in (everywhere, both, own)])
+        found = listening(child.pid)
+        child.kill()
+        child.wait()
+        ports = [server.getsockname()[1] for server in (everywhere, both, own)]
+    assert found == {f"0.0.0.0:{ports[0]}", f":::{ports[1]}", f"127.0.0.1:{ports[2]}"}
+    assert sorted(not_loopback(found)) == [f"0.0.0.0:{ports[0]}", f":::{ports[1]}"]
+
+
 @contextlib.contextmanager
 def started(home: pathlib.Path, postgres: str, **variables: str) -> Iterator[subprocess.Popen]:
     """Airflow over a home, whose DAG runs each minute that it is free in."""
@@ -95,6 +143,28 @@ def started(home: pathlib.Path, postgres: str, **variables: str) -> Iterator[sub
         process.wait(60)
 
 
+def test_it_opens_nothing_but_loopback(tmp_path):
+    """All parts of it at work, over SQLite; its DAGs are paused."""
+    environment("3")  # or skip
+    port = free_port()
+
+    def healthy() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=5) as answer:
+                parts = json.load(answer)
+        except OSError:
+            return False
+        return all(parts[name]["status"] == "healthy" for name in ("metadatabase", "scheduler", "dag_processor"))
+
+    paused = {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True", "PORT": str(port)}
+    with started(tmp_path / "home", "", **paused) as process:
+        until(healthy, 600, process)
+        time.sleep(5)  # what a part opens after its first sign of life
+        found = listening(process.pid)
+    assert f"127.0.0.1:{port}" in found
+    assert not_loopback(found) == []
+
+
 def test_runs_on_a_schedule_and_a_killed_trainer_that_goes_on(tmp_path, postgres):
     environment("3")  # or skip
     run = settings.smoke()
@@ -110,6 +180,7 @@ def test_runs_on_a_schedule_and_a_killed_trainer_that_goes_on(tmp_path, postgres
 
     with started(home, postgres, BERT_SETTINGS=wanted) as process:
         until(lambda: list(home.glob("training/*/checkpoints/*.index")), 1800, process)
+        assert not_loopback(listening(process.pid)) == []  # its workers neither
         killed = at_work(home, "Trainer")
         assert killed
         for trainer in killed:

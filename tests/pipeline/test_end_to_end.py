@@ -19,6 +19,7 @@ from pipeline.history import lineage, runs
 from pipeline.history.homes import Home
 from preprocessing import features, vocab_file
 from preprocessing.corpus import embedded
+from tests.pipeline.runs import looked_at
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -98,6 +99,12 @@ def test_a_model_is_trained_evaluated_and_pushed(first_run):
     assert (home / "reports" / "curves.png").stat().st_size > 1000
     assert settings.load(str(home / "settings.json")) == settings.smoke()
     assert not list((home / "training").iterdir())
+
+
+def test_its_report_opens_in_a_browser(first_run):
+    titles = looked_at.sections(first_run[0] / "reports" / "report.html")
+    parts = ["Gate", "On what the model has not seen", "Parts of it", "Curves", "Drift", "Data", "Steps", "Set aside"]
+    assert titles == [*parts, "Lineage"]
 
 
 def test_nothing_of_third_parties_reaches_the_terminal(first_run):

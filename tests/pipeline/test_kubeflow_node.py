@@ -16,7 +16,7 @@ from model.settings import EncoderSettings
 from pipeline import kubeflow_node, settings
 from pipeline.finetuning.settings import FinetuningSettings
 from pipeline.graphs import finetuning, pretraining
-from pipeline.history import parents, pushed
+from pipeline.history import labels, parents, pushed
 from pipeline.kubeflow import claim, ending, spec
 from pipeline.kubeflow.settings import ClusterSettings
 from preprocessing.errors import InputError
@@ -132,6 +132,58 @@ def test_a_model_that_is_not_pushed_fails_the_run_and_is_told(hook, capfd, tmp_p
     assert not left.exists()
     (notice,) = hook
     assert (notice["state"], notice["cause"]) == ("not pushed", said)
+
+
+def push(folder, name):
+    """The Pusher's container in this process, for a model of its own that passed its gates; gives the exit status."""
+    exported = folder / "s3/b/bert" / name / "Trainer/1/model/Format-Serving"
+    exported.mkdir(parents=True, exist_ok=True)
+    for file in ("saved_model.pb", "fingerprint.pb"):
+        (exported / file).write_text(name)
+    found = compiled(folder / "claim", settings.smoke())
+    container = found["deploymentSpec"]["executors"]["Pusher_executor"]["container"]
+    given = found["root"]["dag"]["tasks"]["Pusher"]["inputs"]["parameters"]
+    uris = {"model": f"s3://b/bert/{name}/Trainer/1/model", "model_blessing": "s3://b/e", "infra_blessing": "s3://b/c"}
+    (folder / "s3/b/c").mkdir(exist_ok=True)
+    (folder / "s3/b/c/INFRA_BLESSED").touch()
+    artifacts = {
+        key: {"artifacts": [{"name": "1", "uri": uri, "type": {"instanceSchema": ""}, "metadata": {"blessed": 1}}]}
+        for key, uri in uris.items()
+    }
+    pushed_model = {
+        "name": "p",
+        "uri": "s3://b/p",
+        "type": {"instanceSchema": "title: tfx.PushedModel\ntype: object\n"},
+    }
+    told = {
+        "inputs": {
+            "parameterValues": {key: value["runtimeValue"]["constant"] for key, value in given.items()},
+            "artifacts": artifacts,
+        },
+        "outputs": {
+            "artifacts": {"pushed_model": {"artifacts": [pushed_model]}},
+            "outputFile": f"{folder}/s3/b/output_metadata.json",
+        },
+    }
+    arguments = [json.dumps(told) if part == "{{$}}" else part for part in container["args"]]
+    return kubeflow_node.main([*arguments, "--volumes", str(folder)])
+
+
+def test_what_was_rolled_back_on_the_claim_is_not_pushed_by_the_next_run(tmp_path, capfd):
+    serving, config = claim.serving(str(tmp_path / "claim"), "bert"), tmp_path / "claim/serving/models.config"
+    for name in ("old", "new"):
+        assert push(tmp_path, name) == 0
+    old, new = map(str, sorted(pushed.versions(serving)))
+    for version in (old, new):
+        assert labels.promote(config, serving, version, "stable")
+    labels.roll_back(config, serving, "stable")
+    assert push(tmp_path, "new") == 3
+    assert capfd.readouterr().err.endswith("since the model was rolled back before; what is served stays\n")
+    assert push(tmp_path, "old") == 0  # which is what is served
+    assert list(map(str, pushed.versions(serving))) == [old]  # retention keeps nothing that was rolled back
+    assert push(tmp_path, "new") == 3  # which is known all the same
+    assert push(tmp_path, "newer") == 0
+    assert max(labels.to_load(config, "bert")) == max(pushed.versions(serving)) > int(new)
 
 
 def test_a_command_typed_by_hand_is_told_what_it_is(capfd):

@@ -75,9 +75,9 @@ class Browser:
         value = "dark" if on else "light"
         self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
 
-    def open(self, url: str) -> None:
+    def open(self, url: str, ready: str = "document.body && document.body.dataset.ready === 'yes'") -> None:
         self._call("Page.navigate", url=url)
-        self.until("document.body && document.body.dataset.ready === 'yes'")
+        self.until(ready)
 
     def evaluate(self, script: str):
         """The value of a JavaScript expression."""

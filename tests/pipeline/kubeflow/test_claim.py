@@ -1,9 +1,18 @@
+import json
 import os
+import re
 import shutil
 
-from pipeline.history import parents
+import pytest
+from click.testing import CliRunner
+
+from pipeline import cli, settings
+from pipeline.components import pushed as components
+from pipeline.graphs import parts
+from pipeline.history import labels, parents, picture, pushed
 from pipeline.kubeflow import claim
 from pipeline.retention import RetentionSettings
+from preprocessing.errors import InputError
 from tests.pipeline.graphs import test_finetuning
 
 SERVING = "serving/bert"
@@ -77,3 +86,78 @@ def test_of_versions_those_stay_that_the_rule_keeps_and_of_trainings_those_that_
     assert names(tmp_path / "serving/other") == {"1"}
     assert names(tmp_path / "training") == {"at-work"}
     assert len(names(tmp_path / "checkpoints")) == 3
+
+
+def bert(*arguments):
+    return CliRunner().invoke(cli.bert, list(map(str, arguments)), catch_exceptions=False).output
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """A claim with two versions, the second warm-started from the first."""
+    mount, init = tmp_path / "claim", None
+    asked = parts.part(settings.smoke(), "encoder", "training", "vocabulary", "export", "init")
+    for run in ("first", "second"):
+        model, _ = trained(tmp_path / "s3/bucket/bert" / run / "Trainer/1")
+        parents.write(model, **{**parents.read(model), "init": init})
+        claim.keep_checkpoint(model, mount, settings=asked, code="f00d", examples={"examples": 1234})
+        init = parents.read(model)["checkpoint"]
+        components.push(model, str(mount / SERVING))
+    return mount
+
+
+def test_its_versions_get_labels_which_are_taken_back(mount):
+    old, new = sorted(pushed.versions(str(mount / SERVING)))
+    for version in (old, new):
+        assert f"stable is version {version} now: {mount}/serving/models.config" in bert(
+            "promote", version, "--home", mount
+        )
+    assert f"stable is version {old} again" in bert("rollback", "--home", mount)
+    assert labels.of(mount / "serving/models.config", "bert") == {"stable": old}
+    again = pushed.read(str(mount / SERVING))["versions"][str(new)]["from"]
+    assert components.push(again, str(mount / SERVING)) is None
+    assert f"{mount}/{SERVING}/{new}" in claim.clean(mount / SERVING, RetentionSettings(versions=1))
+    assert components.push(again, str(mount / SERVING)) is None
+
+
+def test_a_version_is_traced_as_far_as_the_claim_says(mount, tmp_path):
+    old, new = sorted(pushed.versions(str(mount / SERVING)))
+    found = json.loads(bert("lineage", "latest", "--home", mount, "--json"))
+    assert (found["version"], found["model"]["run"]) == (str(new), "second")
+    assert found["parent"]["versions"] == [str(old)]
+    assert found["settings"]["encoder"]["hidden_size"] == 32
+    text = bert("lineage", new, "--home", mount, "--picture", tmp_path / "a.svg")
+    for said in (
+        "trained not recorded",
+        "by run second, pushed by run not recorded",
+        "files and their hashes: not recorded",
+        "examples    1,234 examples",
+        "1 layers of 32, 20 steps of 16",
+        "training f00d",
+        f"parent      version {old}",
+        "gate        passed; not recorded",
+    ):
+        assert said in text
+    assert "gate: passed" in (tmp_path / "a.svg").read_text()
+    card = os.path.join(pushed.versions(str(mount / SERVING))[old], parents.CARD)
+    os.remove(card)
+    found = json.loads(bert("lineage", old, "--home", mount, "--json"))
+    assert (found["settings"], found["code"]["training"]) == ({}, "not recorded")
+    assert re.search(r"settings +not recorded", bert("lineage", old, "--home", mount))
+    picture.draw(found, tmp_path / "b.svg")
+
+
+def test_a_fine_tuned_version_of_a_claim(mount):
+    split = {"rows": 12, "unlabelled": 0, "set_aside": 1, "hash": "abcd"}
+    folder = pushed.versions(str(mount / SERVING))[max(pushed.versions(str(mount / SERVING)))]
+    asked = json.dumps({"task": "classification", "options": {"epochs": 3.0}})
+    parents.write(folder, **{**parents.read(folder), "settings": asked, "examples": {"train": split, "eval": split}})
+    text = bert("lineage", "latest", "--home", mount)
+    assert "train 12 rows, hash abcd; eval 12 rows, hash abcd; 2 set aside" in text
+    assert "epochs 3.0" in text
+
+
+@pytest.mark.parametrize("command", ["runs", "clean"])
+def test_what_a_claim_does_not_know_is_said(mount, command):
+    with pytest.raises(InputError, match=r"only what was pushed, as on a claim of Kubeflow: it knows the runs"):
+        bert(command, "--home", mount)

@@ -263,6 +263,21 @@ def test_the_command_writes_both_documents(preset, name, steps, monkeypatch, tmp
     assert f"{steps} steps" in capsys.readouterr().out
 
 
+def test_spans_are_refused_when_it_is_compiled_and_a_glob_sees_new_ones(monkeypatch, tmp_path):
+    cluster, output = tmp_path / "cluster.json", tmp_path / "pipeline.yaml"
+    cluster.write_text('{"claim": "models"}')
+    monkeypatch.setattr(os, "environ", {"BERT_SETTINGS": "smoke", "BERT_CORPUS": "/bert/{SPAN}/*.txt"})
+    with pytest.raises(InputError, match=r"no span can be chosen: write \* for \{SPAN\}"):
+        kubeflow_runner.compile_pipeline(IMAGE, str(cluster), None, str(output))
+    assert not output.exists()
+    known = []
+    for day in ("20261126", "20261127"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "a.txt").write_text("one")
+        known.append(fingerprint.of_input(documents.__name__, (f"{tmp_path}/*/*.txt",)))
+    assert known[0] != known[1]
+
+
 KFP = ROOT / ".uv" / "kfp" / "bin" / "python"
 
 

@@ -5,11 +5,13 @@ import json
 import pathlib
 
 import pytest
+from matplotlib import figure
 
 from pipeline.history import lineage
 from pipeline.history.homes import Home, read_json
 from pipeline.runs import page
 from tests.pipeline.history.small_home import SmallHome
+from tests.pipeline.runs import looked_at
 
 
 @pytest.fixture
@@ -80,6 +82,24 @@ def test_everything_is_in_it_and_nothing_is_fetched(small):
     assert found.text.count("passed") >= 2
 
 
+def picture(path):
+    figure.Figure().savefig(path)
+
+
+def test_it_is_seen_in_a_browser_whatever_is_in_it(small):
+    version, long = small.run(), "x" * 300
+    folder = small.folder / "reports"
+    picture(folder / "curves.png")
+    aside = {"file": f"/{long}/a.txt", "line": 3, "reason": "not UTF-8", "text": f"<img src=https://x.org/a.png>{long}"}
+    (folder / "set_aside.jsonl").write_text(json.dumps(aside) + "\n")
+    line = {"feature": "language", "what": f"share of {long}", "before": 0.0, "now": 0.125, "distance": 0.125}
+    line |= {"bound": 0.2, "against": "span 1", "of": "span 2", "passes": True}
+    traced = lineage.trace(Home.open(small.folder), small.serving, version)
+    page.write(folder, read_json(folder / "run.json"), report(small, drift=[line]), traced)
+    titles = ["Gate", "On what the model has not seen", "Curves", "Drift", "Data", "Steps", "Set aside", "Lineage"]
+    assert looked_at.sections(folder / page.NAME) == titles
+
+
 def test_parts_and_drift_are_tables(small):
     small.run()
     line = {"feature": "language", "what": "share of '<de>'", "before": 0.0, "now": 0.125, "distance": 0.125}
@@ -143,3 +163,7 @@ def test_a_fine_tuning_is_told_by_its_own_figures(small):
         assert said in told
     assert told.count("<b>") == 20
     assert "masked" not in told
+    picture(folder / "confusion.png")
+    written(small, found)
+    titles = looked_at.sections(folder / page.NAME)
+    assert titles[2:] == ["Parts of it", "Confusion", "Costliest mistakes", "Data", "Steps", "Set aside"]
