@@ -5,7 +5,7 @@ import glob
 import json
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from model import settings as encoders
@@ -47,6 +47,8 @@ class PipelineSettings:
     embedded_bytes: int = 5_000_000  # of the embedded corpus, when no input is given
     vocabulary: VocabularySettings = VocabularySettings()
     examples: ExampleSettings = ExampleSettings()
+    # Of RECIPES: by what encoder and training were filled in where a file, or a preset, does not say them.
+    recipe: str | None = None
     encoder: EncoderSettings = EncoderSettings()  # its vocab_size is set to the vocabulary's
     training: TrainingSettings = TrainingSettings()
     export: ExportSettings = ExportSettings()
@@ -66,6 +68,7 @@ class PipelineSettings:
         require(re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,62}", self.name, re.ASCII) is not None, rule, self.name)
         require(self.embedded_bytes > 0, "embedded_bytes must be positive", self.embedded_bytes)
         require(0 < self.eval_share < 1, "eval_share must be between 0 and 1", self.eval_share)
+        require(self.recipe in (None, *RECIPES), f"recipe must be {' or '.join(RECIPES)}", self.recipe)
 
     def check(self) -> None:
         """Raises InputError where parts contradict each other, before the first step (each is given only the parts that
@@ -137,14 +140,32 @@ class PipelineSettings:
 
 
 def from_json(text: str, origin: str = "settings") -> PipelineSettings | FinetuningSettings:
-    """Reads what `to_json` wrote; parts that are left out have their defaults, and a `task` tells fine-tuning from
-    pretraining. Raises InputError for unknown names."""
+    """Reads what `to_json` wrote; parts that are left out are as the `recipe` says, else have their defaults, and a
+    `task` tells fine-tuning from pretraining. Raises InputError for unknown names."""
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{origin}:{error.lineno}: not JSON: {error.msg}") from error
-    of_task = isinstance(found, dict) and "task" in found
-    return values.build(FinetuningSettings if of_task else PipelineSettings, found, origin)
+    if isinstance(found, dict) and "task" in found:
+        return values.build(FinetuningSettings, found, origin)
+    return values.build(PipelineSettings, _followed(found, origin) if isinstance(found, dict) else found, origin)
+
+
+def _followed(found: dict[str, Any], origin: str) -> dict[str, Any]:
+    """Settings with what their recipe, where they name one, says of encoder and training and they do not. What else is
+    wrong with them `values.build` says."""
+    name, training = found.get("recipe"), found.get("training", {})
+    if name not in tuple(RECIPES) or not isinstance(training, dict):
+        return found
+    recipe, encoder = RECIPES[name], values.build(EncoderSettings, found.get("encoder", {}), f"{origin}.encoder")
+    counted = {key: value for key, value in (recipe.training | training).items() if key == "steps"}
+    steps = values.build(TrainingSettings, counted, f"{origin}.training").steps
+    plain, of_recipe = (dataclasses.asdict(one) for one in (encoder, recipe.encoder(encoder)))
+    changed = {key: value for key, value in of_recipe.items() if value != plain[key]}
+    return found | {
+        "encoder": changed | found.get("encoder", {}),
+        "training": recipe.steps(steps, encoder.hidden_size) | training,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +181,7 @@ class Recipe:
             paper's base model has 0.55.
     """
 
-    training: Mapping[str, Any]
+    training: dict[str, Any]
     warm_up: float | None = None
     rate: float | None = None
     dropout: float | None = None
@@ -180,7 +201,7 @@ class Recipe:
         return encoder
 
 
-# `bert train --recipe NAME`; tests/benchmarks/recipes.py compares such.
+# `bert train --recipe NAME`, `"recipe": "NAME"` of a file; tests/benchmarks/recipes.py compares such.
 RECIPES = {
     # Appendix A.2 of the paper.
     "paper": Recipe({"steps": 1_000_000, "batch_size": 256, "learning_rate": 1e-4, "warmup_steps": 10_000}),
@@ -210,6 +231,7 @@ def demo() -> PipelineSettings:
     return PipelineSettings(
         vocabulary=VocabularySettings(size=8000),
         examples=ExampleSettings(dupe_factor=8),
+        recipe="short",
         encoder=recipe.encoder(encoder),
         training=TrainingSettings(**recipe.steps(1600, encoder.hidden_size)),
     )
@@ -231,6 +253,7 @@ def smoke() -> PipelineSettings:
 def base() -> PipelineSettings:
     """BERT-base as in the paper (appendix A.2), for several GPUs and a corpus of its size."""
     return PipelineSettings(
+        recipe="paper",
         encoder=encoders.base(),
         training=TrainingSettings(**RECIPES["paper"].training, precision="bfloat16"),
     )

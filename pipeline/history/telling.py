@@ -75,8 +75,9 @@ def _settings(settings: dict[str, Any]) -> str:
         stated = ", ".join(f"{name} {value}" for name, value in settings["options"].items())
         return f"{stated or 'all as they are by default'} (--json: all)"
     encoder, training = settings["encoder"], settings["training"]
+    recipe = f"recipe {settings['recipe']}, " if settings["recipe"] else ""
     return (
-        f"{encoder['num_layers']} layers of {encoder['hidden_size']}, {training['steps']:,} steps of "
+        f"{recipe}{encoder['num_layers']} layers of {encoder['hidden_size']}, {training['steps']:,} steps of "
         f"{training['batch_size']:,} at {training['learning_rate']:g} (--json: all)"
     )
 
