@@ -14,11 +14,11 @@ from pipeline import values
 from pipeline.bounds import DataBounds
 from pipeline.finetuning import settings as finetuning
 from pipeline.finetuning.settings import FinetuningSettings
+from pipeline.keeping import PartialExport
 from pipeline.retention import RetentionSettings
 from preprocessing.errors import InputError, require
 from preprocessing.features import MASK
 from preprocessing.settings import SPAN, CorpusSettings, ExampleSettings, VocabularySettings
-from serving.settings import ExportSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class PipelineSettings:
     recipe: str | None = None
     encoder: EncoderSettings = EncoderSettings()  # its vocab_size is set to the vocabulary's
     training: TrainingSettings = TrainingSettings()
-    export: ExportSettings = ExportSettings()
+    export: PartialExport = PartialExport()
     gate: GateSettings = GateSettings()
     spans: SpanSettings = SpanSettings()
     bounds: DataBounds = DataBounds()
@@ -92,6 +92,16 @@ class PipelineSettings:
             f"export.max_seq_length must not be less than that of the examples ({length}), which the exported model is "
             "evaluated on",
             self.export.max_seq_length,
+        )
+        if self.export.layers is not None:
+            from model.encoder.smaller import layers_of  # imports TensorFlow
+
+            layers_of(self.export.layers, self.encoder.num_layers)
+        require(
+            not self.export.tokens_of,
+            "export.tokens_of must be left out: held-out examples have any token of the vocabulary, whose size is "
+            "vocabulary.size",
+            self.export.tokens_of,
         )
         require(
             self.examples.masking != "none",
@@ -245,7 +255,7 @@ def smoke() -> PipelineSettings:
         examples=ExampleSettings(max_seq_length=64, max_predictions=10, dupe_factor=1),
         encoder=encoders.tiny(vocab_size=1000, max_positions=64, num_layers=1, hidden_size=32, intermediate_size=64),
         training=TrainingSettings(steps=20, batch_size=16, learning_rate=1e-3, warmup_steps=2, steps_per_call=5),
-        export=ExportSettings(max_seq_length=64, warmup_lengths=(16,), warmup_batches=(1,)),
+        export=PartialExport(max_seq_length=64, warmup_lengths=(16,), warmup_batches=(1,)),
         gate=GateSettings(min_loss_gain=-100.0, min_accuracy_gain=-1.0, max_loss_increase=100.0),
     )
 

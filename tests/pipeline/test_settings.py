@@ -66,6 +66,8 @@ def test_parts_left_out_have_their_defaults():
             "a phase's max_seq_length must be that of the examples (128), or left out. Received: [None, 64]",
         ),
         ('{"vocabulary": {"file": "/none/vocab.txt"}}', "/none/vocab.txt: the vocabulary cannot be read"),
+        ('{"export": {"layers": "1,12"}}', "layers must be of the checkpoint's, 0 to 11. Received: [1, 12]"),
+        ('{"export": {"tokens_of": ["a.txt"]}}', "export.tokens_of must be left out: held-out examples have any token"),
         ('{"recipe": "long"}', "recipe must be paper or short. Received: 'long'"),
         ('{"recipe": ["short"]}', "settings.recipe must be of type str | None. Received: ('short',)"),
         ('{"recipe": "short", "training": 3}', "settings.training must be a JSON object. Received: 3"),
