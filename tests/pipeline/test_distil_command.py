@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from model import checkpoints
+from pipeline import speed
 from pipeline.commands.distil import command
 from pipeline.distillation import run as distillation
 from preprocessing import features
@@ -29,7 +30,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(distillation, "SPEED_SECONDS", 0.01)
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
 
 
 def distil(data, output, *arguments, teacher="teacher", layers="1"):
@@ -45,7 +46,7 @@ def distil(data, output, *arguments, teacher="teacher", layers="1"):
 def distilled(data, tmp_path_factory):
     output = tmp_path_factory.mktemp("distilled")
     patch = pytest.MonkeyPatch()
-    patch.setattr(distillation, "SPEED_SECONDS", 0.01)
+    patch.setattr(speed, "SECONDS", 0.01)
     result = distil(data, output)
     patch.undo()
     return output, result.output
@@ -63,6 +64,7 @@ def test_it_leaves_a_student_and_compares_it(distilled):
     assert found["student"]["cosine"] > found["untaught student"]["cosine"]
     assert found["student"]["parameters"] == found["untaught student"]["parameters"] < found["teacher"]["parameters"]
     assert all(one["examples_per_second"] > 0 for one in found.values())
+    assert {one["megabytes"] / one["parameters"] for one in found.values()} == {4e-6}
     report = (output / "report.md").read_text()
     assert "A student of 1 layers, from those numbered 0 (from 0)" in report
     for words in (report, told):
@@ -85,7 +87,7 @@ def test_it_goes_on_where_it_was_interrupted(data, distilled, tmp_path, monkeypa
     with pytest.raises(RuntimeError, match="killed"):
         distil(data, tmp_path)
     monkeypatch.undo()
-    monkeypatch.setattr(distillation, "SPEED_SECONDS", 0.01)
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
     assert distil(data, tmp_path).exit_code == 0
     for name in ("model", "taught/model", "untaught/model"):
         weights = [checkpoints.read(folder / name).arrays for folder in (distilled[0], tmp_path)]
