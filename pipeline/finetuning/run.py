@@ -75,6 +75,10 @@ def run(
     folder = pathlib.Path(output)
     runs = _Runs(dev, folder, _written_vocabulary(plan, folder), report_step)
     first = plan.options.seed
+    if isinstance(plan.task, Taught):
+        taught_runs = plan.runs - plan.options.seeds * plan.untaught
+        task = teaching.remembered(plan.task, plan.prepared.train.file, plan.training, taught_runs, told)
+        plan = dataclasses.replace(plan, task=task)
     judged: list[Judged] = []
     tried: dict[str, dict] = {}
     if plan.options.search:

@@ -192,6 +192,7 @@ def test_a_student_is_taught_also_of_what_has_no_label(data, teacher, tmp_path, 
         f"taught by {teacher}: 2 layers; the same runs follow without it",
         f"train: 160 rows have no label and are learned from the teacher alone: {train}:41; {train}:42; {train}:43",
         "2 x 150 updates",
+        "the teacher answers the 200 examples of train once",
         "the teacher: accuracy ",
         "seed 12345 without the teacher: accuracy ",
     ):
