@@ -1,5 +1,6 @@
-"""What a smaller model keeps of a checkpoint, as options of the commands that write one."""
+"""What a smaller model keeps of a checkpoint, as options of the commands that write one, and as settings."""
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -9,10 +10,20 @@ import click
 
 from preprocessing.errors import InputError
 from preprocessing.settings import CorpusSettings
+from serving.settings import ExportSettings
 
 if TYPE_CHECKING:  # they import TensorFlow
     from model.encoder.smaller import Kept
     from preprocessing.tokenizer import BertTokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class PartialExport(ExportSettings):
+    """How a pipeline exports its model: a part of it where these say so, which is then what its gate judges and what is
+    pushed. The checkpoint stays whole."""
+
+    layers: str | None = None  # as `bert export --layers`; of a pretrained model
+    tokens_of: tuple[str, ...] = ()  # as `bert export --tokens-of`; of a fine-tuned model
 
 
 def options(command: Callable) -> Callable:

@@ -5,7 +5,7 @@ import glob
 import json
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from model import settings as encoders
@@ -14,11 +14,11 @@ from pipeline import values
 from pipeline.bounds import DataBounds
 from pipeline.finetuning import settings as finetuning
 from pipeline.finetuning.settings import FinetuningSettings
+from pipeline.keeping import PartialExport
 from pipeline.retention import RetentionSettings
 from preprocessing.errors import InputError, require
 from preprocessing.features import MASK
 from preprocessing.settings import SPAN, CorpusSettings, ExampleSettings, VocabularySettings
-from serving.settings import ExportSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,11 @@ class PipelineSettings:
     embedded_bytes: int = 5_000_000  # of the embedded corpus, when no input is given
     vocabulary: VocabularySettings = VocabularySettings()
     examples: ExampleSettings = ExampleSettings()
+    # Of RECIPES: by what encoder and training were filled in where a file, or a preset, does not say them.
+    recipe: str | None = None
     encoder: EncoderSettings = EncoderSettings()  # its vocab_size is set to the vocabulary's
     training: TrainingSettings = TrainingSettings()
-    export: ExportSettings = ExportSettings()
+    export: PartialExport = PartialExport()
     gate: GateSettings = GateSettings()
     spans: SpanSettings = SpanSettings()
     bounds: DataBounds = DataBounds()
@@ -66,6 +68,7 @@ class PipelineSettings:
         require(re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,62}", self.name, re.ASCII) is not None, rule, self.name)
         require(self.embedded_bytes > 0, "embedded_bytes must be positive", self.embedded_bytes)
         require(0 < self.eval_share < 1, "eval_share must be between 0 and 1", self.eval_share)
+        require(self.recipe in (None, *RECIPES), f"recipe must be {' or '.join(RECIPES)}", self.recipe)
 
     def check(self) -> None:
         """Raises InputError where parts contradict each other, before the first step (each is given only the parts that
@@ -89,6 +92,16 @@ class PipelineSettings:
             f"export.max_seq_length must not be less than that of the examples ({length}), which the exported model is "
             "evaluated on",
             self.export.max_seq_length,
+        )
+        if self.export.layers is not None:
+            from model.encoder.smaller import layers_of  # imports TensorFlow
+
+            layers_of(self.export.layers, self.encoder.num_layers)
+        require(
+            not self.export.tokens_of,
+            "export.tokens_of must be left out: held-out examples have any token of the vocabulary, whose size is "
+            "vocabulary.size",
+            self.export.tokens_of,
         )
         require(
             self.examples.masking != "none",
@@ -137,14 +150,32 @@ class PipelineSettings:
 
 
 def from_json(text: str, origin: str = "settings") -> PipelineSettings | FinetuningSettings:
-    """Reads what `to_json` wrote; parts that are left out have their defaults, and a `task` tells fine-tuning from
-    pretraining. Raises InputError for unknown names."""
+    """Reads what `to_json` wrote; parts that are left out are as the `recipe` says, else have their defaults, and a
+    `task` tells fine-tuning from pretraining. Raises InputError for unknown names."""
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{origin}:{error.lineno}: not JSON: {error.msg}") from error
-    of_task = isinstance(found, dict) and "task" in found
-    return values.build(FinetuningSettings if of_task else PipelineSettings, found, origin)
+    if isinstance(found, dict) and "task" in found:
+        return values.build(FinetuningSettings, found, origin)
+    return values.build(PipelineSettings, _followed(found, origin) if isinstance(found, dict) else found, origin)
+
+
+def _followed(found: dict[str, Any], origin: str) -> dict[str, Any]:
+    """Settings with what their recipe, where they name one, says of encoder and training and they do not. What else is
+    wrong with them `values.build` says."""
+    name, training = found.get("recipe"), found.get("training", {})
+    if name not in tuple(RECIPES) or not isinstance(training, dict):
+        return found
+    recipe, encoder = RECIPES[name], values.build(EncoderSettings, found.get("encoder", {}), f"{origin}.encoder")
+    counted = {key: value for key, value in (recipe.training | training).items() if key == "steps"}
+    steps = values.build(TrainingSettings, counted, f"{origin}.training").steps
+    plain, of_recipe = (dataclasses.asdict(one) for one in (encoder, recipe.encoder(encoder)))
+    changed = {key: value for key, value in of_recipe.items() if value != plain[key]}
+    return found | {
+        "encoder": changed | found.get("encoder", {}),
+        "training": recipe.steps(steps, encoder.hidden_size) | training,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +191,7 @@ class Recipe:
             paper's base model has 0.55.
     """
 
-    training: Mapping[str, Any]
+    training: dict[str, Any]
     warm_up: float | None = None
     rate: float | None = None
     dropout: float | None = None
@@ -180,7 +211,7 @@ class Recipe:
         return encoder
 
 
-# `bert train --recipe NAME`; tests/benchmarks/recipes.py compares such.
+# `bert train --recipe NAME`, `"recipe": "NAME"` of a file; tests/benchmarks/recipes.py compares such.
 RECIPES = {
     # Appendix A.2 of the paper.
     "paper": Recipe({"steps": 1_000_000, "batch_size": 256, "learning_rate": 1e-4, "warmup_steps": 10_000}),
@@ -210,6 +241,7 @@ def demo() -> PipelineSettings:
     return PipelineSettings(
         vocabulary=VocabularySettings(size=8000),
         examples=ExampleSettings(dupe_factor=8),
+        recipe="short",
         encoder=recipe.encoder(encoder),
         training=TrainingSettings(**recipe.steps(1600, encoder.hidden_size)),
     )
@@ -223,7 +255,7 @@ def smoke() -> PipelineSettings:
         examples=ExampleSettings(max_seq_length=64, max_predictions=10, dupe_factor=1),
         encoder=encoders.tiny(vocab_size=1000, max_positions=64, num_layers=1, hidden_size=32, intermediate_size=64),
         training=TrainingSettings(steps=20, batch_size=16, learning_rate=1e-3, warmup_steps=2, steps_per_call=5),
-        export=ExportSettings(max_seq_length=64, warmup_lengths=(16,), warmup_batches=(1,)),
+        export=PartialExport(max_seq_length=64, warmup_lengths=(16,), warmup_batches=(1,)),
         gate=GateSettings(min_loss_gain=-100.0, min_accuracy_gain=-1.0, max_loss_increase=100.0),
     )
 
@@ -231,6 +263,7 @@ def smoke() -> PipelineSettings:
 def base() -> PipelineSettings:
     """BERT-base as in the paper (appendix A.2), for several GPUs and a corpus of its size."""
     return PipelineSettings(
+        recipe="paper",
         encoder=encoders.base(),
         training=TrainingSettings(**RECIPES["paper"].training, precision="bfloat16"),
     )

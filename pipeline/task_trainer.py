@@ -15,7 +15,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from model import checkpoints
 from model.encoder import BertEncoder
-from pipeline import terminal, values
+from pipeline import keeping, terminal, values
 from pipeline.components import split, task_examples
 from pipeline.finetuning import kinds, planning, run
 from pipeline.finetuning.description import Description
@@ -24,7 +24,6 @@ from pipeline.history import parents, trainings
 from preprocessing import storage
 from preprocessing.tasks.tables import Columns
 from serving.export import exporting
-from serving.settings import ExportSettings
 
 UNTRAINED = "untrained.json"  # metrics.json of the untrained encoder
 _KEPT = ("model", "metrics.json", "report.md", "errors.tsv", "predictions.jsonl")
@@ -35,7 +34,7 @@ def run_fn(fn_args: FnArgs) -> None:
     `fn_args.serving_model_dir`. With `untrained` a second encoder of the same size, untrained, is taught the same."""
     custom = fn_args.custom_config
     asked = values.read(
-        custom["settings"], task=str, init=str, columns=dict, options=dict, export=ExportSettings, untrained=bool
+        custom["settings"], task=str, init=str, columns=dict, options=dict, export=keeping.PartialExport, untrained=bool
     )
     kind = kinds.named(asked.task)
     examples = os.path.dirname(os.path.dirname(fn_args.train_files[0]))
@@ -57,11 +56,13 @@ def run_fn(fn_args: FnArgs) -> None:
     untrained = finetuned(_untrained(start, work / "nothing", options.seed), "untrained") if asked.untrained else None
     metrics = finetuned(start, "pretrained")
 
-    exported = exporting.export_version(work / "pretrained" / "model", work / "exported", settings=asked.export)
+    tuned = work / "pretrained" / "model"
+    part = keeping.kept(str(tuned), None, asked.export.tokens_of, lambda line: None)
+    exported = exporting.export_version(tuned, work / "exported", settings=asked.export, kept=part)
     first = first_figure(kind, metrics)
     # Where a kind tells it, this is what always saying the commonest answer comes to.
     floors = [metrics.get(f"majority_{first}", 0.0)] + ([untrained[first]] if untrained else [])
-    settings = checkpoints.read_task(work / "pretrained" / "model")
+    settings = checkpoints.read_task(tuned)
     labels, held_out = list(getattr(settings, "labels", ())), task_examples.report(examples)["eval"]["hash"]
     Description(kind.name, kind.signature(dev), labels, held_out, max(floors)).write(str(exported))
     checkpoint = os.path.join(fn_args.model_run_dir, "model")

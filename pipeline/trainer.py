@@ -11,10 +11,11 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
 
 from model import checkpoints, training
+from model.encoder.smaller import smaller
 from model.settings import EncoderSettings, TrainingSettings
 from model.tasks.pretraining import Pretraining
 from model.training import devices
-from pipeline import terminal, values
+from pipeline import keeping, terminal, values
 from pipeline.components import kept
 from pipeline.components.vocabulary import FILE
 from pipeline.evaluation import slices
@@ -22,7 +23,6 @@ from pipeline.history import parents, trainings
 from preprocessing import storage, vocab_file
 from preprocessing.settings import VocabularySettings
 from serving.export import exporting
-from serving.settings import ExportSettings
 
 _SHARDS = 4  # of a source, which are enough for the figures of its parts
 SLICES = "slices.json"  # beside the run's model: figures of parts of what was held out
@@ -42,7 +42,7 @@ def run_fn(fn_args: FnArgs) -> None:
         encoder=EncoderSettings,
         training=TrainingSettings,
         vocabulary=VocabularySettings,
-        export=ExportSettings,
+        export=keeping.PartialExport,
         init=str | None,
     )
     examples = _examples_folder(fn_args.train_files)
@@ -71,14 +71,15 @@ def run_fn(fn_args: FnArgs) -> None:
         return
     # Of several workers the chief is alone from here on: what it computes must ask nothing of the others.
     encoder = checkpoints.load(str(work / "model")) if devices.is_one_of_several() else result.encoder
-    exporting.export(encoder, vocab_path, fn_args.serving_model_dir, run.export, lower_case=run.vocabulary.lower_case)
+    part = keeping.kept(str(work / "model"), run.export.layers, (), lambda line: None)
+    exporting.export(encoder, vocab_path, fn_args.serving_model_dir, run.export, run.vocabulary.lower_case, kept=part)
     parents.write(
         fn_args.serving_model_dir,
         spans=list(kept.read(examples)),
         checkpoint=os.path.join(fn_args.model_run_dir, "model"),
         init=run.init,
     )
-    parts = slices.of(result.encoder, _held_out(examples))
+    parts = slices.of(smaller(result.encoder, part), _held_out(examples))
     storage.write_whole(json.dumps(parts, indent=2), os.path.join(fn_args.model_run_dir, SLICES))
     for name in ("model", "logs", "curves.png"):
         if (work / name).is_dir():

@@ -23,9 +23,9 @@ FLOORS = {
     "model": ({"settings"}, {"encoder"}, {"checkpoints", "tasks"}, {"training"}),
     "serving": ({"settings", "protocol"}, {"engine", "signatures"}, {"export", "server"}, {"client"}),
     "pipeline": (
-        {"values", "terminal", "airflow_dag", "retention", "bounds"},
+        {"values", "terminal", "airflow_dag", "retention", "bounds", "keeping", "speed"},
         {"finetuning"},
-        {"settings", "features", "distillation", "keeping"},
+        {"settings", "features", "distillation"},
         {"history"},
         {"drift"},
         {"commands", "components", "evaluation"},

@@ -40,8 +40,7 @@ def smaller(encoder: BertEncoder, kept: Kept) -> BertEncoder:
     known, vocabulary = encoder.settings.num_layers, encoder.settings.vocab_size
     layers = range(known) if kept.layers is None else kept.layers
     tokens = range(vocabulary) if kept.tokens is None else kept.tokens
-    good = bool(layers) and all(0 <= layer < known for layer in layers)
-    require(good, f"layers must be of the checkpoint's, 0 to {known - 1}", list(layers))
+    _check(layers, known)
     require(tokens[-1] < vocabulary, f"tokens must be of the model's {vocabulary} embeddings", tokens[-1])
     settings = dataclasses.replace(encoder.settings, num_layers=len(layers), vocab_size=len(tokens))
     small = BertEncoder(settings, encoder.described_heads, dtype=encoder.dtype_policy)
@@ -65,7 +64,16 @@ def layers_of(said: str, known: int, last: bool = True) -> list[int]:
     numbers = said.split(",")
     if not all(number.isdecimal() for number in numbers):
         raise InputError(f"--layers must be a number, or numbers with commas between them. Received: {said!r}")
-    return spread(known, int(said), last) if len(numbers) == 1 else [int(number) for number in numbers]
+    if len(numbers) == 1:
+        return spread(known, int(said), last)
+    layers = [int(number) for number in numbers]
+    _check(layers, known)
+    return layers
+
+
+def _check(layers: Sequence[int], known: int) -> None:
+    good = bool(layers) and all(0 <= layer < known for layer in layers)
+    require(good, f"layers must be of the checkpoint's, 0 to {known - 1}", list(layers))
 
 
 def spread(known: int, wanted: int, last: bool = True) -> list[int]:

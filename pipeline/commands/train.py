@@ -95,6 +95,10 @@ def command(context, examples, vocab, config, recipe, output, held_out, init, ph
     encoder_settings = encoder_settings_of(config, _vocabulary_size(vocab))
     if recipe:
         encoder_settings = _followed(recipe, encoder_settings, options, context)
+    if init and options["initial_weights"] == "informed":
+        recipes = context.get_parameter_source("initial_weights") == click.core.ParameterSource.DEFAULT
+        require(recipes, "--initial-weights informed is for a model without --init: leave one of them out", init)
+        click.echo(f"It begins with the weights of {init}, and not with the recipe's informed ones")
     settings = TrainingSettings(phases=tuple(_phase(text) for text in phases), **options)
     train_files = [file for pattern in examples for file in files.find_files(pattern)]
     if masked_lm_prob is not None:

@@ -12,7 +12,6 @@ import json
 import math
 import pathlib
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
@@ -27,11 +26,12 @@ from model.tasks.distillation import WEIGHTS, Distillation
 from model.tasks.pretraining import Pretraining
 from model.tasks.task import Task
 from model.training.evaluation import Evaluation
+from pipeline import speed
 from pipeline.terminal import number
 from preprocessing import batches, storage, vocab_file
 from preprocessing.storage import write_whole
 
-SPEED_BATCH, SPEED_SECONDS, SPEED_ROUNDS = 32, 1.0, 3
+SPEED_BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,19 +144,13 @@ def compare(plan: Plan, output: str) -> list[dict]:
 
 
 def _speeds(encoders: Mapping[str, BertEncoder], batch: batches.Batch) -> dict[str, float]:
-    """Examples a second of each on this machine, the best of several rounds, in which they take turns."""
-    calls = {name: _hidden_states(encoder) for name, encoder in encoders.items()}
-    best = dict.fromkeys(calls, 0.0)
-    for call in calls.values():
-        call(batch)
-    for _ in range(SPEED_ROUNDS):
-        for name, call in calls.items():
-            started, count = time.perf_counter(), 0
-            while (taken := time.perf_counter() - started) < SPEED_SECONDS:
-                call(batch).numpy()
-                count += 1
-            best[name] = max(best[name], count * SPEED_BATCH / taken)
-    return best
+    """Examples a second of each."""
+    graphs = {name: _hidden_states(encoder) for name, encoder in encoders.items()}
+
+    def call(graph):
+        return graph(batch).numpy()
+
+    return speed.rates({name: functools.partial(call, graph) for name, graph in graphs.items()}, SPEED_BATCH)
 
 
 def _hidden_states(encoder: BertEncoder) -> Callable[[batches.Batch], tf.Tensor]:

@@ -130,7 +130,7 @@ class Options:
         )
 
     @property
-    def teaching(self) -> dict[str, float]:
+    def teaching(self) -> dict[str, Any]:
         """What is said of how a teacher teaches, as `model.tasks.taught.Taught` takes it."""
         said = {"temperature": self.temperature, "soft": self.soft}
         return {name: value for name, value in said.items() if value is not None}

@@ -90,16 +90,18 @@ def _beside(metrics: dict) -> Iterator[str]:
         return
     teacher, untaught = metrics["teacher"], metrics["untaught"].values()
     names = [name for name in metrics["mean"] if name in teacher]
-    yield from ("## Beside its teacher", "", f"| model | layers | weights | {' | '.join(names)} |")
-    yield "|---" * (3 + len(names)) + "|"
-    size = f"{metrics['layers']} | {metrics['cost']['weights']:,}"
-    rows = [
-        ("student", size, metrics["mean"]),
-        (f"teacher, `{teacher['path']}`", f"{teacher['layers']} | {teacher['weights']:,}", teacher),
-    ]
+    yield from ("## Beside its teacher", "", f"| model | layers | weights | MB | rows/s | {' | '.join(names)} |")
+    yield "|---" * (5 + len(names)) + "|"
+
+    def of_size(layers, weights, rate):
+        return f"{layers} | {weights:,} | {weights * 4e-6:,.1f} | {rate:,.0f}"
+
+    size = of_size(metrics["layers"], metrics["cost"]["weights"], metrics["rows_per_second"])
+    of_teacher = of_size(teacher["layers"], teacher["weights"], teacher["rows_per_second"])
+    rows = [("student", size, metrics["mean"]), (f"teacher, `{teacher['path']}`", of_teacher, teacher)]
     if untaught:
         means = {name: sum(one[name] for one in untaught) / len(untaught) for name in names}
         rows.append(("the student without its teacher, as many updates", size, means))
-    for title, of_size, figures in rows:
-        yield f"| {title} | {of_size} | {' | '.join(f'{figures[name]:.4f}' for name in names)} |"
-    yield ""
+    for title, sizes, figures in rows:
+        yield f"| {title} | {sizes} | {' | '.join(f'{figures[name]:.4f}' for name in names)} |"
+    yield from ("", "Rows a second are those that it answers on this machine, text to answer, in batches.", "")

@@ -10,6 +10,7 @@ DIR/examples/, DIR/runs/SEED/ (or RATE/SEED/, untaught/SEED/)    what a run that
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import pathlib
@@ -21,6 +22,7 @@ import numpy as np
 from model import checkpoints, training
 from model.settings import TaskSettings
 from model.tasks.taught import Taught
+from pipeline import speed
 from pipeline.finetuning import asking, judging, report, sampling, teaching
 from pipeline.finetuning.cost import Cost
 from pipeline.finetuning.kinds.kind import Calibration, Judge, Kind, Source, first_figure
@@ -30,6 +32,7 @@ from preprocessing import storage, vocab_file
 from serving.settings import ExportSettings
 from serving.signatures.base import TextEncoder
 
+SPEED_ROWS = 256  # of dev, that are asked to see how fast a model is
 ReportStep = Callable[[int, int, int, dict[str, float]], None]
 
 
@@ -72,6 +75,10 @@ def run(
     folder = pathlib.Path(output)
     runs = _Runs(dev, folder, _written_vocabulary(plan, folder), report_step)
     first = plan.options.seed
+    if isinstance(plan.task, Taught):
+        taught_runs = plan.runs - plan.options.seeds * plan.untaught
+        task = teaching.remembered(plan.task, plan.prepared.train.file, plan.training, taught_runs, told)
+        plan = dataclasses.replace(plan, task=task)
     judged: list[Judged] = []
     tried: dict[str, dict] = {}
     if plan.options.search:
@@ -82,7 +89,7 @@ def run(
         if plan.options.seeds > 1:
             told(f"seed {seed}: {_told(judged[-1])}")
     best = _best(plan, judged)
-    beside = _beside(plan, runs, dev, folder, told)
+    beside = _beside(plan, runs, dev, folder, best, told)
     for name, found in (("model", best.model), ("last", best.model.parent / "model")):
         _keep(plan, found, best.calibration.settings, folder / name)
     metrics = _metrics(plan, judged, best)
@@ -138,8 +145,11 @@ def _searched(plan: Plan, runs: _Runs, told: Callable[[str], None]) -> tuple[Pla
     return chosen, best, {f"{tried.training.learning_rate:g}": one.figures for tried, one in found}
 
 
-def _beside(plan: Plan, runs: _Runs, dev: Source, folder: pathlib.Path, told: Callable[[str], None]) -> dict:
-    """Figures on dev of the teacher, if there is one, and by seed of the same student without it."""
+def _beside(
+    plan: Plan, runs: _Runs, dev: Source, folder: pathlib.Path, best: Judged, told: Callable[[str], None]
+) -> dict:
+    """Figures on dev of the teacher, if there is one, and by seed of the same student without it; how many rows a
+    second teacher and student answer."""
     if plan.teacher is None or not isinstance(plan.task, Taught):
         return {}
     texts = TextEncoder(plan.task.teacher, plan.teacher.tokenizer, ExportSettings(), plan.teacher.task)
@@ -148,7 +158,19 @@ def _beside(plan: Plan, runs: _Runs, dev: Source, folder: pathlib.Path, told: Ca
     judge, _ = judging.judged(plan.kind, answered, folder / "runs" / "teacher", Slices(plan.kind, []))
     weights = sum(math.prod(weight.shape) for weight in plan.task.teacher.weights)
     size = {"path": plan.teacher.path, "layers": plan.teacher.encoder.num_layers, "weights": weights}
-    found: dict = {"teacher": {**size, **judge.figures()}, "untaught": {}}
+    texts = TextEncoder(checkpoints.load(best.model), plan.start.tokenizer, ExportSettings(), best.calibration.settings)
+    asked = list(itertools.islice(dev.rows(lambda line, reason: None), SPEED_ROWS))
+
+    def ask(one):
+        return list(asking.asked(plan.kind, plan.kind.signature(dev), asked, one))
+
+    sides = {"teacher": served, "student": asking.Checkpoint(str(best.model), texts)}
+    rates = speed.rates({name: functools.partial(ask, one) for name, one in sides.items()}, len(asked))
+    found: dict = {
+        "teacher": {**size, "rows_per_second": rates["teacher"], **judge.figures()},
+        "untaught": {},
+        "rows_per_second": rates["student"],
+    }
     told(f"the teacher: {_figures(judge.figures())}")
     if plan.untaught:
         alone = dataclasses.replace(plan, task=plan.task.task)

@@ -10,9 +10,10 @@ from typing import Any
 from pipeline import values
 from pipeline.finetuning import kinds
 from pipeline.finetuning.kinds.kind import Kind
+from pipeline.keeping import PartialExport
 from pipeline.retention import RetentionSettings
 from preprocessing.errors import require
-from serving.settings import ExportSettings
+from preprocessing.settings import CorpusSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class FinetuningSettings:
     )
     pretrained: str = "bert"
     untrained: bool = True  # whether an untrained encoder is trained alike, to say what the checkpoint is worth
-    export: ExportSettings = ExportSettings()
+    export: PartialExport = PartialExport()
     gate: TuningGate = TuningGate()
     retention: RetentionSettings = RetentionSettings()
     webhook: str = "$BERT_WEBHOOK"  # as that of PipelineSettings
@@ -70,6 +71,8 @@ class FinetuningSettings:
         """Raises InputError where columns or options are none of its kind, or files are not there, before the first
         step. `files`: whether they are looked at."""
         self.checked_options()
+        rule = "export.layers must be left out: options.layers has a model learn its task without the others"
+        require(self.export.layers is None, rule, self.export.layers)
         columns = self.checked_columns()
         if not files:
             return
@@ -78,6 +81,10 @@ class FinetuningSettings:
                 self.kind.source(path, columns)
         for name, path in (("init", self.init), ("teacher", self.options.get("teacher"))):
             require(path is None or os.path.exists(path), f"{name} must be a checkpoint", path)
+        if self.export.tokens_of:
+            from preprocessing.corpus.inputs import survey
+
+            survey(CorpusSettings(self.export.tokens_of))
 
     def checked_columns(self) -> Any:
         """`Columns`, of the right types. Raises InputError."""
@@ -108,7 +115,7 @@ def classification() -> FinetuningSettings:
         task="classification",
         name="packages",
         options={"max_seq_length": 64, "epochs": 3.0, "learning_rate": 1e-3},
-        export=ExportSettings(max_seq_length=64, warmup_lengths=(16, 32, 64)),
+        export=PartialExport(max_seq_length=64, warmup_lengths=(16, 32, 64)),
     )
 
 
@@ -119,7 +126,7 @@ def classification_smoke() -> FinetuningSettings:
         name="packages-smoke",
         embedded_rows=40,
         options={"max_seq_length": 32, "epochs": 1.0},
-        export=ExportSettings(max_seq_length=32, warmup_lengths=(16,), warmup_batches=(1,)),
+        export=PartialExport(max_seq_length=32, warmup_lengths=(16,), warmup_batches=(1,)),
         gate=TuningGate(min_gain=-1.0, max_decrease=1.0, max_drift=1.0),
     )
 

@@ -2,20 +2,24 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from model import checkpoints
+from model.encoder.heads import chosen
 from model.encoder.smaller import Kept, layers_of, smaller
-from model.settings import TaskSettings
+from model.settings import TaskSettings, TrainingSettings
 from model.tasks.distillation import digest_of
 from model.tasks.task import Task
-from model.tasks.taught import Answering, Taught
-from preprocessing import storage
+from model.tasks.taught import Answering, Answers, Taught
+from preprocessing import batches, storage
 from preprocessing.errors import InputError, require
+from preprocessing.features import LENGTH
 
 if TYPE_CHECKING:
     from pipeline.finetuning.planning import Options, Start
+
+MOST_BYTES = 1 << 29  # of a teacher's answers that are kept
 
 
 def cut(start: "Start", said: str, folder: pathlib.Path) -> "Start":
@@ -46,6 +50,19 @@ def taught(task: Task, settings: TaskSettings, start: "Start", teacher: "Start",
         rule = f"{teacher.path}: the student must have its teacher's {what} {_shown(theirs)}"
         require(theirs == ours, rule, _shown(ours))
     return Taught(cast(Answering, task), checkpoints.load(teacher.path, task.heads), **options.teaching)
+
+
+def remembered(task: Taught, train: str, training: TrainingSettings, runs: int, told: Callable[[str], None]) -> Taught:
+    """The same with the teacher's answers to train in memory, where so many runs ask for each more than once; a run
+    that goes on asks for all anew, and gets the same."""
+    examples = batches.open_examples([train], task.spec, vocab_size=task.teacher.settings.vocab_size)
+    (head,) = chosen(task.heads)
+    numbers = examples.count * (head.labels or 1) * (examples.axes[LENGTH] if head.over == "tokens" else 1)
+    seen_once = training.steps * training.batch_size * runs < 2 * examples.count
+    if seen_once or not examples.arrays or 4 * numbers > MOST_BYTES:
+        return task
+    told(f"the teacher answers the {examples.count:,} examples of train once, before they are learned from")
+    return dataclasses.replace(task, answers=Answers.of(task.task, task.teacher, examples, training.buckets))
 
 
 def _labels(settings: TaskSettings) -> Sequence[str]:

@@ -98,7 +98,8 @@ def model_steps(
     training = parts.part(settings.replace(init=begin), "task", "columns", "options", "export", "untrained", "init")
     code = parts.code_of(task_trainer)
     named = [settings.options.get(name) for name in ("teacher", "labels", "class_weights")]
-    files = (begin, *(path for path in named if path and os.path.exists(path))) if begin else ()
+    there = (path for path in named if path and os.path.exists(path))
+    files = (begin, *there, *settings.export.tokens_of) if begin else ()
     trainer = Trainer(
         run_fn=f"{task_trainer.__name__}.run_fn",
         examples=examples.outputs["examples"],

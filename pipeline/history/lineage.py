@@ -71,6 +71,7 @@ def trace(home: Home, serving: str, version: str) -> dict[str, Any]:
     history = runs.kept(home)
     trained_by = store.runs_of(trainer)
     first = history.get(trained_by[0], ({}, {}))[0] if trained_by else {}
+    run_settings = first.get("settings", {})
     return found | {
         "model": {
             "identity": entry["model"],
@@ -86,7 +87,8 @@ def trace(home: Home, serving: str, version: str) -> dict[str, Any]:
         **parts,
         "settings": {
             **_settings(*(made.properties["settings"] for made in makers.values() if made), config["settings"]),
-            "gate": first.get("settings", {}).get("gate", NOT_RECORDED),
+            "gate": run_settings.get("gate", NOT_RECORDED),
+            "recipe": run_settings.get("recipe"),
         },
         "code": {
             **{

@@ -27,7 +27,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from model.encoder import BertEncoder
-from model.encoder.smaller import WHOLE, Kept
+from model.encoder.smaller import WHOLE, Kept, smaller
 from model.settings import TaskSettings
 from preprocessing import storage
 from preprocessing.errors import InputError, require
@@ -59,6 +59,7 @@ def export(
     report: Report = lambda line: None,
     signatures: Sequence[Signature] = ALL,
     task: TaskSettings | None = None,
+    kept: Kept = WHOLE,
 ) -> dict:
     """Writes a SavedModel into `folder`, which must not exist yet or be empty.
 
@@ -71,11 +72,13 @@ def export(
         report: gets a line per step.
         signatures: those that are wanted; the encoder's heads and layers decide which of them there are.
         task: what the numbers of a fine-tuned head mean.
+        kept: of the encoder and its vocabulary, where not all is exported.
 
     Returns: what `assets.extra/export.json` holds: `signatures`, `left_out` (name: reason), `settings`, `lower_case`,
-    `task`, `models` (of several: each one's `task`, `signatures`, `weight_bytes` and, of those, `own_weight_bytes` that
-    none before it has), `parameters`, `warmup_records`, `warmup_left_out`, `bytes`, `graph_bytes`, `custom_ops`,
-    `load_seconds`, `first_answer_seconds`, `largest_difference`.
+    `task`, `kept` (numbers of the `layers`, how many `tokens`; null: all), `models` (of several: each one's `task`,
+    `signatures`, `weight_bytes` and, of those, `own_weight_bytes` that none before it has), `parameters`,
+    `warmup_records`, `warmup_left_out`, `bytes`, `graph_bytes`, `custom_ops`, `load_seconds`, `first_answer_seconds`,
+    `largest_difference`.
 
     Raises: InputError if the folder is taken, or if the SavedModel does not answer as the encoder does.
     """
@@ -84,8 +87,10 @@ def export(
         raise InputError(f"the export folder must not exist yet. Received: {folder}")
     with _partial(folder.parent) as partial:
         tokenizer = BertTokenizer.from_vocab(vocab_path, lower_case)
-        texts = TextEncoder(encoder, tokenizer, settings or ExportSettings(), task)
-        figures = _write([Part.of("", texts, signatures)], partial, report)
+        if kept.tokens is not None:
+            tokenizer = tokenizer.with_tokens(kept.tokens)
+        texts = TextEncoder(smaller(encoder, kept), tokenizer, settings or ExportSettings(), task)
+        figures = _write([Part.of("", texts, signatures)], partial, report, kept)
         partial.rename(folder)
     return figures
 
@@ -118,7 +123,7 @@ def export_version(
     parts = read(models, settings, vocab_path, lower_case, signatures, report, kept)
     model = pathlib.Path(base) / name
     with _partial(model) as partial:
-        _write(parts, partial, report)
+        _write(parts, partial, report, kept)
         while True:
             version = model / str(max(_versions(model), default=0) + 1)
             try:
@@ -188,7 +193,7 @@ def _answer_elsewhere(folder):
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def _write(parts: Sequence[Part], folder, report) -> dict:
+def _write(parts: Sequence[Part], folder, report, kept: Kept) -> dict:
     first = parts[0].texts
     tokenizer = first.tokenizer
     signatures = [(signature, part.texts) for part in parts for signature in part.signatures]
@@ -218,6 +223,10 @@ def _write(parts: Sequence[Part], folder, report) -> dict:
         "added_tokens": list(tokenizer.added),
         "longest_word": tokenizer.longest_word,
         "task": _task(parts[0]),
+        "kept": {
+            "layers": None if kept.layers is None else list(kept.layers),
+            "tokens": None if kept.tokens is None else len(kept.tokens),
+        },
         "parameters": first.model.parameters
         if len(parts) == 1
         else sum(math.prod(variable.shape) for variable in module.weights),

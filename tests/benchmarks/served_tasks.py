@@ -1,10 +1,12 @@
 """Answers a second of fine-tuned models, served: ours beside Hugging Face's `pipeline` behind FastAPI.
 
     python -m tests.benchmarks.served_tasks TASKS --peer-python PATH [--sets sst2,ewt,...] [--clients 1,32] [--rounds 3]
+    python -m tests.benchmarks.served_tasks TASKS --students STUDENTS [--sets sst2,ewt]
 
 TASKS is the folder of `tests.benchmarks.tasks`, whose first seeds are served: over REST, one text a request, rows of
 test. The peer has the same weights, by `bert convert`; its `pipeline` knows neither questions nor cosines of two texts,
-so these are ours alone. Both servers stand, one at a time is under load. The same two cores serve and ask.
+so these are ours alone. STUDENTS is the folder of `tests.benchmarks.students`, whose first taught seed stands beside
+its teacher. All servers stand, one at a time is under load. The same two cores serve and ask.
 """
 
 import argparse
@@ -59,7 +61,14 @@ def served(name: str, options: argparse.Namespace) -> None:
         bodies: dict[str, list] = {"ours": [{"signature_name": signature, "instances": [row]} for row in asked]}
         serving.export(trained, folder / "export")
         servers = [serving.start_ours(stack, folder / "export", 2, [])[1]]
-        servers[0].name, servers[0].kind = "ours", "post"
+        servers[0].name = "ours"
+        if options.students:
+            bodies["student"] = bodies["ours"]
+            serving.export(options.students / name / "taught-1" / "model", folder / "student-export")
+            servers.insert(0, serving.start_ours(stack, folder / "student-export", 2, [])[1])
+            servers[0].name = "student"
+        for server in servers:
+            server.kind = "post"
         if options.peer_python and pipeline:
             bodies["Hugging Face"] = [
                 {"text": row.get("text") or row["first"], "second": row.get("second", "")} for row in asked
@@ -82,8 +91,9 @@ def served(name: str, options: argparse.Namespace) -> None:
                 sys.exit(f"{name}: a rate of failures is none")
             rates = [statistics.median(run["per_second"] for run in server.results[clients]) for server in servers]
             each = ", ".join(f"{server.name} {rate:,.1f}/s" for server, rate in zip(servers, rates, strict=True))
-            ratio = f", {rates[0] / rates[1]:.2f} times as many" if len(rates) > 1 else ""
-            print(f"{name}, {signature}, {clients} clients: {each}{ratio}", flush=True)
+            others = zip(servers[1:], rates[1:], strict=True)
+            ratios = "".join(f"; {rates[0] / rate:.2f} times those of {server.name}" for server, rate in others)
+            print(f"{name}, {signature}, {clients} clients: {each}{ratios}", flush=True)
 
 
 def peer(stack, python: str, pipeline: str, model: pathlib.Path) -> serving.Server:
@@ -99,6 +109,7 @@ def main() -> None:
     parser.add_argument("tasks", type=pathlib.Path)
     parser.add_argument("--sets", default="sst2,ewt,stsb", help="of those that TASKS has")
     parser.add_argument("--peer-python", help="an interpreter with torch, transformers, fastapi and uvicorn")
+    parser.add_argument("--students", type=pathlib.Path, help="the folder of tests.benchmarks.students")
     parser.add_argument("--clients", default=[1, 32], type=lambda text: [int(count) for count in text.split(",")])
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,16 +1,23 @@
 import dataclasses
+import functools
 import json
+from unittest.mock import ANY
 
 import keras
 import numpy as np
 import pytest
+import scipy.special
 from click.testing import CliRunner
 
 from model import checkpoints
+from pipeline import cli, speed
 from pipeline.commands.distil import command
 from pipeline.distillation import run as distillation
 from preprocessing import features
 from preprocessing.errors import InputError
+from serving.export import exporting, golden
+from serving.signatures import FILL_MASK
+from serving.signatures.sentences import EMBEDDING
 from tests.model import small_examples
 
 
@@ -29,7 +36,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(distillation, "SPEED_SECONDS", 0.01)
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
 
 
 def distil(data, output, *arguments, teacher="teacher", layers="1"):
@@ -45,7 +52,7 @@ def distil(data, output, *arguments, teacher="teacher", layers="1"):
 def distilled(data, tmp_path_factory):
     output = tmp_path_factory.mktemp("distilled")
     patch = pytest.MonkeyPatch()
-    patch.setattr(distillation, "SPEED_SECONDS", 0.01)
+    patch.setattr(speed, "SECONDS", 0.01)
     result = distil(data, output)
     patch.undo()
     return output, result.output
@@ -63,11 +70,32 @@ def test_it_leaves_a_student_and_compares_it(distilled):
     assert found["student"]["cosine"] > found["untaught student"]["cosine"]
     assert found["student"]["parameters"] == found["untaught student"]["parameters"] < found["teacher"]["parameters"]
     assert all(one["examples_per_second"] > 0 for one in found.values())
+    assert {one["megabytes"] / one["parameters"] for one in found.values()} == {4e-6}
     report = (output / "report.md").read_text()
     assert "A student of 1 layers, from those numbered 0 (from 0)" in report
     for words in (report, told):
         assert all(name in words for name in ("untaught student", "divergence", "masked accuracy"))
     assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_student_is_exported_and_answers(distilled, tmp_path, monkeypatch):
+    few = functools.partial(exporting.export_version, signatures=(EMBEDDING, FILL_MASK))
+    monkeypatch.setattr(exporting, "export_version", few)
+    monkeypatch.setattr(exporting, "_answer_elsewhere", lambda folder: golden.answer(str(folder)))
+    model = distilled[0] / "model"
+
+    def bert(*arguments):
+        return CliRunner().invoke(cli.bert, [str(one) for one in arguments], catch_exceptions=False).stdout
+
+    bert("export", "--model", model, "--output", tmp_path)
+    asked = ("--signature", "fill_mask", "--json", "t7 t7 [MASK] t7")
+    answered = json.loads(bert("predict", "--model", tmp_path / "bert", *asked))
+    student, ids = checkpoints.load(model), np.array([[2, 7, 7, small_examples.MASK_ID, 7, 3]], np.int32)
+    batch = {features.INPUT_IDS: ids, features.INPUT_MASK: np.ones_like(ids), features.SEGMENT_IDS: np.zeros_like(ids)}
+    (logits,) = student.masked_lm(student(batch)["sequence_output"], np.array([[3]])).numpy()[0]
+    best = np.argsort(-logits)[:10]
+    assert answered["tokens"][0][0] == [f"t{number}" if number > 4 else ANY for number in best]
+    assert answered["scores"][0][0] == pytest.approx(scipy.special.softmax(logits)[best], abs=1e-5)
 
 
 @pytest.mark.long
@@ -85,7 +113,7 @@ def test_it_goes_on_where_it_was_interrupted(data, distilled, tmp_path, monkeypa
     with pytest.raises(RuntimeError, match="killed"):
         distil(data, tmp_path)
     monkeypatch.undo()
-    monkeypatch.setattr(distillation, "SPEED_SECONDS", 0.01)
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
     assert distil(data, tmp_path).exit_code == 0
     for name in ("model", "taught/model", "untaught/model"):
         weights = [checkpoints.read(folder / name).arrays for folder in (distilled[0], tmp_path)]

@@ -54,6 +54,7 @@ def test_versions_follow_each_other(checkpoint, tmp_path):
     assert report["version"] == f"{tmp_path}/bert/2"
     assert report["settings"]["embedding"] == "pooler"
     assert report["settings"]["unit_length"] is True
+    assert report["kept"] == {"layers": None, "tokens": None}
     assert sorted(path.name for path in (tmp_path / "bert").iterdir()) == ["1", "2"]
 
 
@@ -86,6 +87,8 @@ def test_a_part_answers_its_text_as_the_whole_does(spelling, tmp_path):
     assert "62 of 67 tokens are kept, 6 of which the text has" in told  # [UNK] among them, of signs
     assert run("--model", whole, "--output", tmp_path / "out", *some).exit_code == 0
     version = tmp_path / "out" / "bert" / "1"
+    said = json.loads((version / exporting.REPORT).read_text())
+    assert said["kept"] == {"layers": [0], "tokens": 62}
     assert (version / "assets/vocab.txt").read_text() == (tmp_path / "part" / "vocab.txt").read_text()
     exported = tf.saved_model.load(str(version)).signatures
     models = {whole: smaller(checkpoints.load(whole), Kept([0])), tmp_path / "part": None}

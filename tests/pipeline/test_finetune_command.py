@@ -15,7 +15,7 @@ from model import checkpoints
 from model.encoder import BertEncoder
 from model.encoder.heads import CLASSIFIER
 from model.settings import ClassificationSettings, EncoderSettings
-from pipeline import cli
+from pipeline import cli, speed
 from preprocessing.errors import InputError
 from serving.export import exporting, golden
 from serving.signatures import TOKENIZE
@@ -183,7 +183,8 @@ def teacher(data, tmp_path_factory):
     return folder / "tuned" / "model"
 
 
-def test_a_student_is_taught_also_of_what_has_no_label(data, teacher, tmp_path):
+def test_a_student_is_taught_also_of_what_has_no_label(data, teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
     labelled = [*rows(40, 0)]
     train = write(tmp_path / "train.tsv", [*labelled, *((text, "") for text, _ in rows(160, 3))])
     told = finetune(data, tmp_path, "--teacher", teacher, "--layers", "1", model=teacher, train=train)
@@ -191,6 +192,7 @@ def test_a_student_is_taught_also_of_what_has_no_label(data, teacher, tmp_path):
         f"taught by {teacher}: 2 layers; the same runs follow without it",
         f"train: 160 rows have no label and are learned from the teacher alone: {train}:41; {train}:42; {train}:43",
         "2 x 150 updates",
+        "the teacher answers the 200 examples of train once",
         "the teacher: accuracy ",
         "seed 12345 without the teacher: accuracy ",
     ):
@@ -205,8 +207,12 @@ def test_a_student_is_taught_also_of_what_has_no_label(data, teacher, tmp_path):
                  ("12345", "untaught/12345")]  # fmt: skip
     assert described[0].items() > described[1].items()
     report = (tmp_path / "report.md").read_text()
-    assert f"| teacher, `{teacher}` | 2 |" in report
-    assert "| the student without its teacher, as many updates | 1 |" in report
+    weights, rate = (metrics["teacher"][name] for name in ("weights", "rows_per_second"))
+    assert f"| teacher, `{teacher}` | 2 | {weights:,} | {weights * 4e-6:,.1f} | {rate:,.0f} |" in report
+    size = f"1 | {metrics['cost']['weights']:,} | "
+    for title in ("student", "the student without its teacher, as many updates"):
+        assert f"| {title} | {size}" in report
+    assert metrics["rows_per_second"] > 0
     history = (tmp_path / "runs" / "12345" / "history.jsonl").read_text().splitlines()
     divergences = [row["divergence"] for row in map(json.loads, history) if row["kind"] == "training"]
     assert 0 < divergences[-1] < divergences[0]

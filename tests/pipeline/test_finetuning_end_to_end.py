@@ -11,8 +11,8 @@ from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from pipeline import settings
 from pipeline.finetuning.settings import FinetuningSettings, TuningGate
+from pipeline.keeping import PartialExport
 from serving.client import Client
-from serving.settings import ExportSettings
 from tests.pipeline.finetuning.test_every_kind import CASES
 from tests.pipeline.test_end_to_end import finish, report, steps
 from tests.serving import small_model
@@ -95,7 +95,7 @@ def test_every_other_kind_goes_the_same_way(case, tmp_path):
         init=str(tmp_path / "checkpoint"),
         untrained=False,
         options={"epochs": 8.0, "batch_size": 16, "learning_rate": 1e-2, "max_seq_length": 16, **more},
-        export=ExportSettings(max_seq_length=32, warmup_lengths=(16,), warmup_batches=(1,)),
+        export=PartialExport(max_seq_length=32, warmup_lengths=(16,), warmup_batches=(1,)),
         gate=TuningGate(min_gain=0.0),
     )
     output = finish(tmp_path / "home", run)

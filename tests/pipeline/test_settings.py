@@ -66,6 +66,17 @@ def test_parts_left_out_have_their_defaults():
             "a phase's max_seq_length must be that of the examples (128), or left out. Received: [None, 64]",
         ),
         ('{"vocabulary": {"file": "/none/vocab.txt"}}', "/none/vocab.txt: the vocabulary cannot be read"),
+        ('{"export": {"layers": "1,12"}}', "layers must be of the checkpoint's, 0 to 11. Received: [1, 12]"),
+        ('{"export": {"tokens_of": ["a.txt"]}}', "export.tokens_of must be left out: held-out examples have any token"),
+        ('{"recipe": "long"}', "recipe must be paper or short. Received: 'long'"),
+        ('{"recipe": ["short"]}', "settings.recipe must be of type str | None. Received: ('short',)"),
+        ('{"recipe": "short", "training": 3}', "settings.training must be a JSON object. Received: 3"),
+        ('{"recipe": "short", "training": {"steps": NaN}}', "settings.training.steps must be of type int. Received: n"),
+        ('{"recipe": "short", "encoder": {"hidden": 3}}', "settings.encoder has no setting 'hidden'"),
+        (
+            '{"recipe": "paper", "training": {"steps": 9}}',
+            "warmup_steps must be at least 0 and less than steps (9). Received: 10000",
+        ),
     ],
 )
 def test_what_is_refused(text, message):
@@ -112,6 +123,20 @@ def test_recipes_go_by_the_steps_and_the_width():
     assert paper.encoder(settings.EncoderSettings()) == settings.EncoderSettings()
     assert settings.base().training.warmup == 10_000
     assert settings.demo().training.warmup == settings.demo().training.steps // 4
+
+
+def test_a_recipe_fills_in_what_a_file_does_not_say():
+    sizes = {"hidden_size": 256, "num_heads": 4, "attention_dropout": 0.1}
+    file = {"recipe": "short", "encoder": sizes, "training": {"steps": 2e4, "beta_2": 0.999, "schedule": "linear"}}
+    value, short = settings.from_json(json.dumps(file)), settings.RECIPES["short"]
+    wanted = short.steps(20_000, 256) | {"beta_2": 0.999, "schedule": "linear"}
+    assert value.training == settings.TrainingSettings(**wanted)
+    assert value.encoder == dataclasses.replace(
+        short.encoder(settings.EncoderSettings(hidden_size=256, num_heads=4)), attention_dropout=0.1
+    )
+    assert settings.from_json(value.to_json()) == value
+    paper, base = settings.from_json('{"recipe": "paper"}'), settings.base()
+    assert (paper.recipe, paper.training) == ("paper", dataclasses.replace(base.training, precision="float32"))
 
 
 def test_settings_from_a_file(tmp_path):

@@ -14,6 +14,7 @@ from pipeline import task_trainer
 from pipeline.components import task_examples
 from pipeline.finetuning import description, run
 from pipeline.finetuning.settings import FinetuningSettings
+from pipeline.keeping import PartialExport
 from tests.pipeline.finetuning import test_every_kind
 from tests.serving import small_model
 
@@ -29,12 +30,16 @@ def arguments(tmp_path, monkeypatch):
     init = str(tmp_path / "checkpoint")
     train, held_out = map(str, test_every_kind.wet_or_dry(tmp_path))
     options = {"epochs": 4.0, "batch_size": 16, "learning_rate": 1e-2, "max_seq_length": 16}
-    settings = FinetuningSettings("classification", train=train, eval=held_out, options=options, init=init).to_json()
+    export = PartialExport(tokens_of=(train,))
+    settings = FinetuningSettings(
+        "classification", train=train, eval=held_out, options=options, init=init, export=export
+    ).to_json()
     examples = standard_artifacts.Examples()
     examples.uri = str(tmp_path / "examples" / "7")
     task_examples.TaskExamplesGen.test_call(examples=examples, settings=settings, input_fingerprint="")
 
-    def export_version(checkpoint, base, settings):
+    def export_version(checkpoint, base, settings, kept):
+        (tmp_path / "kept.json").write_text(json.dumps(kept.tokens))
         (base / "bert" / "1" / "assets.extra").mkdir(parents=True)
         return base / "bert" / "1"
 
@@ -68,6 +73,8 @@ def test_a_pretrained_and_an_untrained_encoder_are_taught_the_same(arguments, tm
     assert found.floor == max(untrained["accuracy"], tuned["majority_accuracy"])
     (training,) = (tmp_path / "work").iterdir()  # there until its results are known
     assert json.loads((training / "end.json").read_text()) == {"model_run": str(tmp_path / "run")}
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    assert kept == list(range(len(small_model.VOCAB)))  # without letters nothing else spells a token
     for name in ("model/task.json", "report.md", "errors.tsv", "curves.png", "logs"):
         assert (tmp_path / "run" / name).exists()
 

@@ -5,6 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from model import checkpoints, settings
+from model.checkpoints import configs
+from model.encoder import BertEncoder
 from pipeline.commands.train import command
 from preprocessing import features
 from preprocessing.errors import InputError
@@ -123,6 +125,14 @@ def test_a_recipe_warms_up_for_a_share_of_the_steps(data, tmp_path):
     assert (made["steps"], made["warmup_steps"], made["schedule"]) == (12, 3, "one-cycle")
     assert made["learning_rate"] == pytest.approx(0.512 / 8)  # the model is 8 wide
     assert made["initial_weights"] == "informed"
+
+
+def test_informed_weights_are_for_a_model_without_a_checkpoint(data, tmp_path):
+    checkpoints.save(BertEncoder(configs.settings_in(data / "config.json")), tmp_path / "model")
+    init = ("--init", str(tmp_path / "model"))
+    with pytest.raises(InputError, match="--initial-weights informed is for a model without --init"):
+        run(data, tmp_path / "run", *init, "--initial-weights", "informed")
+    assert "not with the recipe's informed ones" in run(data, tmp_path / "run", *init, "--recipe", "short").output
 
 
 def test_a_share_masked_at_training_time(data, tmp_path):

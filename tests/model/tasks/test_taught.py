@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from model.encoder import BertEncoder
 from model.tasks.classification import Classification
-from model.tasks.taught import Taught
-from preprocessing import features
+from model.tasks.tagging import Tagging
+from model.tasks.taught import Answers, Taught
+from preprocessing import batches, features
 from preprocessing.errors import InputError
 from tests.model import small_examples
 
@@ -50,6 +51,36 @@ def test_no_gradient_reaches_the_teacher():
         loss = task.loss(task.sums(student, found), task.totals(found))
     assert all(gradient is None for gradient in tape.gradient(loss, teacher.trainable_variables))
     assert any(gradient is not None for gradient in tape.gradient(loss, student.trainable_variables))
+
+
+@pytest.mark.parametrize("task", [TASK, Tagging(("A", "B", "O"))], ids=["classification", "tagging"])
+def test_answers_that_are_kept_are_those_that_are_asked(task, tmp_path):
+    """Of each example its own, however its batch is cut; of one that stands twice, once."""
+    keras.utils.set_random_seed(0)
+    teacher = BertEncoder(small_examples.encoder_settings(initializer_range=0.5), task.heads)
+    arrays = {
+        name: values for name, values in small_examples.examples(21).items() if name in features.SEQUENCE_FEATURES
+    }
+    for place, length in enumerate(range(3, 10)):
+        arrays[features.INPUT_MASK][place, length:] = 0
+    arrays = {
+        name: np.concatenate([values * arrays[features.INPUT_MASK], values[-1:]]) for name, values in arrays.items()
+    }
+    label = next(name for name in task.spec.features if name not in arrays)
+    arrays[label] = np.ones_like(arrays[features.INPUT_IDS] if task is not TASK else np.zeros((22, 1), int))
+    file = small_examples.write(tmp_path / "a.tfrecord", arrays)
+    examples = batches.open_examples([file], task.spec, vocab_size=small_examples.VOCAB)
+    answers = Answers.of(task, teacher, examples, (8,), 4)
+    assert len(answers.keys) == 21
+    asked, kept = Taught(task, teacher), Taught(task, teacher, answers=answers)
+    assert asked.description == kept.description
+    student = BertEncoder(small_examples.encoder_settings(), task.heads)
+    for batch in examples.batches(5, seed=3, buckets=(8, 12)).take(6):
+        found = [tf.function(of.sums)(student, batch) for of in (asked, kept)]
+        for name in found[0]:
+            np.testing.assert_allclose(found[1][name], found[0][name], rtol=1e-4, err_msg=name)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        kept.sums(student, {name: tf.constant(values[:, ::-1] * 1) for name, values in batch.items()})
 
 
 def test_another_teacher_is_another_task():

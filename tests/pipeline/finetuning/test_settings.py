@@ -32,6 +32,8 @@ def test_a_task_tells_fine_tuning_from_pretraining():
         ({"options": {"watch": "loss"}}, "--watch must be accuracy or"),
         ({"columns": {"texts": "a"}}, "columns has no setting 'texts'"),
         ({"train": "none.tsv", "eval": "none.tsv"}, "none.tsv: no such table"),
+        ({"export": {"layers": "3"}}, "export.layers must be left out: options.layers has a model learn its task"),
+        ({"export": {"tokens_of": ["/none.txt"]}}, "no file matches ./none.txt"),
         ({"init": "/none"}, "init must be a checkpoint. Received: '/none'"),
     ],
 )

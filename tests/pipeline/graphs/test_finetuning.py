@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -104,11 +105,14 @@ def test_a_setting_runs_again_only_what_depends_on_it(checkpoint):
     assert changed(gate=TuningGate(RUN.gate.min_gain, RUN.gate.max_decrease, 0.5)) == {"DriftGate"}
 
 
-@pytest.mark.parametrize("option", ["labels", "class_weights", "teacher"])
+@pytest.mark.parametrize("option", ["labels", "class_weights", "teacher", "tokens_of"])
 def test_another_content_of_a_file_that_an_option_names_trains_again(checkpoint, tmp_path, option):
     file = tmp_path / "file.tsv"
     named = tmp_path if option == "teacher" else file
     run, found = RUN.replace(init=checkpoint, options={option: str(named)}), []
+    if option == "tokens_of":
+        export = dataclasses.replace(RUN.export, tokens_of=(str(file),))
+        run = RUN.replace(init=checkpoint, export=export)
     for content in ("a\t1\n", "a\t1\nb\t1\n"):
         file.write_text(content)
         found.append(node(create(run), "Trainer").exec_properties["custom_config"])

@@ -161,6 +161,7 @@ class SmallHome:
         began = datetime.datetime(2026, 1, self.count, tzinfo=datetime.timezone.utc)
         header = {"run": name, "pipeline": "bert", "state": state}
         run = header | {"started": began.isoformat(), "nodes": nodes, "settings": {"gate": {"min_loss_gain": 0.5}}}
+        run["settings"]["recipe"] = "short"
         run["code"] = {"commit": "c0ffee" * 6, "changed": False}
         if state == "failed":
             run["error"] = header["error"] = "a.txt:3: broken"

@@ -79,7 +79,7 @@ def test_it_is_told_and_drawn(small, tmp_path):
         "data        10 documents (1 held out) of 1 files",
         f"/data/a.txt  3 bytes  sha256 {'ab' * 32}",
         "8 tokens, learned, [UNK] 1.2500% of held-out pieces",
-        "2 layers of 32, 20 steps of 16 at 0.001",
+        "settings    recipe short, 2 layers of 32, 20 steps of 16 at 0.001",
         f"parent      version {first}, ",
         "gate        passed; masked_lm_loss 5.5000, unigram_loss 6.0000",
         f"baseline    version {first}",
