@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -90,6 +91,7 @@ class Run:
                 break
         self._process.send_signal(signal.SIGKILL)
         self._process.communicate()
+        return self
 
     def finish(self):
         self._process.communicate()
@@ -105,9 +107,9 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     examples = small_examples.write(folder / "a.tfrecord", small_examples.examples(400))
     running = {name: Run(name, examples, folder, options) for name, options in RUNS.items()}
-    for name, run in running.items():
-        if name.endswith("killed"):
-            run.kill_after(80)
+    killed = [run for name, run in running.items() if name.endswith("killed")]
+    with futures.ThreadPoolExecutor(len(killed)) as pool:  # none may come to its end while another is waited for
+        for run in pool.map(Run.kill_after, killed, [80] * len(killed)):
             run.start()
     return {name: run.finish() for name, run in running.items()}
 
