@@ -83,7 +83,7 @@ def _settings(settings: dict[str, Any]) -> str:
     if not settings:
         return NOT_RECORDED
     encoder, training = settings["encoder"], settings["training"]
-    recipe = f"recipe {settings['recipe']}, " if settings["recipe"] else ""
+    recipe = f"recipe {settings['recipe']}, " if settings.get("recipe") else ""
     return (
         f"{recipe}{encoder['num_layers']} layers of {encoder['hidden_size']}, {training['steps']:,} steps of "
         f"{training['batch_size']:,} at {training['learning_rate']:g} (--json: all)"
