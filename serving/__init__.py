@@ -1,0 +1,3 @@
+from preprocessing import cuda
+
+cuda.load()

@@ -11,7 +11,7 @@ FOLDERS = ("preprocessing", "model", "serving", "pipeline")
 # From the ground up. A room (a file or a folder) imports from rooms below its own floor, and from itself.
 FLOORS = {
     "preprocessing": (
-        {"errors", "features", "tags", "tfrecord", "unicode_table"},
+        {"cuda", "errors", "features", "tags", "tfrecord", "unicode_table"},
         {"characters"},
         {"settings", "storage", "character_kinds"},
         {"beam", "batches", "vocab_file", "languages"},
@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "preprocessing": set(),
     "model": {
         f"preprocessing.{room}"
-        for room in ("errors", "features", "tags", "batches", "characters", "storage", "vocab_file")
+        for room in ("cuda", "errors", "features", "tags", "batches", "characters", "storage", "vocab_file")
     },
     "serving": {"model", "preprocessing"},
     "pipeline": {"serving", "model", "preprocessing"},
