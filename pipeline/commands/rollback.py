@@ -17,8 +17,8 @@ def command(label, home, name, config):
     """Take a label back to the version that had it before, in the models.config that servers read.
 
     The version that had it is unloaded, where no other label is its. Its model is rolled back: the next run that makes
-    the same model does not push it, and no candidate is compared with it, until `bert promote` names it again. So it is
-    with what Kubeflow pushed to a claim: see there.
+    the same model does not push it, and no candidate is compared with it, until `bert promote` names it again. What
+    Kubeflow pushed is rolled back in a pod that mounts the claim, as `bert promote --help` says.
     """
     from pipeline.history import labels
     from pipeline.history.homes import Home
