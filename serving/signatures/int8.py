@@ -12,14 +12,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-LARGEST = 127  # of a matrix's numbers
+# Of a matrix's numbers: CPUs without VNNI add products in pairs, as int16, and 2 * 255 * 64 is the most that fits.
+LARGEST = 64
 STEPS = 255  # from a row's least number to its greatest
 
 
-def rounded(matrix: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+def rounded(matrix: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
     """(int8 of the same shape, float32 scales that keep `axis` as 1): `values * scales` is the matrix again, as nearly
-    as whole numbers from -127 to 127 allow."""
-    scales = np.abs(matrix).max(axis, keepdims=True).astype(np.float32) / LARGEST
+    as whole numbers from -`largest` to `largest` allow."""
+    scales = np.abs(matrix).max(axis, keepdims=True).astype(np.float32) / largest
     scales = np.where(scales > 0, scales, np.float32(1))
     return np.rint(matrix / scales).astype(np.int8), scales
 
@@ -32,7 +33,7 @@ class Kernel:
     """
 
     def __init__(self, matrix: np.ndarray):
-        self.values, self.scales = rounded(matrix, 0)
+        self.values, self.scales = rounded(matrix, 0, LARGEST)
         values = self.values.view(tf.qint8.as_numpy_dtype)
         # A function of its own, which is written once however many signatures call it.
         self._constant = tf.function(lambda: tf.constant(values, tf.qint8), autograph=False)
@@ -79,7 +80,7 @@ class Table:
     """Word embeddings [V, H] as int8 with a scale for each word. `variables` hold them."""
 
     def __init__(self, table: keras.Variable):
-        values, scales = rounded(table.numpy(), 1)
+        values, scales = rounded(table.numpy(), 1, 127)
         self.variables = [tf.Variable(values), tf.Variable(scales)]
 
     def lookup(self, ids: tf.Tensor) -> tf.Tensor:

@@ -39,7 +39,7 @@ def product(matrix):
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_numbers_are_rounded_to_the_nearest_of_their_scale(matrix, axis):
-    values, scales = rounded(matrix, axis)
+    values, scales = rounded(matrix, axis, 127)
     assert values.dtype == np.int8
     assert scales.shape == ((1, 64) if axis == 0 else (48, 1))
     assert (np.abs(values * scales - matrix) <= 0.5001 * scales).all()
@@ -55,6 +55,15 @@ def test_a_graph_multiplies_the_same_whole_numbers(product):
     # Every number of a row is off by half a step at most.
     bound = 0.51 * steps[:, None] * np.abs(kernel.matrix).sum(0) + 1e-4
     assert (np.abs(expected - (rows @ kernel.matrix + bias)) <= bound).all()
+
+
+def test_the_largest_sums_are_whole_on_every_cpu():
+    # Without VNNI two products are added as int16, which ends at 32,767.
+    kernel = Kernel(np.repeat([[1.0, -1.0]], 48, 0).astype(np.float32))
+    rows = np.ones((1, 48), np.float32)
+    rows[0, 0] = 0  # so the others are its largest
+    call = tf.function(lambda x: kernel(x, None), input_signature=[tf.TensorSpec([None, 48])])
+    np.testing.assert_allclose(call(rows).numpy(), [[47, -47]], rtol=1e-5)
 
 
 def test_a_row_is_answered_as_it_is_alone(product):
