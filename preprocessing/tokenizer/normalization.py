@@ -161,7 +161,8 @@ class Normalizer:
 
     def align(self, texts: tf.Tensor) -> Aligned:
         """The same as `normalize`, with the alignment; several times slower."""
-        return _take_apart(texts, self.lower_case, self._longest_word, self._substitutes)
+        moved = None if self._substitutes is None else tuple(self._substitutes.items())
+        return _taking_apart(self.lower_case, self._longest_word, moved)(texts)
 
     def words(self, texts: tf.Tensor) -> tf.Tensor:
         """String [N] -> string [N], the words that WordPiece gets, with blanks between them."""
@@ -208,6 +209,16 @@ class Normalizer:
         return tf.cond(tf.size(rows) > 0, replace, lambda: otherwise)
 
 
+@functools.lru_cache(maxsize=8)
+def _taking_apart(lower_case: bool, longest_word: int, substitutes: tuple[tuple[int, int], ...] | None):
+    """`_take_apart` as a function that is traced once for all tokenizers alike: of each one's graph it is the most."""
+    given = None if substitutes is None else dict(substitutes)
+    batch = tf.TensorSpec([None], tf.string)
+    return tf.function(
+        lambda texts: _take_apart(texts, lower_case, longest_word, given), input_signature=[batch], autograph=False
+    )
+
+
 def _take_apart(texts: tf.Tensor, lower_case: bool, longest_word: int, substitutes: dict[int, int] | None) -> Aligned:
     """Normalizes by code points, each with the index of the original character that it comes from."""
     # The op takes noncharacters for errors.
@@ -219,8 +230,8 @@ def _take_apart(texts: tf.Tensor, lower_case: bool, longest_word: int, substitut
     end_C = start_C + _utf8_length(code_C)
     if lower_case:
         end_C = _extend_over_marks(code_C, row_C, end_C)
-    kept = tf.where(~_matches(code_C, _class(_dropped())))[:, 0]
-    code_C, row_C, start_C, end_C = (tf.gather(values, kept) for values in (code_C, row_C, start_C, end_C))
+    kept = ~_matches(code_C, _class(_dropped()))
+    code_C, row_C, start_C, end_C = _only(kept, code_C, row_C, start_C, end_C)
 
     if lower_case:
         # The only character that lower-casing makes two of, of which the second, a dot, is dropped.
@@ -230,7 +241,7 @@ def _take_apart(texts: tf.Tensor, lower_case: bool, longest_word: int, substitut
         code_C = _lower(code_C)
         code_C = tf.strings.unicode_decode(tf.strings.lower(_encode(code_C, row_C, count), "utf-8"), "UTF-8").values
     different, index_C = tf.unique(code_C)
-    pieces = tf.strings.unicode_encode(different[:, tf.newaxis], "UTF-8")
+    pieces = _characters(different)
     if lower_case:
         pieces = tf.strings.regex_replace(pieces, _COMPOSED_UNKNOWN_TO_OPS, _ITS_DECOMPOSITION)
         is_later = tf.strings.regex_full_match(pieces, _class(_later()))
@@ -242,8 +253,9 @@ def _take_apart(texts: tf.Tensor, lower_case: bool, longest_word: int, substitut
     row_C, start_C, end_C = (tf.gather(values, becomes_C) for values in (row_C, start_C, end_C))
     if lower_case:
         is_mark_C = _matches(code_C, _marks())
-        code_C = tf.boolean_mask(*_reorder(code_C, ~is_mark_C, row_C))
-        row_C, start_C, end_C = (tf.boolean_mask(values, ~is_mark_C) for values in (row_C, start_C, end_C))
+        code_C, is_kept_C = _reorder(code_C, ~is_mark_C, row_C)
+        (code_C,) = _only(is_kept_C, code_C)
+        row_C, start_C, end_C = _only(~is_mark_C, row_C, start_C, end_C)
     code_C = _mark_long_words(code_C, row_C, longest_word)
     if substitutes is not None:
         code_C = _substitute(code_C, substitutes)
@@ -263,6 +275,12 @@ def _substitute(code_C, substitutes):
     return _look_up(code_C, list(substitutes), list(substitutes.values()), unknown_C) if substitutes else unknown_C
 
 
+def _only(is_kept_C, *all_C):
+    """(`tf.boolean_mask` finds the places of each anew.)"""
+    kept = tf.where(is_kept_C)[:, 0]
+    return [tf.gather(values_C, kept) for values_C in all_C]
+
+
 def row_ids(row_splits):
     """The row of each value of a ragged tensor. (`value_rowids` takes rows times longest row.)"""
     ones = tf.ones_like(row_splits[1:])
@@ -275,7 +293,16 @@ def _repeat(counts_C):
 
 
 def _encode(code_C, row_C, count):
-    return tf.strings.unicode_encode(tf.RaggedTensor.from_value_rowids(code_C, row_C, nrows=count), "UTF-8")
+    return _strings(code_C, tf.searchsorted(row_C, tf.range(count + 1)))
+
+
+def _strings(code_C, row_splits):
+    """(`tf.strings.unicode_encode` makes ragged tensors of them first, some 50 operations.)"""
+    return tf.raw_ops.UnicodeEncode(input_values=code_C, input_splits=row_splits, output_encoding="UTF-8")
+
+
+def _characters(code_U):
+    return _strings(code_U, tf.range(tf.size(code_U, tf.int64) + 1))
 
 
 def _utf8_length(code_C):
@@ -286,7 +313,7 @@ def _utf8_length(code_C):
 def _matches(code_C, pattern):
     """Bool [C], by looking at each different character once."""
     different, index_C = tf.unique(code_C)
-    found_U = tf.strings.regex_full_match(tf.strings.unicode_encode(different[:, tf.newaxis], "UTF-8"), pattern)
+    found_U = tf.strings.regex_full_match(_characters(different), pattern)
     return tf.gather(found_U, index_C)
 
 

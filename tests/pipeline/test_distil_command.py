@@ -124,6 +124,7 @@ def test_it_goes_on_where_it_was_interrupted(data, distilled, tmp_path, monkeypa
         distil(data, tmp_path, layers="0,1")
 
 
+@pytest.mark.long
 def test_a_teacher_without_a_head_and_examples_without_masks(data, tmp_path):
     checkpoints.save(small_examples.encoder(()), tmp_path / "teacher", str(data / "vocab.txt"), False)
     arrays = small_examples.examples(50)

@@ -119,6 +119,7 @@ def test_what_it_leaves(data, tuned):
     assert "Fewer than" not in limits
 
 
+@pytest.mark.long
 def test_several_seeds_weights_and_another_figure(data, tmp_path):
     told = finetune(
         data, tmp_path, "--seeds", 2, "--class-weights", "balanced", "--watch", "cross_entropy", "--epochs", 1
@@ -183,6 +184,7 @@ def teacher(data, tmp_path_factory):
     return folder / "tuned" / "model"
 
 
+@pytest.mark.long
 def test_a_student_is_taught_also_of_what_has_no_label(data, teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "SECONDS", 0.01)
     labelled = [*rows(40, 0)]
@@ -246,6 +248,7 @@ def test_one_class_alone_is_an_alarm(data, tmp_path):
     assert "ALARM: the model says '" in told
 
 
+@pytest.mark.long
 def test_a_classifier_of_other_labels_begins_anew(data, tuned, tmp_path):
     output, _ = tuned
     renamed = write(tmp_path / "train.tsv", [(text, {"wet": "damp"}.get(label, label)) for text, label in rows(200, 0)])

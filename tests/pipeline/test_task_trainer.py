@@ -62,6 +62,7 @@ def read(arguments, name):
         return json.load(file)
 
 
+@pytest.mark.long
 def test_a_pretrained_and_an_untrained_encoder_are_taught_the_same(arguments, tmp_path):
     task_trainer.run_fn(arguments)
     tuned, untrained = read(arguments, "metrics.json"), read(arguments, task_trainer.UNTRAINED)

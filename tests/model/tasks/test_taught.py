@@ -53,7 +53,10 @@ def test_no_gradient_reaches_the_teacher():
     assert any(gradient is not None for gradient in tape.gradient(loss, student.trainable_variables))
 
 
-@pytest.mark.parametrize("task", [TASK, Tagging(("A", "B", "O"))], ids=["classification", "tagging"])
+TAGS = pytest.param(Tagging(("A", "B", "O")), id="tagging", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("task", [pytest.param(TASK, id="classification"), TAGS])
 def test_answers_that_are_kept_are_those_that_are_asked(task, tmp_path):
     """Of each example its own, however its batch is cut; of one that stands twice, once."""
     keras.utils.set_random_seed(0)

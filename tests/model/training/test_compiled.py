@@ -48,6 +48,7 @@ def leave_weights(examples, folder, **values):
     np.savez(f"{folder}.npz", *weights(examples, folder, exact, **values))
 
 
+@pytest.mark.long
 def test_compiled_or_not_the_weights_are_the_same(examples, tmp_path):
     """With dropout, too: the same elements are dropped."""
     plain, compiled = (weights(examples, tmp_path / str(xla), xla=xla) for xla in (False, True))

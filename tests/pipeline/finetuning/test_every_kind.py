@@ -319,7 +319,8 @@ each_head = pytest.mark.parametrize(
 )
 
 
-@each_head
+@pytest.mark.long
+@every
 def test_adapters_learn_and_are_in_the_kernels(case, tuned, tmp_path):
     folder, output, _ = tuned(case)
     told = finetune(case, folder, tmp_path, "--tune", "lora", "--rank", "4", "--learning-rate", "5e-2")
@@ -388,7 +389,7 @@ def served(tuned):
     return of
 
 
-@every
+@each_head
 def test_the_export_answers_as_the_figures_say(case, tuned, served):
     folder, output, _ = tuned(case)
     metrics, base = metrics_of(output), served(case)
@@ -414,7 +415,7 @@ def test_a_model_without_its_head_is_refused(case, tuned):
         run("evaluate", "--model", folder / "checkpoint", *asked)
 
 
-@every
+@each_head
 def test_predictions_of_a_file(case, tuned, served, tmp_path):
     """An object a row, in order, the same from a checkpoint and an export; what cannot be answered says why."""
     folder, output, _ = tuned(case)
@@ -435,7 +436,7 @@ def test_predictions_of_a_file(case, tuned, served, tmp_path):
     assert told == (tmp_path / "a").read_text()
 
 
-@every
+@each_head
 def test_a_server_is_asked_as_a_folder_is(case, tuned, served, tmp_path):
     """By gRPC and REST, whose numbers are told in fewer digits."""
     folder, _, _ = tuned(case)
@@ -467,7 +468,7 @@ def assert_near(first, second):
         assert first == (pytest.approx(second, abs=1e-5) if isinstance(second, float) else second)
 
 
-@every
+@each_head
 def test_slices_add_up(case, tuned):
     folder, output, _ = tuned(case)
     metrics = metrics_of(output)

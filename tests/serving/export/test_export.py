@@ -138,18 +138,18 @@ def warmup_requests(folder):
     return [prediction_log_pb2.PredictionLog.FromString(record).predict_log.request for record in records]
 
 
-def test_the_embedded_server_needs_no_keras_to_answer(exported):
+def test_the_embedded_server_needs_no_keras_to_answer(rounded):
     code = f"""
 import gc, pathlib, sys
 from pipeline.commands import serve
 serve._start_quickly()
 from serving.engine.loaded_model import LoadedModel
-folder = pathlib.Path({str(exported[0])!r})
+folder = pathlib.Path({str(rounded)!r})
 print(LoadedModel("bert", 1, folder).warm_up(folder), sys.modules["keras"], gc.isenabled())
 """
     root = ROOT
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert done.stdout.split() == [str(len(warmup_requests(exported[0]))), "None", "False"]
+    assert done.stdout.split() == [str(len(warmup_requests(rounded))), "None", "False"]
 
 
 def change_expected(folder, by):
@@ -260,6 +260,7 @@ def test_two_signatures_of_one_name_are_refused(vocab, tmp_path):
         exporting.export(small_model.encoder(), vocab, tmp_path / "model", SETTINGS, signatures=(EMBEDDING, EMBEDDING))
 
 
+@pytest.mark.long
 def test_another_answer_than_the_python_paths_is_refused_with_its_size(exported, tmp_path, here):
     folder = shutil.copytree(exported[0], tmp_path / "copy")
     change_expected(folder, 0.25)
