@@ -75,7 +75,9 @@ class Classification:
             raise InputError(f"{examples.files[0]}: examples of a classification are not to be masked")
 
     def totals(self, batch):
-        return {"weight": tf.reduce_sum(self._weights(batch)), "rows": tf.reduce_sum(real_examples(batch))}
+        has_label_B = tf.cast(batch[features.LABEL_IDS][:, 0] < self.labels, tf.float32)  # all but a teacher's alone
+        rows = tf.reduce_sum(has_label_B * real_examples(batch))
+        return {"weight": tf.reduce_sum(self._weights(batch)), "rows": rows}
 
     def sums(self, encoder, batch, **options):
         return self.sums_of(self.logits(encoder, batch, **options), batch)

@@ -89,7 +89,9 @@ class Tagging:
 
     def totals(self, batch):
         tags_BL = batch[features.TAG_IDS]
-        return {"words": tf.reduce_sum(self.asked(batch)), "weight": tf.reduce_sum(self._weights(tags_BL))}
+        has_tag_BL = (tags_BL > 0) & (tags_BL <= self.labels)  # all words but a teacher's alone
+        words = tf.reduce_sum(tf.cast(has_tag_BL, tf.float32))
+        return {"words": words, "weight": tf.reduce_sum(self._weights(tags_BL))}
 
     def sums(self, encoder, batch, **options):
         return self.sums_of(self.logits(encoder, batch, **options), batch)

@@ -147,7 +147,7 @@ def _default(name: str) -> str:
     "--teacher",
     metavar="CHECKPOINT",
     help="A model that was fine-tuned for the same (DIR/model): its answers are learned too, also of rows of train "
-    "without a label.  Of classification and tagging.",
+    "without a label (of tagging: in JSONL).  Of classification and tagging.",
 )
 @click.option("--soft", type=float, help="The teacher's share of the loss.  [default: 0.5]")
 @click.option("--temperature", type=float, help="By which the teacher's answers are softened.  [default: 2]")

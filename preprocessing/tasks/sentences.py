@@ -4,6 +4,7 @@ Memory is that of one sentence, whatever the file.
 """
 
 import collections
+import copy
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ SAMPLE = 1000  # objects of JSONL that are looked at for their keys
 # (line, reason): of a sentence that cannot be used.
 SetAside = Callable[[int, str], None]
 # (lines, words, tags, id, why they cannot be used)
-_Found = tuple[Sequence[int], tuple[str, ...], tuple[str, ...], str | None, str]
+_Found = tuple[Sequence[int], tuple[str, ...], tuple[str, ...] | None, str | None, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Sentences:
         ending = os.path.splitext(self.path)[1].lower()
         rule = f"{self.path}: the name of a file of sentences must end in {', '.join(FORMATS)}"
         require(ending in FORMATS, rule, ending)
-        self._labelled = labelled
+        self._labelled, self._takes_untagged = labelled, False
         self._left_out: collections.Counter[str] = collections.Counter()
         self._layout: conll.Layout | None = None
         if ending in JSONL:
@@ -86,6 +87,12 @@ class Sentences:
         self.scheme: Scheme | None = None
         self.broken, self.first_broken = 0, ""
         self.told = f"{self.path}: {told}{self._survey()}"
+
+    def with_untagged(self) -> "Sentences":
+        """The same, with those of JSONL too that have no tags; theirs are None."""
+        other = copy.copy(self)
+        other._takes_untagged = True
+        return other
 
     def rows(self, set_aside: SetAside) -> Iterator[Sentence]:
         """The usable sentences, in order. Those without words, with lines of other columns, or with bytes that are not
@@ -120,7 +127,7 @@ class Sentences:
         for lines, words, found, called, reason in (
             self._of_columns(self._layout) if self._layout else self._of_objects()
         ):
-            reason = reason or _fault(words, found)
+            reason = reason or _fault(words, found or ())
             if reason:
                 set_aside(lines[0], reason)
             else:
@@ -136,10 +143,12 @@ class Sentences:
     def _of_objects(self) -> Iterator[_Found]:
         for line, record, reason in records.objects(self.path):
             words: tuple[str, ...] = ()
-            found: tuple[str, ...] = ()
+            found: tuple[str, ...] | None = ()
             if not reason:
                 words, reason = _list(record, self._word_key)
-            if not reason and self._labelled:
+            if not reason and self._takes_untagged and record.get(self._tag_key) is None:
+                found = None
+            elif not reason and self._labelled:
                 found, reason = _list(record, self._tag_key)
                 if not reason and len(found) != len(words):
                     reason = f"has {len(words)} words and {len(found)} tags"

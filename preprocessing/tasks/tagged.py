@@ -36,6 +36,7 @@ class TaggedSplit(Split):
         counts: words by tag; `unknown` have one that train does not have.
         removed: words of which nothing is left when they are cleaned.
         broken: sentences whose tags broke their scheme.
+        untagged: sentences without tags, which train has for a teacher alone.
     """
 
     counts: list[int] = dataclasses.field(default_factory=list)
@@ -44,6 +45,7 @@ class TaggedSplit(Split):
     words: int = 0
     removed: int = 0
     broken: int = 0
+    untagged: int = 0
 
 
 @dataclasses.dataclass
@@ -69,6 +71,7 @@ class TaggedPrepared:
                     split.broken,
                     "sentences break their tags' scheme; an I- without its B- begins an entity",
                 ),
+                ("untagged", split.untagged, "sentences have no tags and are learned from the teacher alone"),
                 ("unknown", split.unknown, "words have a tag that train does not have and count as errors"),
             ):
                 if count:
@@ -89,12 +92,14 @@ def prepare(
     *,
     max_seq_length: int,
     labels: Sequence[str] | None = None,
+    untagged: bool = False,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> TaggedPrepared:
     """Writes the examples of both files into `folder`, or finds those that the same files and settings gave before.
 
     Args:
         labels: the tags that are declared, else those of train, sorted.
+        untagged: whether sentences of train without tags are kept, for a teacher to say what they are.
         progress: called with the number of sentences that are written.
 
     Raises InputError where train has no two tags or one that is not declared, and where dev has none of train's.
@@ -103,7 +108,7 @@ def prepare(
     require(max_seq_length >= 8, "max_seq_length must be at least 8", max_seq_length)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    name = fingerprint(train, dev, tokenizer, "tagging", max_seq_length, labels)
+    name = fingerprint(train, dev, tokenizer, "tagging", max_seq_length, labels, *["untagged"] * untagged)
     report = folder / f"{name}.json"
     if known := earlier(report, TaggedPrepared, TaggedSplit):
         return known
@@ -111,6 +116,7 @@ def prepare(
         TaggedSplit(str(folder / f"{name}-{part}.tfrecord"), source.told)
         for part, source in (("train", train), ("dev", dev))
     )
+    train = train.with_untagged() if untagged else train
     leakage = Leakage(_key(sentence) for sentence in dev.rows(ignored))
     tags = _tags(train, leakage, labels)
     require(len(tags) > 1, f"{train.path}: training needs at least two tags", ", ".join(tags))
@@ -135,7 +141,7 @@ def _tags(train: Sentences, leakage: Leakage, declared) -> set[str]:
     """Train's tags; its sentences are seen by `leakage`."""
     found: set[str] = set(declared or ())
     for sentence in train.rows(ignored):
-        for line, tag in zip(sentence.lines, sentence.tags or (), strict=True):
+        for line, tag in _tagged(sentence):
             if tag not in found:
                 if declared is not None:
                     rule = f"{train.path}:{line}: a tag must be one of those declared ({', '.join(declared[:5])})"
@@ -148,20 +154,30 @@ def _tags(train: Sentences, leakage: Leakage, declared) -> set[str]:
     return found
 
 
+def _tagged(sentence: Sentence) -> Iterator[tuple[int, str]]:
+    """(line, tag) of each word, if it has tags."""
+    return zip(sentence.lines, sentence.tags, strict=True) if sentence.tags is not None else iter(())
+
+
 def _write(split: TaggedSplit, source: Sentences, tokenizer, labels, length: int, aside, progress) -> None:
     """Writes the split's file and fills in what is in it."""
     numbers = {label: number for number, label in enumerate(labels)}
-    counts = np.zeros(len(labels) + 1, int)
+    counts, untagged = np.zeros(len(labels) + 1, int), 0  # words
     split.broken, split.places["broken"] = source.broken, [source.first_broken]
     sentences, ids = source.rows(split.aside(source.path, aside)), Ids()
     with split.written() as file:
         while chunk := list(itertools.islice(sentences, MOST_ROWS)):
             for sentence in chunk:
                 ids.see(sentence)
-                for line, tag in zip(sentence.lines, sentence.tags or (), strict=True):
+                for line, tag in _tagged(sentence):
                     if tag not in numbers:
                         split.tell("unknown", f"{source.path}:{line} {tag!r}")
-            tags = np.array([numbers.get(tag, len(labels)) for sentence in chunk for tag in sentence.tags or ()])
+                if sentence.tags is None:
+                    split.untagged += 1
+                    split.tell("untagged", sentence.place)
+                    untagged += len(sentence.words)
+            all_tags = (sentence.tags or ("",) * len(sentence.words) for sentence in chunk)
+            tags = np.array([numbers.get(tag, len(labels)) for of in all_tags for tag in of])
             of = pieces(tokenizer, [sentence.words for sentence in chunk])
             windows = pack(tokenizer, of, length)
             tag_ids = np.where(windows.words >= 0, tags[windows.words] + 1, 0)
@@ -175,4 +191,5 @@ def _write(split: TaggedSplit, source: Sentences, tokenizer, labels, length: int
             split.tokens += int(windows.features[features.INPUT_MASK].sum())
             progress(split.sentences)
     *split.counts, split.unknown = counts.tolist()
+    split.unknown -= untagged
     split.compare(ids, source.rows(ignored))

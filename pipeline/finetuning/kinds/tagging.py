@@ -67,8 +67,10 @@ class Tagging:
         from preprocessing.tasks import tagged
 
         declared = label_files.declared(options.labels)
-        options = {"max_seq_length": options.max_seq_length, "labels": declared, "progress": progress}
-        return tagged.prepare(train, dev, tokenizer, folder, **options)
+        given = {"max_seq_length": options.max_seq_length, "labels": declared, "progress": progress}
+        # A pipeline's rows have tags: it has set aside those without.
+        untagged = bool(options.teacher) and isinstance(train, Sentences)
+        return tagged.prepare(train, dev, tokenizer, folder, untagged=untagged, **given)
 
     def task(self, prepared, options):
         from model.tasks import classification

@@ -344,6 +344,23 @@ def test_adapters_learn_and_are_in_the_kernels(case, tuned, tmp_path):
     assert f"- cost: {share}" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.long
+def test_a_tagger_is_taught_also_of_what_has_no_tags(tuned, tmp_path):
+    case = next(case for case in CASES if case.kind is TAGGING)
+    folder, output, _ = tuned(case)
+    objects = []
+    for place, one in enumerate(case.source(folder / "train.conll").rows(lambda line, reason: None)):
+        wrong = one.tags[1:] + one.tags[:1]  # which only the teacher sets right
+        objects.append({"words": one.words} | ({"tags": wrong} if place < 20 else {}))
+    train = tmp_path / "train.jsonl"
+    train.write_text("".join(json.dumps(one) + "\n" for one in objects))
+    other = dataclasses.replace(case, files=lambda folder: (train, folder / "dev.conll"))
+    told = finetune(other, folder, tmp_path / "out", "--teacher", output / "model", "--soft", "1")
+    assert f"train: 100 sentences have no tags and are learned from the teacher alone: {train}:21; {train}:22" in told
+    metrics = metrics_of(tmp_path / "out")
+    assert metrics["entity_f1"] >= case.least > 0.5 > metrics["untaught"]["12345"]["entity_f1"]
+
+
 @each_head
 def test_the_same_again_and_a_run_that_was_killed_end_alike(case, tuned, tmp_path):
     """To the last bit; what has been done is not done again."""

@@ -99,3 +99,25 @@ def test_a_column_that_is_no_tag(tmp_path, monkeypatch):
     train = source(tmp_path, "train", "a x\n\na y\nb z\n")
     with pytest.raises(InputError, match=r"train.txt:3: more than 2 different tags; name the column"):
         prepare(tmp_path, train, train)
+
+
+def test_sentences_without_tags_are_for_a_teacher(tmp_path):
+    path, dev = tmp_path / "train.jsonl", source(tmp_path, "dev", DEV)
+    lines = [
+        {"words": ["a", "runs"], "tags": ["B-X", "O"]},
+        {"words": ["b", "runs", "a"]},
+        {"words": ["b"], "tags": None},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    without = prepare(tmp_path, Sentences(path), dev)
+    assert (without.train.set_aside, without.train.untagged) == (2, 0)
+    prepared = prepare(tmp_path, Sentences(path), dev, untagged=True)
+    train = prepared.train
+    assert (train.sentences, train.words, train.set_aside, train.untagged) == (3, 6, 0, 2)
+    assert (train.counts, train.unknown, prepared.labels) == ([1, 1], 0, ["B-X", "O"])
+    found = arrays(train, 2)[features.TAG_IDS][:, :6].tolist()
+    assert found == [[0, 1, 2, 0, 0, 0], [0, 3, 3, 0, 3, 0], [0, 3, 0, 0, 0, 0]]
+    assert f"train: 2 sentences have no tags and are learned from the teacher alone: {path}:2; {path}:3" in [
+        *prepared.notes()
+    ]
+    assert prepare(tmp_path, Sentences(path), dev).train == without.train  # each finds its own again
