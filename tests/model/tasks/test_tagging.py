@@ -44,11 +44,11 @@ def test_the_loss_is_the_mean_cross_entropy_of_words():
     nll = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, np.clip(numbers - 1, 0, 4)[..., None], -1)[..., 0]
     sums = TASK.sums(ENCODER, found)
     assert float(TASK.loss(sums, TASK.totals(found))) == pytest.approx(nll[known].mean(), rel=1e-5)
-    assert float(sums["words"]) == (numbers > 0).sum() > known.sum() == float(sums["weight"])
+    assert (numbers > 0).sum() > known.sum() == float(sums["words"]) == float(sums["weight"])
     figures = TASK.figures({name: float(value) for name, value in sums.items()})
     assert figures["cross_entropy"] == pytest.approx(nll[known].mean(), rel=1e-5)
     gold, answers = (np.concatenate(values) for values in zip(*said(found), strict=True))
-    assert figures["accuracy"] == pytest.approx((gold == answers).mean())
+    assert figures["accuracy"] == pytest.approx((gold == answers)[gold < len(TAGS)].mean())
 
 
 def test_words_are_weighted_by_their_tag():
