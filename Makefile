@@ -31,7 +31,7 @@ test: setup ## the tests, under ten minutes
 	  -m "not long and not runners and not fuzz and not stacks and not airflow and not faults"
 
 test-long: setup ## the tests that take minutes
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 900 -m long
 
 test-faults: setup ## runs that are killed (KILLS=20 SEED=0), full disks (needs root), stores that are damaged or gone
 	@$(BIN)/python -m pytest -m faults
