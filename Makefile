@@ -26,7 +26,7 @@ serve: setup ## serve the pushed models until Ctrl-C, by their labels where `ber
 airflow: setup ## Airflow with the pipeline as its DAG, on loopback, until Ctrl-C (PORT=8080; POSTGRES=postgresql://... for its database)
 	@pipeline/deploy/airflow/start
 
-test: setup ## the tests, under ten minutes
+test: setup ## the tests, ten minutes on two fast cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  -m "not long and not runners and not fuzz and not stacks and not airflow and not faults"
 
