@@ -536,7 +536,6 @@ class _Folder:
                     f"{folder}: not host:port, no http:// address, and no folder with version {version or '1, 2, ...'}"
                 )
             number, path = version, found[version]
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # exports of int8 want it, whatever the CPU
         from serving.engine.loaded_model import LoadedModel
 
         self._number = number

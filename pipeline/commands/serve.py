@@ -228,6 +228,4 @@ def _start_quickly() -> None:
     garbage among what is imported; the server collects again when its models are loaded."""
     for name in ("dill", "googleapiclient", "h5py", "jax", "keras", "scipy"):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
-    # TensorFlow takes oneDNN by itself only where the CPU multiplies bytes or bfloat16; exports of int8 always want it.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     gc.disable()

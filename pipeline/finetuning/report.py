@@ -43,7 +43,7 @@ def report(plan: Plan, metrics: dict) -> str:
     before, after = (metrics["calibration"][when] for when in ("before", "after"))
     if before:
         changes = (f"{name.replace('_', ' ')} {value:.4f}, then {after[name]:.4f}" for name, value in before.items())
-        lines.append(f"{plan.kind.chosen} was chosen on dev: {'; '.join(changes)}.")
+        lines.append(f"{plan.kind.chosen}, chosen on dev: {'; '.join(changes)}.")
     lines.append("")
     lines += _beside(metrics)
     lines += plan.kind.sections(prepared, metrics)

@@ -184,7 +184,7 @@ def _answer_elsewhere(folder):
         capture_output=True,
         text=True,
         cwd=tempfile.gettempdir(),
-        env={"TF_ENABLE_ONEDNN_OPTS": "1", **os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         check=False,
     )
     if process.returncode:

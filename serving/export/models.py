@@ -70,11 +70,8 @@ def read(
     tasks count alone.
 
     Raises InputError for a model without a vocabulary or whose texts would be read otherwise than it asks for; and for
-    several with int8 weights, where a vocabulary or all weights differ, a model has no task, or two answer signatures
-    of the same name.
+    several where a vocabulary or all weights differ, a model has no task, or two answer signatures of the same name.
     """
-    if len(models) > 1 and settings.weights == "int8":
-        raise InputError("models in one export share no int8 weights: export them as float32 or bfloat16, or apart")
     pool: Pool | None = {} if len(models) > 1 else None
     parts: list[Part] = []
     for model in models:

@@ -11,6 +11,8 @@ import pathlib
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from serving.signatures.int8 import OPERATION
+
 _TEXT_2_12 = frozenset(
     {
         "CaseFoldUTF8",
@@ -54,7 +56,7 @@ def operations(folder: str | pathlib.Path) -> set[str]:
 
 def custom_operations(folder: str | pathlib.Path) -> set[str]:
     """Those of them that are not part of TensorFlow's core."""
-    return {name for name in operations(folder) if not hasattr(tf.raw_ops, name)}
+    return {name for name in operations(folder) - {OPERATION} if not hasattr(tf.raw_ops, name)}
 
 
 def refused_by(folder: str | pathlib.Path) -> dict[str, set[str]]:

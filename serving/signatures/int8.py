@@ -3,15 +3,22 @@
 Each column of a matrix has a scale of its own, and so has each row of what it is multiplied with, which is rounded when
 it comes, from its least number to its greatest: a row's answer does not depend on the rows beside it, and nothing is
 calibrated. The sums of products are whole numbers, worked out by the one quantised product that TensorFlow has for
-float32 results on CPUs (oneDNN's), of unsigned by signed bytes.
+float32 results on x86 CPUs (oneDNN's), of unsigned by signed bytes.
 
 Shapes: R rows, K inputs, N outputs.
 """
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
+# What TensorFlow's graph optimizer makes of QuantizedMatMulWithBiasAndDequantize where oneDNN is on, which it is by
+# default on CPUs with VNNI alone. Named itself it works on all, and packs a variable once, too, not a constant alone,
+# of which each graph has a copy. It is in every TensorFlow from 2.16 to 2.21, TensorFlow Serving's included.
+OPERATION = "_MklQuantizedMatMulWithBiasAndDequantize"
 # Of a matrix's numbers: CPUs without VNNI add products in pairs, as int16, and 2 * 255 * 64 is the most that fits.
 LARGEST = 64
 STEPS = 255  # from a row's least number to its greatest
@@ -26,17 +33,14 @@ def rounded(matrix: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np
 
 
 class Kernel:
-    """A matrix [K, N] as int8. Called with rows and a bias it is `rows @ matrix + bias`, of the rows rounded too.
-
-    In a graph the values are a constant, not a variable: so TensorFlow packs them for the product once, and not at each
-    call. Eagerly, where TensorFlow does not have the product, the same whole numbers are multiplied as float64.
+    """A matrix [K, N] as int8, in `variable`, which must not change: TensorFlow packs it for the product once, and not
+    at each call. `store` makes the variable of the values. Called with rows and a bias it is `rows @ matrix + bias`, of
+    the rows rounded too. Eagerly the same whole numbers are multiplied as float64.
     """
 
-    def __init__(self, matrix: np.ndarray):
+    def __init__(self, matrix: np.ndarray, store: Callable[[np.ndarray], tf.Variable] = tf.Variable):
         self.values, self.scales = rounded(matrix, 0, LARGEST)
-        values = self.values.view(tf.qint8.as_numpy_dtype)
-        # A function of its own, which is written once however many signatures call it.
-        self._constant = tf.function(lambda: tf.constant(values, tf.qint8), autograph=False)
+        self.variable = store(self.values)
         self._sums_1N = self.matrix.sum(0, keepdims=True)
 
     @property
@@ -57,31 +61,26 @@ class Kernel:
         return left_out_RN + step_R1 * (product_RN * self.scales[0])
 
     def _product(self, bytes_RK):
-        # These ranges mean that a byte is the number that it is.
-        return tf.raw_ops.QuantizedMatMulWithBiasAndDequantize(
-            a=tf.bitcast(bytes_RK, tf.quint8),
-            b=self._constant(),
-            bias=tf.zeros([self.values.shape[1]]),
-            min_a=0.0,
-            max_a=255.0,
-            min_b=-127.0,
-            max_b=127.0,
-            min_freezed_output=0.0,
-            max_freezed_output=1.0,
-            Toutput=tf.float32,
-            input_quant_mode="SCALED",
-        )
+        a, b = tf.bitcast(bytes_RK, tf.quint8), tf.bitcast(self.variable, tf.qint8)
+        bias = tf.zeros([self.values.shape[1]])
+        # Of a, b and the sums: these mean that a byte is the number that it is.
+        ranges = [tf.constant(bound) for bound in (0.0, 255.0, -127.0, 127.0, 0.0, 1.0)]
+        types = {"T1": a.dtype, "T2": b.dtype, "Tbias": bias.dtype, "Toutput": tf.float32}
+        texts = {"input_quant_mode": b"SCALED", "_kernel": b"QuantizedMklOp"}
+        attributes = {name: AttrValue(type=dtype.as_datatype_enum) for name, dtype in types.items()}
+        attributes |= {name: AttrValue(s=text) for name, text in texts.items()}
+        inputs, graph = [a, b, bias, *ranges], tf.compat.v1.get_default_graph()
+        return graph.create_op(OPERATION, inputs, [tf.float32], name="product", attrs=attributes).outputs[0]
 
     def _reference(self, bytes_RK):
-        return tf.cast(tf.matmul(tf.cast(bytes_RK, tf.float64), tf.constant(self.values, tf.float64)), tf.float32)
+        return tf.cast(tf.matmul(tf.cast(bytes_RK, tf.float64), tf.cast(self.variable, tf.float64)), tf.float32)
 
 
 class Table:
     """Word embeddings [V, H] as int8 with a scale for each word. `variables` hold them."""
 
-    def __init__(self, table: keras.Variable):
-        values, scales = rounded(table.numpy(), 1, 127)
-        self.variables = [tf.Variable(values), tf.Variable(scales)]
+    def __init__(self, table: keras.Variable, store: Callable[[np.ndarray], tf.Variable] = tf.Variable):
+        self.variables = [store(part) for part in rounded(table.numpy(), 1, 127)]
 
     def lookup(self, ids: tf.Tensor) -> tf.Tensor:
         """float32 [..., H]"""

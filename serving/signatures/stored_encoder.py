@@ -1,5 +1,6 @@
 """An encoder over weights stored, and multiplied, as an export asks for."""
 
+import functools
 import hashlib
 import math
 
@@ -26,7 +27,7 @@ class StoredEncoder:
     embedding; eagerly it then is `forward.forward`, too, with the same numbers multiplied otherwise.
 
     Encoders of one `pool` share each variable whose values are the same to the last bit; `own` are those of `variables`
-    that this one has brought. Those stored as int8 share none.
+    that this one has brought.
     """
 
     def __init__(self, encoder: BertEncoder, settings: ExportSettings, pool: Pool | None = None):
@@ -44,9 +45,9 @@ class StoredEncoder:
         self._table: int8.Table | None = None
         elsewhere = {id(getattr(layer, name)) for layer in encoder.transformer_layers for name in parts.NAMES}
         if settings.weights == "int8":
-            self._table = int8.Table(encoder.embeddings.word)
-            self._keep(*self._table.variables)
-            elsewhere.add(id(encoder.embeddings.word))
+            word = encoder.embeddings.word
+            self._table = int8.Table(word, functools.partial(self._variable, word.path))
+            elsewhere.add(id(word))
         # By the id of the Keras variable, where it is not its own.
         self._stored: dict[int, tf.Variable] = {}
         for variable in encoder.variables:
@@ -57,7 +58,8 @@ class StoredEncoder:
                     self._stored[id(variable)] = stored
 
     def _matrix(self, name: str, values: np.ndarray) -> parts.Matrix:
-        return int8.Kernel(values) if self._weights == "int8" else parts.Dense(self._variable(name, values))
+        store = functools.partial(self._variable, name)
+        return int8.Kernel(values, store) if self._weights == "int8" else parts.Dense(store(values))
 
     def _variable(self, name: str, values: np.ndarray, known: tf.Variable | None = None) -> tf.Variable:
         """One of these values, `known` if it has them: another encoder's, where the pool has it."""
@@ -66,12 +68,9 @@ class StoredEncoder:
         if self._pool is not None and (kept := self._pool.setdefault((name, _digest(values)), made)) is not made:
             self.variables.append(kept)
             return kept
-        self._keep(made)
+        self.variables.append(made)
+        self.own.append(made)
         return made
-
-    def _keep(self, *variables: tf.Variable) -> None:
-        self.variables += variables
-        self.own += variables
 
     def __call__(self, inputs, only=None, **asked):
         word = self._stored.get(id(self._encoder.embeddings.word))

@@ -135,17 +135,12 @@ def test_one_of_them_is_asked_by_its_name(version):
 
 
 @pytest.mark.long
-def test_rounded_weights_are_shared_too(folder):
-    rounded = dataclasses.replace(small_model.EXPORT, weights="bfloat16", compute="bfloat16")
+@pytest.mark.parametrize(("weights", "compute"), [("bfloat16", "bfloat16"), ("int8", "float32")])
+def test_rounded_weights_are_shared_too(folder, weights, compute):
+    rounded = dataclasses.replace(small_model.EXPORT, weights=weights, compute=compute)
     few = (EMBEDDING, CLASSIFY, TAG_WORDS)
     report = report_of(export(folder, ("", "mood"), ("", "tags"), settings=rounded, signatures=few))
     assert report["models"][1]["own_weight_bytes"] < report["models"][0]["own_weight_bytes"] / 10
-
-
-def test_those_of_bytes_are_refused(folder):
-    settings = dataclasses.replace(small_model.EXPORT, weights="int8")
-    with pytest.raises(InputError, match="models in one export share no int8 weights: export them as float32"):
-        export(folder, ("", "mood"), ("", "tags"), settings=settings)
 
 
 @pytest.mark.parametrize(

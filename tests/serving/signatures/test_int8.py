@@ -78,8 +78,8 @@ def test_what_is_stored_is_near_the_encoder(matrix):
     exact = TextEncoder(small_model.encoder(), tokenizer, small_model.EXPORT)
     stored = TextEncoder(small_model.encoder(), tokenizer, SETTINGS)
     assert stored.model.parameters == exact.model.parameters
-    sizes = {variable.dtype: variable.shape for variable in stored.model.variables}
-    assert sizes[tf.int8] == [len(small_model.VOCAB), 16]
+    sizes = [variable.shape.as_list() for variable in stored.model.variables if variable.dtype == tf.int8]
+    assert [len(small_model.VOCAB), 16] in sizes
     for signature, inputs, output, bound in (
         (EMBEDDING, [small_model.TEXTS], "embedding", 0.5),
         (FILL_MASK, [["the [MASK] of"]], "scores", 0.1),
@@ -99,9 +99,9 @@ def test_exports_hold_each_matrix_once(tmp_path, monkeypatch):
     assert report["settings"]["weights"] == "int8"
     assert not exporting.serving_ops.refused_by(tmp_path / "model")
     kernel = next(weight for weight in small_model.encoder().layer_0.weights if tuple(weight.shape) == (16, 32))
-    graph = (tmp_path / "model/saved_model.pb").read_bytes()
+    files = [path.read_bytes() for path in (tmp_path / "model").rglob("*") if path.is_file()]
     for part in np.split(kernel.numpy(), 2, axis=1):
-        assert graph.count(Kernel(part).values.tobytes()) == 1
+        assert sum(file.count(Kernel(part).values.tobytes()) for file in files) == 1
     # An answer that is far off is no rounding.
     requests = json.loads((tmp_path / "model" / golden.REQUESTS).read_text())
     requests[0]["outputs"]["embedding"] = [[-value for value in row] for row in requests[0]["outputs"]["embedding"]]
