@@ -136,16 +136,20 @@ class Judge:
     def __init__(self):
         self._names: list[str] = []
         self._counts = np.zeros((3, 0))  # of each label: how often it was said rightly, said, and there
+        self._at_half = np.zeros((3, 0))  # the same, were every threshold 0.5
         self._rows = self._exact = 0
         self._unknown = Places()
 
     def add(self, row: Any, answer: Answer) -> Verdict:
         if not self._names:
             self._names = [name.decode() for name in answer["names"].tolist()]
-            self._counts = np.zeros((3, len(self._names)))
+            self._counts = self._at_half = np.zeros((3, len(self._names)))
         said, gold, shares = _said(answer), list(row.labels), answer["probabilities"]
         was_said, there = (np.array([name in found for name in self._names]) for found in (said, gold))
-        self._counts += np.stack([was_said & there, was_said, there])
+        self._counts, self._at_half = (
+            counts + np.stack([said & there, said, there])
+            for counts, said in ((self._counts, was_said), (self._at_half, shares >= 0.5))
+        )
         self._rows += 1
         known = there.sum() == len(gold)
         if not known:
@@ -167,7 +171,9 @@ class Judge:
         from model.tasks import multi_label
 
         each = multi_label.f1(*self._counts).tolist()
-        return {"f1": dict(zip(self._names, each, strict=True)), "unknown": self._unknown.count}
+        at_half = multi_label.scores(*self._at_half)["macro_f1"]
+        labels = dict(zip(self._names, each, strict=True))
+        return {"f1": labels, "macro_f1_at_half": at_half, "unknown": self._unknown.count}
 
     def notes(self) -> Iterator[str]:
         if self._unknown.count:
@@ -181,7 +187,9 @@ class Judge:
             )
 
     def lines(self) -> Iterator[str]:
-        yield from texts.lines(self.details()["f1"], self._counts[2])
+        details = self.details()
+        yield f"macro F1, were every threshold 0.5: {details['macro_f1_at_half']:.4f}"
+        yield from texts.lines(details["f1"], self._counts[2])
 
     def draw(self, folder: pathlib.Path) -> None:
         """None of its own."""

@@ -3,10 +3,12 @@
 import json
 import tracemalloc
 
+import numpy as np
 import pytest
 
 from pipeline.finetuning import judging
 from pipeline.finetuning.kinds.classification import CLASSIFICATION
+from pipeline.finetuning.kinds.multi_label import MULTI_LABEL
 from preprocessing.tasks.tables import Row
 from tests.pipeline.finetuning.answers import classified
 
@@ -30,6 +32,17 @@ def test_wrong_answers_stand_by_their_cost_and_answers_in_order(tmp_path):
     lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["line"] for line in lines] == [1, 2, 3, 4, 5]
     assert {path.name for path in tmp_path.iterdir()} == {"errors.tsv", "predictions.jsonl", "confusion.png"}
+
+
+def test_what_chosen_thresholds_are_worth():
+    judge = MULTI_LABEL.judge()
+    for line, shares in ((1, (0.9, 0.3)), (2, (0.6, 0.2))):  # "wet" from 0.25 on is right once, from 0.5 on never
+        said = [b"dry", *([b"wet"] if shares[1] > 0.25 else []), b""]
+        answer = {"names": np.array([b"dry", b"wet"]), "labels": np.array(said), "probabilities": np.array(shares)}
+        judge.add(Row("dev.tsv", line, "a", None, None, labels=("dry", "wet")[: 3 - line]), answer)
+    assert judge.figures()["macro_f1"] == 1
+    assert judge.details()["macro_f1_at_half"] == 0.5
+    assert next(judge.lines()) == "macro F1, were every threshold 0.5: 0.5000"
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):
