@@ -20,6 +20,7 @@ from model.checkpoints.loading import (
     sentences,
     tokenizer,
     vocab_file,
+    write_sentences,
 )
 from model.checkpoints.task_file import read_task, write_task
 from model.checkpoints.tokenizer_files import CheckpointTokenizer
@@ -42,5 +43,6 @@ __all__ = [
     "sentences",
     "tokenizer",
     "vocab_file",
+    "write_sentences",
     "write_task",
 ]

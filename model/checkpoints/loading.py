@@ -192,6 +192,17 @@ def sentences(path: PathLike) -> Sentences | None:
     return sentence_transformers.read(place if place.is_dir() else place.parent)
 
 
+def write_sentences(folder: PathLike, encoder: BertEncoder, source: PathLike) -> Sequence[str]:
+    """Writes beside a checkpoint, of `encoder`, how that at `source` makes one vector of a text, if it says so. Returns
+    what of it is left out, in lines."""
+    said = sentences(source)
+    if said is None:
+        return ()
+    if said.whole:
+        sentence_transformers.write(pathlib.Path(folder), said, encoder.settings.hidden_size)
+    return said.unlike
+
+
 def lower_case(path: PathLike) -> bool | None:
     """Whether the checkpoint's text is lower-cased: as its configuration says, else by its vocabulary, else None."""
     return tokenizer(path).lower_case

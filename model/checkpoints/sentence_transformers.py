@@ -2,10 +2,11 @@
 a text."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Sequence
 
-from model.checkpoints.configs import read_json
+from model.checkpoints.configs import read_json, write_json, write_whole
 from preprocessing.errors import InputError
 
 MODULES, LENGTH, PROMPTS = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
@@ -61,6 +62,21 @@ def read(folder: pathlib.Path) -> Sentences | None:
         unlike.append(f"{inner / LENGTH}: do_lower_case is passed over; the tokenizer's own rule counts")
     length = stated.get("max_seq_length")
     return Sentences(pooling, unit_length, length if type(length) is int else None, unlike, whole)
+
+
+def write(folder: pathlib.Path, said: Sentences, hidden: int) -> None:
+    """Beside a checkpoint whose vectors have so many numbers, and are to be made as is `said`."""
+    normalize = [("2_Normalize", "Normalize")] if said.unit_length else []
+    modules = [
+        {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for place, (path, kind) in enumerate([("", "Transformer"), ("1_Pooling", "Pooling"), *normalize])
+    ]
+    (folder / "1_Pooling").mkdir()
+    poolings = {f"pooling_mode_{name}": POOLINGS[name] == said.pooling for name in POOLINGS if "_" in name}
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": hidden, **poolings})
+    if said.max_seq_length is not None:
+        write_json(folder / LENGTH, {"max_seq_length": said.max_seq_length, "do_lower_case": False})
+    write_whole(folder / MODULES, json.dumps(modules, indent=2) + "\n")
 
 
 def _modules(folder: pathlib.Path) -> list[tuple[str, str]]:

@@ -24,9 +24,10 @@ TOLERANCE = 1e-5  # of outputs; the weights are the same bits, but sums may be o
 def command(source, output, to, ignore, layers, tokens_of):
     """Convert a checkpoint; the input's format is recognised.
 
-    Weights, heads, labels, vocabulary and lower-casing are carried along without loss. What was written is read
-    back, and the largest difference of any output is shown. With --layers or --tokens-of it is a smaller model, to
-    train further or to export; ids are then others, so examples have to be written anew.
+    Weights, heads, labels, vocabulary, lower-casing and sentence-transformers' pooling are carried along without
+    loss. What was written is read back, and the largest difference of any output is shown. With --layers or
+    --tokens-of it is a smaller model, to train further or to export; ids are then others, so examples have to be
+    written anew.
     """
     target = pathlib.Path(output)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -68,6 +69,8 @@ def command(source, output, to, ignore, layers, tokens_of):
             checkpoints.save_as(to, encoder, partial, tokenizer)
             if (task := checkpoints.read_task(source)) and task.head in encoder.heads:
                 checkpoints.write_task(partial, task)
+            for line in checkpoints.write_sentences(partial, encoder, source):
+                click.echo(line)
             difference = checkpoints.largest_difference(encoder, checkpoints.load(partial, report=lambda line: None))
             if difference > TOLERANCE:
                 raise InputError(

@@ -110,6 +110,7 @@ def train(plan: Plan, output: str, report: Callable[[int, Task, int, dict[str, f
         kept = BertEncoder(plan.student, best.described_heads)
         names.assign(kept, names.arrays_of(best))
         checkpoints.save(kept, partial, said)
+        checkpoints.write_sentences(partial, kept, plan.teacher)
         shutil.rmtree(folder / "model", ignore_errors=True)
         partial.rename(folder / "model")
     shutil.copy(folder / "taught" / "curves.png", folder / "curves.png")

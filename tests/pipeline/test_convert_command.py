@@ -9,6 +9,8 @@ from click.testing import CliRunner
 from safetensors import safe_open
 
 from model import checkpoints
+from model.checkpoints import sentence_transformers
+from model.checkpoints.sentence_transformers import Sentences
 from model.encoder import BertEncoder
 from model.encoder.heads import CLASSIFIER, SPAN, TAGGER
 from model.settings import ClassificationSettings, EncoderSettings, QuestionAnsweringSettings, TaggingSettings
@@ -46,6 +48,18 @@ def test_converts_reads_back_and_reports(source, tmp_path, to):
     if to == "keras-hub":
         difference = re.search(r"BertBackbone differs by up to ([\d.e-]+)$", result.output, re.MULTILINE)
         assert float(difference[1]) < 2e-5
+
+
+@pytest.mark.parametrize("to", ["google", "huggingface", "keras-hub", "ours"])
+def test_how_a_vector_is_made_is_carried_along(source, tmp_path, to):
+    said = Sentences("cls", True, 32, [], True)
+    sentence_transformers.write(source, said, 8)
+    assert run(source, tmp_path / "out", to).exit_code == 0
+    assert checkpoints.sentences(tmp_path / "out") == said
+    config = json.loads((source / "1_Pooling" / "config.json").read_text())
+    (source / "1_Pooling" / "config.json").write_text(json.dumps({**config, "pooling_mode_cls_token": False}))
+    assert "the pooling must be one of cls_token, " in run(source, tmp_path / "other", to).output
+    assert checkpoints.sentences(tmp_path / "other") is None
 
 
 LABELS = ("B-X", "I-X", "O")

@@ -10,6 +10,8 @@ import scipy.special
 from click.testing import CliRunner
 
 from model import checkpoints
+from model.checkpoints import sentence_transformers
+from model.checkpoints.sentence_transformers import Sentences
 from pipeline import cli, speed
 from pipeline.commands.distil import command
 from pipeline.distillation import run as distillation
@@ -19,6 +21,8 @@ from serving.export import exporting, golden
 from serving.signatures import FILL_MASK
 from serving.signatures.sentences import EMBEDDING
 from tests.model import small_examples
+
+SENTENCES = Sentences("mean", True, None, [], True)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +35,7 @@ def data(tmp_path_factory):
     vocabulary = small_examples.write_vocabulary(folder / "vocab.txt")
     teacher = small_examples.encoder(initializer_range=0.5)  # so that it says something
     checkpoints.save(teacher, folder / "teacher", vocabulary, lower_case=False)
+    sentence_transformers.write(folder / "teacher", SENTENCES, teacher.settings.hidden_size)
     return folder
 
 
@@ -63,6 +68,7 @@ def test_it_leaves_a_student_and_compares_it(distilled):
     assert checkpoints.load(output / "model").settings.num_layers == 1
     said = checkpoints.tokenizer(output / "model")
     assert (len(said.tokens), said.lower_case) == (small_examples.VOCAB, False)
+    assert checkpoints.sentences(output / "model") == SENTENCES
     found = {one["model"]: one for one in json.loads((output / "report.json").read_text())}
     assert list(found) == ["teacher", "student", "untaught student", "before training"]
     assert found["teacher"]["cosine"] == pytest.approx(1)
