@@ -28,7 +28,7 @@ def test_sums_are_what_the_paper_says(teacher):
     states = [of(batch)["sequence_output"] for of in both]
     logits = [of.masked_lm(x_BLH, positions).numpy() for of, x_BLH in zip(both, states, strict=True)]
     theirs, ours = (scipy.special.log_softmax(values / 3.0, -1) for values in logits)
-    assert found["divergence"] == pytest.approx((weights * (np.exp(theirs) * (theirs - ours)).sum(-1)).sum(), rel=1e-4)
+    assert found["divergence"] == pytest.approx((weights * (np.exp(theirs) * (theirs - ours)).sum(-1)).sum(), rel=1e-3)
     nll = -np.take_along_axis(scipy.special.log_softmax(logits[1], -1), labels[..., None], -1)[..., 0]
     assert found["masked_lm_loss"] == pytest.approx((weights * nll).sum(), rel=1e-4)
     assert found["masked_lm_accuracy"] == (weights * (logits[1].argmax(-1) == labels)).sum()
