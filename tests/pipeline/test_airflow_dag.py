@@ -1,19 +1,18 @@
 """The DAG is the graph; Airflow itself, in environments of its own, reads and runs it (marker `airflow`)."""
 
 import ast
-import http.server
 import json
 import os
 import pathlib
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from pipeline import settings
 from pipeline.graphs import finetuning, pretraining
 from tests.data import ROOT
+from tests.pipeline import webhook
 from tests.serving import small_model
 
 DAG = ROOT / "pipeline" / "airflow_dag.py"
@@ -189,28 +188,15 @@ def test_a_run_ends_with_a_pushed_model(tmp_path, version):
 @pytest.mark.airflow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_bad_input_is_tried_once_and_told_once(tmp_path, version):
-    told = []
-
-    class Webhook(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
     given = variables(tmp_path, version)
-    with http.server.HTTPServer(("127.0.0.1", 0), Webhook) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        given["AIRFLOW_VAR_BERT_WEBHOOK"] = f"http://127.0.0.1:{server.server_port}/"
+    with webhook.listening() as (url, told):
+        given["AIRFLOW_VAR_BERT_WEBHOOK"] = url
         call(["airflow", "db", "migrate"], given)
         call(["airflow", "dags", "reserialize"], given)
         corpus = json.dumps({"corpus": "'/none/$(touch x)/*.txt'"})
         done = subprocess.run(
             ["airflow", "dags", "test", "bert", "2026-11-26", "-c", corpus], env=given, capture_output=True, text=True
         )
-        server.shutdown()
     assert len(told) == 1, done.stdout + done.stderr
     (notice,) = told
     assert (notice["step"], notice["dag"]) == ("compile", "bert")

@@ -1,4 +1,5 @@
-"""Airflow as `make airflow` starts it, with PostgreSQL: runs on a schedule, of which the first loses its Trainer."""
+"""Airflow as `make airflow` starts it, with PostgreSQL: runs on a schedule, of which the first loses its Trainer and
+the last ones their input."""
 
 import contextlib
 import dataclasses
@@ -18,7 +19,9 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline import local_runner, settings
+from preprocessing.settings import CorpusSettings
 from tests.data import ROOT
+from tests.pipeline import webhook
 from tests.pipeline.runs.test_processes import weights
 from tests.pipeline.test_airflow_dag import environment
 
@@ -169,33 +172,39 @@ def test_runs_on_a_schedule_and_a_killed_trainer_that_goes_on(tmp_path, postgres
     environment("3")  # or skip
     run = settings.smoke()
     training = dataclasses.replace(run.training, steps=400, checkpoint_every=20)
-    (tmp_path / "run.json").write_text(run.replace(training=training).to_json())
-    home, wanted = tmp_path / "home", str(tmp_path / "run.json")
+    home, wanted = tmp_path / "home", tmp_path / "run.json"
+    wanted.write_text(good := run.replace(training=training).to_json())
     runs = home / "reports" / "run.json"
 
-    def done(number: int) -> bool:
-        if len(list(home.glob("compiled/*.json"))) < number:
-            return False
-        return json.loads(runs.read_text())["state"] == "done"
+    def done(after: str = "") -> dict | None:
+        """The record of a later run that has ended well."""
+        found = json.loads(runs.read_text()) if runs.exists() else {"state": "none"}
+        return found if found["state"] == "done" and found["run"] > after else None
 
-    with started(home, postgres, BERT_SETTINGS=wanted) as process:
+    given = {"BERT_SETTINGS": str(wanted)}
+    with webhook.listening() as (url, told), started(home, postgres, **given, BERT_WEBHOOK=url) as process:
         until(lambda: list(home.glob("training/*/checkpoints/*.index")), 1800, process)
         assert not_loopback(listening(process.pid)) == []  # its workers neither
         killed = at_work(home, "Trainer")
         assert killed
         for trainer in killed:
             os.kill(trainer, signal.SIGKILL)
-        until(lambda: done(1), 1800, process)
-        first = json.loads(runs.read_text())
-        until(lambda: done(2), 1800, process)
+        first = until(done, 1800, process)
+        second = until(lambda: done(first["run"]), 1800, process)
+        assert told == []  # the Trainer was tried again
+        wanted.write_text(run.replace(corpus=CorpusSettings(("/none/*.txt",))).to_json())
+        until(lambda: told, 600, process)
+        until(lambda: len({notice["run"] for notice in told}) > 1, 600, process)  # so the first is done with
+    assert len(told) == len({notice["run"] for notice in told})
+    assert {(notice["dag"], notice["step"]) for notice in told} == {("bert", "compile")}
+    assert "no file matches '/none/*.txt'" in told[0]["error"]
     assert [node["state"] for node in first["nodes"]] == ["ran"] * 15
-    second = json.loads(runs.read_text())
-    assert first["run"] < second["run"]
     assert [node["state"] for node in second["nodes"]] == ["cached"] * 15
     tries = home.glob("airflow/logs/**/task_id=model.Trainer/attempt=2.log")
     assert any(first["run"] in str(log) for log in tries)
 
-    whole = {"PYTHONPATH": str(ROOT), "BERT_SETTINGS": wanted, "BERT_HOME": str(tmp_path / "whole")}
+    wanted.write_text(good)
+    whole = {"PYTHONPATH": str(ROOT), "BERT_SETTINGS": str(wanted), "BERT_HOME": str(tmp_path / "whole")}
     undisturbed = {**os.environ, **whole}
     subprocess.run([sys.executable, local_runner.__file__], env=undisturbed, check=True, capture_output=True)
     expected, found = weights(tmp_path / "whole"), weights(home)

@@ -1,10 +1,6 @@
 """What a webhook is told of a run that failed or whose model was refused."""
 
-import contextlib
-import http.server
-import json
 import pathlib
-import threading
 
 import pytest
 
@@ -12,29 +8,7 @@ from pipeline import settings as pipeline_settings
 from pipeline.runs import notice, record
 from pipeline.runs import run as runs
 from preprocessing.errors import InputError
-
-
-@contextlib.contextmanager
-def listening(status=200):
-    """(URL, what was posted)"""
-    posted = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/secret", posted
-        server.shutdown()
-        thread.join()
-
+from tests.pipeline.webhook import listening
 
 HOME = pathlib.Path("/home")
 
