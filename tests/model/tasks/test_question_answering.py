@@ -1,3 +1,5 @@
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
@@ -51,10 +53,25 @@ def test_figures_of_spans():
     found = batch(*places)
     right = [1, 0, float(starts[2] == ends[2] == 0), 1]
     figures = TASK.figures({name: value.numpy() for name, value in TASK.held_out(ENCODER, found).items()})
-    has_answer = [start > 0 for start, _ in places]
-    assert figures["exact"] == pytest.approx(np.mean(right))
+    has_answer = np.array([start > 0 for start, _ in places])
     assert figures["exact_answers"] == pytest.approx(np.mean(np.array(right)[has_answer]))
     assert figures["no_answer_share"] == pytest.approx(1 - np.mean(has_answer))
+
+
+def test_exact_is_at_the_best_threshold_of_no_answer():
+    """A bias at [CLS] moves all of its scores: the share that any threshold gives stays, that at zero does not."""
+    found = batch(*[(0, 0)] * 4)
+    logits = TASK.logits(ENCODER, found).numpy()
+    starts, ends = (logits[:, 1:].argmax(1) + 1).T
+    ahead = (logits[:, 1:].max(1) - logits[:, 0]).sum(1)
+    found = batch(*[(starts[row], ends[row]) if row < 2 else (0, 0) for row in range(4)])
+    most = max(sum((ahead[row] >= least) == (row < 2) for row in range(4)) for least in [*ahead, np.inf]) / 4
+    for far in (-3, 0, 3):
+        moved = logits.copy()
+        moved[:, 0] += far
+        with mock.patch.object(QuestionAnswering, "logits", lambda *_, moved=moved: tf.constant(moved)):
+            figures = TASK.figures({name: value.numpy() for name, value in TASK.held_out(ENCODER, found).items()})
+        assert figures["exact"] == most
 
 
 def test_padding_is_no_answer():
