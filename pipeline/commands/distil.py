@@ -152,12 +152,14 @@ def command(
                 done = before * settings.steps + step
                 progress.update(done, **terminal.training_figures(figures, task.curves))
 
-            run.train(plan, output, report)
+            left_out = run.train(plan, output, report)
         found = run.compare(plan, output)
     rows = run.table(found)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for line in left_out:
+        click.echo(line)
     click.echo(f"Model: {pathlib.Path(output, 'model')}   report: {pathlib.Path(output, 'report.md')}")
 
 

@@ -78,8 +78,9 @@ class Plan:
             yield "untaught", Pretraining(next_sentence=False), masked
 
 
-def train(plan: Plan, output: str, report: Callable[[int, Task, int, dict[str, float]], None]) -> None:
-    """Trains, or goes on. `report` is called with (runs that are done, task, step, figures)."""
+def train(plan: Plan, output: str, report: Callable[[int, Task, int, dict[str, float]], None]) -> Sequence[str]:
+    """Trains, or goes on. `report` is called with (runs that are done, task, step, figures). Returns what the student
+    leaves out of how its teacher makes one vector of a text, in lines."""
     folder, said = pathlib.Path(output), checkpoints.tokenizer(plan.teacher)
     start = plan.start(folder)
     if not start.is_dir():
@@ -110,10 +111,11 @@ def train(plan: Plan, output: str, report: Callable[[int, Task, int, dict[str, f
         kept = BertEncoder(plan.student, best.described_heads)
         names.assign(kept, names.arrays_of(best))
         checkpoints.save(kept, partial, said)
-        checkpoints.write_sentences(partial, kept, plan.teacher)
+        left_out = checkpoints.write_sentences(partial, kept, plan.teacher)
         shutil.rmtree(folder / "model", ignore_errors=True)
         partial.rename(folder / "model")
     shutil.copy(folder / "taught" / "curves.png", folder / "curves.png")
+    return left_out
 
 
 def _reported(report, done, task, step, steps, figures) -> None:

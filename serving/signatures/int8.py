@@ -17,7 +17,7 @@ from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
 # What TensorFlow's graph optimizer makes of QuantizedMatMulWithBiasAndDequantize where oneDNN is on, which it is by
 # default on CPUs with VNNI alone. Named itself it works on all, and packs a variable once, too, not a constant alone,
-# of which each graph has a copy. It is in every TensorFlow from 2.16 to 2.21, TensorFlow Serving's included.
+# of which each graph has a copy. TensorFlow 2.16, 2.20 and 2.21 were tried.
 OPERATION = "_MklQuantizedMatMulWithBiasAndDequantize"
 # Of a matrix's numbers: CPUs without VNNI add products in pairs, as int16, and 2 * 255 * 64 is the most that fits.
 LARGEST = 64
@@ -79,7 +79,7 @@ class Kernel:
 class Table:
     """Word embeddings [V, H] as int8 with a scale for each word. `variables` hold them."""
 
-    def __init__(self, table: keras.Variable, store: Callable[[np.ndarray], tf.Variable] = tf.Variable):
+    def __init__(self, table: keras.Variable, store: Callable[[np.ndarray], tf.Variable]):
         self.variables = [store(part) for part in rounded(table.numpy(), 1, 127)]
 
     def lookup(self, ids: tf.Tensor) -> tf.Tensor:

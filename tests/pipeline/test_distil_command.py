@@ -36,6 +36,7 @@ def data(tmp_path_factory):
     teacher = small_examples.encoder(initializer_range=0.5)  # so that it says something
     checkpoints.save(teacher, folder / "teacher", vocabulary, lower_case=False)
     sentence_transformers.write(folder / "teacher", SENTENCES, teacher.settings.hidden_size)
+    (folder / "teacher" / sentence_transformers.PROMPTS).write_text('{"default_prompt_name": "query"}')
     return folder
 
 
@@ -69,6 +70,7 @@ def test_it_leaves_a_student_and_compares_it(distilled):
     said = checkpoints.tokenizer(output / "model")
     assert (len(said.tokens), said.lower_case) == (small_examples.VOCAB, False)
     assert checkpoints.sentences(output / "model") == SENTENCES
+    assert "its prompt 'query' is not put before a text" in told
     found = {one["model"]: one for one in json.loads((output / "report.json").read_text())}
     assert list(found) == ["teacher", "student", "untaught student", "before training"]
     assert found["teacher"]["cosine"] == pytest.approx(1)
