@@ -6,10 +6,11 @@ this file takes the nodes and what each waits for from `airflow_dag.json` beside
 
 A run of `bert` takes `settings`, `corpus` and `span` as parameters; what is left empty, as in a scheduled run, comes
 from the variables `bert_settings` and `bert_corpus`, and the span is the day of the run, `20261126`: a backfill makes
-those of its days. One of `bert_finetune` takes `settings`, by default the variable `bert_finetune_settings`, else the
-embedded rows. The variable `bert_home` is the folder that keeps everything, `bert_python` the Python, and
-`bert_webhook` is told of a task that has failed for good. BERT_SCHEDULE and BERT_FINETUNE_SCHEDULE, where the file is
-read, say when (`@daily`, and only when asked).
+those of its days, one after the other with `--max-active-runs 1`, since each goes on from the one before. One of
+`bert_finetune` takes `settings`, by default the variable `bert_finetune_settings`, else the embedded rows. The variable
+`bert_home` is the folder that keeps everything, `bert_python` the Python, and `bert_webhook` is told of a task that has
+failed for good. BERT_SCHEDULE and BERT_FINETUNE_SCHEDULE, where the file is read, say when (`@daily`, and only when
+asked).
 
 A task that failed is tried again after a minute (BERT_RETRY_SECONDS) and then later and later, with the Trainer going
 on from its newest checkpoint; bad input and a refused model are not, since another try changes nothing. A task that

@@ -83,7 +83,15 @@ def _end_pushing(pushed: dict, inputs: dict) -> None:
     if not pushed["pushed"]:
         blessings = inputs["artifacts"]["model_blessing"]["artifacts"]
         blessed = all(blessing["metadata"].get("blessed") for blessing in blessings)
-        why = "was rolled back before" if blessed else "did not pass the gate"
+        why = "did not pass the gate"
+        if blessed:
+            from tfx.utils import path_utils
+
+            from pipeline.components.pushed import is_outdated
+
+            (model,) = inputs["artifacts"]["model"]["artifacts"]
+            outdated = is_outdated(path_utils.serving_model_path(model["uri"]), serving)
+            why = "is of earlier data than the one that is served" if outdated else "was rolled back before"
         raise Refused(f"nothing was pushed, since the model {why}; what is served stays")
 
 

@@ -1,4 +1,4 @@
-"""TFX's Pusher, which numbers versions ever higher and pushes nothing that was rolled back."""
+"""TFX's Pusher, which numbers versions ever higher and pushes nothing that was rolled back or is outdated."""
 
 import os
 

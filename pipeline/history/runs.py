@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.history.homes import Home, read_json
 from pipeline.history.store import Execution, Store
 
-STATES = ("done", "not blessed", "rolled back", "failed", "running", "broken off")
+STATES = ("done", "not blessed", "rolled back", "outdated", "failed", "running", "broken off")
 
 
 def kept(home: Home) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
@@ -49,7 +49,7 @@ def _of_record(run: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
     nodes = {node["node"]: node["state"] for node in run["nodes"]}
     state = run["state"]
     if state == "done" and report:
-        state = "done" if report["pushed_to"] else "rolled back" if report.get("rolled_back") else "not blessed"
+        state = "done" if report["pushed_to"] else of_unpushed(report)
     found = {
         "state": state,
         "began": run["started"],
@@ -62,6 +62,11 @@ def _of_record(run: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
     if report.get("state") == "done":
         found["version"] = os.path.basename(report["pushed_to"]) if report["pushed_to"] else None
     return {"version": None, **found}
+
+
+def of_unpushed(report: dict[str, Any]) -> str:
+    """The state of a run that came to its end and pushed nothing: one of STATES."""
+    return "rolled back" if report.get("rolled_back") else "outdated" if report.get("outdated") else "not blessed"
 
 
 def _of_store(store: Store, executions: list[Execution]) -> dict[str, Any]:

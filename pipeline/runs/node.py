@@ -52,10 +52,9 @@ def launch(home: pathlib.Path, run_id: str, name: str, wait: float = 0.0) -> str
             done = launching.entries(pipeline, store)
             if state:
                 done = [entry for entry in done if entry["node"] != name] + [{"node": name, "state": state}]
-            if record.is_newest():
-                record.show(done)
-                if error:
-                    record.fail(error)
+            record.show(done)
+            if error:
+                record.fail(error)
 
         steps.show_begin(names.index(name) + 1, len(names), name)
         began = time.monotonic()

@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
+from pipeline.history.runs import of_unpushed
 from pipeline.runs.record import Record
 from preprocessing.errors import InputError
 
@@ -37,12 +38,16 @@ def failed(record: Record, home: pathlib.Path, cause: str, is_input: bool) -> di
 
 
 def refused(record: Record, home: pathlib.Path, report: dict[str, Any]) -> dict[str, Any]:
-    """Of a run whose model did not pass the gate, or was rolled back."""
-    if report["rolled_back"]:
-        state, cause = "rolled back", "this model was rolled back before"
+    """Of a run whose model did not pass the gate, was rolled back, or is outdated."""
+    state = of_unpushed(report)
+    if state == "rolled back":
+        cause = "this model was rolled back before"
         action = "change data or settings, or take it back by `bert promote`"
+    elif state == "outdated":
+        cause = "a model of later data is served"
+        action = "it stays; to serve this one, roll that back and run again"
     else:
-        state, cause = "not blessed", "; ".join(report["refusals"]) or "the gate was not passed"
+        cause = "; ".join(report["refusals"]) or "the gate was not passed"
         action = "what is served stays; look at the figures, and at `gate` in the settings"
     report_file = home / "reports" / "runs" / record.run_id / "report.json"
     return _notice(record, home, state, "Evaluator", cause, f"{action}: {report_file}", report_file)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import terminal
 from pipeline.components import task_examples
-from pipeline.history import lineage, picture, telling
+from pipeline.history import lineage, picture, runs, telling
 from pipeline.history.homes import Home, read_json
 from pipeline.runs.record import Record
 
@@ -42,20 +42,22 @@ class Raw(str):
 def of_run(home: pathlib.Path, record: Record, report: dict[str, Any]) -> None:
     """Writes the page of a run that came to its end beside its reports. It is for people: a run that has pushed its
     model does not fail for the page."""
-    (record.folder / NAME).unlink(missing_ok=True)  # of an older run
+    folder = record.place()
+    (folder / NAME).unlink(missing_ok=True)  # of an older run
     try:
         pushed = report["pushed_to"]
         found = lineage.trace(Home(home), report["serving_folder"], os.path.basename(pushed)) if pushed else None
-        write(record.folder, read_json(record.folder / "run.json"), report, found)
-        shutil.copy(record.folder / NAME, record.folder / "runs" / record.run_id)
+        write(folder, read_json(folder / "run.json"), report, found)
+        if folder != record.own_folder:
+            shutil.copy(folder / NAME, record.own_folder)
     except Exception:
-        logging.getLogger(__name__).exception("%s could not be written", record.folder / NAME)
+        logging.getLogger(__name__).exception("%s could not be written", folder / NAME)
 
 
 def write(folder: pathlib.Path, run: dict[str, Any], report: dict[str, Any], traced: dict[str, Any] | None) -> None:
     """Writes `report.html` from `run.json` and `report.json` of a run that came to its end, the files beside them, and
     what `lineage.trace` found of the version that it pushed, if any."""
-    state = "pushed" if report["pushed_to"] else "rolled back before" if report["rolled_back"] else "not blessed"
+    state = "pushed" if report["pushed_to"] else runs.of_unpushed(report)
     gate = run.get("settings", {}).get("gate", {})
     data, *aside = _of_data(folder, report)
     tuned = "task" in report

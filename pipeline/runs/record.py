@@ -1,5 +1,5 @@
-"""What a run did, written as it does it: `run.json`, its nodes; and `report.json`, which is never an older run's. Both
-stay in `runs/<run>/`, too."""
+"""What a run did, written as it does it: `run.json`, its nodes; and `report.json`. They are in `runs/<run>/`, and
+those of the run that began last, never an older one's, in the folder of reports itself."""
 
 import datetime
 import json
@@ -31,21 +31,28 @@ class Record:
         self.run_id = run_id or f"{datetime.datetime.now().isoformat()}-{uuid.uuid4().hex[:8]}"
         self._header: dict[str, Any] = {"run": self.run_id, "pipeline": pipeline, "state": "running"}
         self.nodes: list[dict[str, Any]] = []
-        begun = self._written(self.folder / "runs" / self.run_id)
+        self.own_folder = folder / "runs" / self.run_id
+        begun = read_json(self.own_folder / "run.json")
+        self._goes_on = bool(begun)
         known = {name: value for name, value in begun.items() if name not in (*_OF_A_TRY, *self._header)}
         self._facts: dict[str, Any] = {"started": _now()} | known
 
     def start(self) -> None:
-        """From here on, the reports are this run's."""
+        """From here on, the reports are this run's, unless it has begun before a later one."""
         self._write({})
+        self._goes_on = True
 
     def note(self, **facts: Any) -> None:
         """What `run.json` says besides, from its next change on: the settings, the code."""
         self._facts |= facts
 
     def is_newest(self) -> bool:
-        """Whether the reports are this run's, and not of one that began after it."""
-        return self._written(self.folder).get("run") == self.run_id
+        """Whether no other run has begun after it: on an orchestrator two can be at work beside each other."""
+        return not self._goes_on or read_json(self.folder / "run.json").get("run", self.run_id) == self.run_id
+
+    def place(self) -> pathlib.Path:
+        """Folder of what stands beside its reports."""
+        return self.folder if self.is_newest() else self.own_folder
 
     def show(self, nodes: list[dict[str, Any]]) -> None:
         """Of a run whose nodes are processes: what they did so far."""
@@ -80,9 +87,6 @@ class Record:
         (only,) = found["artifacts"][key]
         return only
 
-    def _written(self, folder: pathlib.Path) -> dict[str, Any]:
-        return read_json(folder / "run.json")
-
     def _write(self, report: dict[str, Any]) -> None:
         self._write_nodes()
         self._write_whole("report.json", self._header | report)
@@ -92,7 +96,7 @@ class Record:
 
     def _write_whole(self, name: str, values: dict[str, Any]) -> None:
         text = json.dumps(values, indent=2)
-        for folder in (self.folder, self.folder / "runs" / self.run_id):
+        for folder in {self.own_folder, self.place()}:
             folder.mkdir(parents=True, exist_ok=True)
             storage.write_whole(text, folder / name)
 

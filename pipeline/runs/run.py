@@ -86,8 +86,11 @@ def run(settings: pipeline_settings.Settings, home: pathlib.Path) -> None:
 
 def refusal(report: dict[str, Any], home: pathlib.Path) -> Refused:
     """Of a run that pushed nothing."""
-    why = "was rolled back" if report["rolled_back"] else "did not pass the gate"
-    return Refused(f"nothing was pushed, since the model {why}: see {home / 'reports' / 'report.json'}")
+    from pipeline.history.runs import of_unpushed
+
+    why = {"rolled back": "was rolled back", "outdated": "is of earlier data than the one that is served"}
+    said = why.get(of_unpushed(report), "did not pass the gate")
+    return Refused(f"nothing was pushed, since the model {said}: see {home / 'reports' / 'report.json'}")
 
 
 def without_signs(home: pathlib.Path) -> pathlib.Path:
@@ -161,7 +164,7 @@ def finish(record: "Record", home: pathlib.Path, name: str) -> dict[str, Any]:
     from pipeline.runs import page, summary
 
     report = summary.collect(record, str(serving_folder(home, name)))
-    summary.copy_files(report, home / "reports")
+    summary.copy_files(report, record.place())
     record.finish(report)
     page.of_run(home, record, report)
     summary.show(report)

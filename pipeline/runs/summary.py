@@ -27,19 +27,24 @@ _OF_CORPUS = ("set_aside.jsonl", "near_duplicates.jsonl")
 
 def collect(record: Record, serving: str) -> dict[str, Any]:
     """Of a run whose nodes have all ended, those taken from the cache included; makes its model the newest that is
-    served, where it passed the gate (the Pusher's own result may come from the cache), unless it was rolled back."""
+    served, where it passed the gate (the Pusher's own result may come from the cache), unless it was rolled back, is
+    outdated, or a later run has begun."""
     evaluated = record.artifact("Evaluator", "evaluation")["uri"]
     validation = tfma.load_validation_result(evaluated)
     model = record.artifact("Trainer", "model")["uri"]
     blessed = validation.validation_ok
     exported = path_utils.serving_model_path(model)
-    to = pushed.push(exported, serving) if blessed else None
+    newest, to = record.is_newest(), None
+    if blessed:
+        to = pushed.push(exported, serving) if newest else pushed.find(exported, serving)
+    outdated = blessed and to is None and (not newest or pushed.is_outdated(exported, serving))
     baseline = record.artifact("Baseline", "baseline")
     found = {
         "blessed": blessed,
         "refusals": [_refusal(failure) for failure in _failures(validation)],
         "pushed_to": to,
-        "rolled_back": blessed and to is None,
+        "rolled_back": blessed and to is None and not outdated,
+        "outdated": outdated,
         "serving_folder": serving,
         "model": model,
         "compared": baseline["properties"]["baseline"] != NONE,
@@ -107,6 +112,9 @@ def show(report: dict[str, Any]) -> None:
         click.echo("The gate is passed, but this model was rolled back (by `bert rollback`, or its version folder was")
         click.echo("removed while an older one stands), so it is not pushed again. `bert promote` takes that back;")
         click.echo(f"{RECORD} in {report['serving_folder']} knows of it")
+    elif report["outdated"]:
+        click.echo(f"The gate is passed, but {report['serving_folder']} has a model of later data, which stays. To")
+        click.echo("serve this one, roll that back (`bert rollback`, or remove its version folder) and run again")
     elif report["blessed"]:
         click.echo(f"The gate is passed. Pushed to {report['pushed_to']}")
     else:

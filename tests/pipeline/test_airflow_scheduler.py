@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline import local_runner, settings
+from preprocessing.corpus import embedded
 from preprocessing.settings import CorpusSettings
 from tests.data import ROOT
 from tests.pipeline import webhook
@@ -210,3 +211,35 @@ def test_runs_on_a_schedule_and_a_killed_trainer_that_goes_on(tmp_path, postgres
     expected, found = weights(tmp_path / "whole"), weights(home)
     assert expected.keys() == found.keys()
     assert all((found[name] == value).all() for name, value in expected.items())
+
+
+def test_a_backfill_makes_the_days_one_after_the_other(tmp_path):
+    """`airflow backfill` over SQLite, as the README says it: each day goes on from the one before."""
+    folder, home = environment("3"), tmp_path / "home"  # or skip
+    texts = [text for _, text in embedded.documents(400_000)]
+    for place, day in enumerate(("20261120", "20261121")):
+        (tmp_path / f"{day}.txt").write_text("\n\n".join("\n".join(lines) for lines in texts[place::2]))
+    run, wanted = settings.smoke(), tmp_path / "run.json"
+    corpus = dataclasses.replace(run.corpus, input=(f"{tmp_path}/{{SPAN}}.txt",), window=2)
+    run = run.replace(corpus=corpus, vocabulary=dataclasses.replace(run.vocabulary, max_unknown_increase=0.1))
+    wanted.write_text(run.to_json())
+    earlier = time.gmtime(time.time() - 2 * 3600)  # so that none is due while the test runs
+    given = {"BERT_SETTINGS": str(wanted), "BERT_SCHEDULE": f"{earlier.tm_min} {earlier.tm_hour} * * *"}
+    days = f"--from-date 2026-11-20 --to-date 2026-11-22T{earlier.tm_hour:02}:00 --max-active-runs 1"
+    command = [folder / "airflow", "backfill", "create", "--dag-id", "bert", *days.split()]
+    cli = {**os.environ, "AIRFLOW_HOME": str(home / "airflow"), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+
+    def ended() -> list[dict]:
+        records = [json.loads(path.read_text()) for path in sorted(home.glob("reports/runs/backfill*/report.json"))]
+        assert "failed" not in [record["state"] for record in records]
+        return records if [record["state"] for record in records] == ["done", "done"] else []
+
+    with started(home, "", **given) as process:
+        until(lambda: subprocess.run(command, env=cli, capture_output=True).returncode == 0, 600, process)
+        first, second = until(ended, 2400, process)
+    spans = [
+        {span: made["taken_over"] for span, made in found["documents"]["spans"].items()} for found in (first, second)
+    ]
+    assert spans == [{"20261120": False}, {"20261120": True, "20261121": False}]
+    assert second["vocabulary"]["file"] == f"{first['pushed_to']}/assets/vocab.txt"
+    assert int(first["pushed_to"].rpartition("/")[2]) < int(second["pushed_to"].rpartition("/")[2])

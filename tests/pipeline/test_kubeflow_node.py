@@ -116,14 +116,29 @@ def test_a_step_that_ends_well_tells_nobody(tmp_path, hook):
     assert hook == []
 
 
-@pytest.mark.parametrize(("blessed", "why"), [(0, "did not pass the gate"), (1, "was rolled back before")])
-def test_a_model_that_is_not_pushed_fails_the_run_and_is_told(hook, capfd, tmp_path, blessed, why):
+@pytest.mark.parametrize(
+    ("blessed", "span", "why"),
+    [
+        (0, 1, "did not pass the gate"),
+        (1, 1, "is of earlier data than the one that is served"),
+        (1, 2, "was rolled back before"),
+    ],
+)
+def test_a_model_that_is_not_pushed_fails_the_run_and_is_told(hook, capfd, tmp_path, blessed, span, why):
+    served, model = tmp_path / "serving" / "bert" / "7", tmp_path / "model"
+    for folder, last in ((served, 2), (model / "Format-Serving", span)):
+        (folder / "assets.extra").mkdir(parents=True)
+        (folder / "saved_model.pb").touch()
+        parents.write(str(folder), spans=[last], checkpoint="", init=None)
     left = tmp_path / "checkpoints" / "of-a-model-refused-before"
     left.mkdir(parents=True)
     os.utime(left, (0, 0))
     destination = {"filesystem": {"base_directory": claim.serving(str(tmp_path), "bert")}}
     inputs = {
-        "artifacts": {"model_blessing": {"artifacts": [{"metadata": {"blessed": blessed}}]}},
+        "artifacts": {
+            "model_blessing": {"artifacts": [{"metadata": {"blessed": blessed}}]},
+            "model": {"artifacts": [{"uri": str(model)}]},
+        },
         "parameterValues": {"push_destination": json.dumps(destination)},
     }
     assert ending.status(lambda: kubeflow_node._end_pushing({"pushed": 0}, inputs)) == 3

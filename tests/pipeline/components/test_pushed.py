@@ -15,7 +15,7 @@ from tfx.utils import proto_utils
 from pipeline.components import baseline, evaluator, pusher
 from pipeline.components import pushed as pushing
 from pipeline.finetuning.description import Description
-from pipeline.history import pushed
+from pipeline.history import parents, pushed
 from preprocessing.errors import InputError
 
 
@@ -78,6 +78,27 @@ def test_what_was_tidied_away_after_it_was_replaced_may_come_again(serving, mode
     pushing.push(new, serving)
     shutil.rmtree(removed)
     assert number(pushing.push(old, serving)) > number(removed)
+
+
+def test_a_day_that_is_made_late_does_not_take_the_place_of_a_later_one(serving, model):
+    days = {day: model(f"day {day}") for day in (1, 2, 3)}
+    for day, folder in days.items():
+        parents.write(folder, spans=[day - 1, day])
+    assert pushing.push(days[2], serving)
+    assert pushing.is_outdated(days[1], serving)
+    assert pushing.push(days[1], serving) is None
+    newest = pushing.push(days[3], serving)
+    assert pushing.push(days[2], serving) is None  # though it was served once
+    assert pushing.find(days[2], serving) == min(pushed.versions(serving).items())[1]
+    assert pushing.find(days[1], serving) is None
+    plain = model("without spans")
+    assert pushing.push(plain, serving)
+    assert pushing.push(days[1], serving)  # of which nothing is known to be later
+    for folder in (pushing.find(days[1], serving), pushing.find(plain, serving), newest):
+        shutil.rmtree(folder)
+    with pushed.changing(serving) as record:  # these are rolled back: what is served is of day 2
+        assert pushed.rolled_back(record) >= {pushed.identity(days[3])}
+    assert pushing.push(days[1], serving) is None
 
 
 def test_a_version_number_is_never_given_twice_nor_below_another(serving, model, monkeypatch):

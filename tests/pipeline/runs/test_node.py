@@ -195,16 +195,29 @@ def test_what_is_not_there_is_named(home, tmp_path):
         node.launch(home, "two", "First")
 
 
-def test_no_report_of_half_a_run_nor_of_an_older_one(home):
+def test_no_report_of_half_a_run_and_of_an_older_one_in_its_own_folder(home, monkeypatch):
     compile_run(home)
     node.launch(home, "one", "First")
     with pytest.raises(InputError, match=r"one: a report is of a run whose nodes are all done.*\['Second'\]"):
         reporting.report(home, "one")
     node.launch(home, "one", "Second")
     compile_run(home, run_id="two")
-    with pytest.raises(InputError, match="reports are of the run that began last"):
-        reporting.report(home, "one")
-    assert written(home, "report.json")["run"] == "two"
+    newest = []
+
+    def finish(record, *_):
+        newest.append(record.is_newest())
+        record.finish({"figure": 1})
+        return {"pushed_to": "/serving/1"}
+
+    monkeypatch.setattr(runs, "finish", finish)
+    reporting.report(home, "one")  # as an orchestrator that runs both beside each other calls it
+    assert newest == [False]
+    assert (written(home, "report.json")["run"], written(home, "run.json")["nodes"]) == ("two", [])
+    own = written(home, "runs/one/run.json")
+    assert (own["state"], [entry["node"] for entry in own["nodes"]]) == ("done", ["First", "Second"])
+    assert written(home, "runs/one/report.json")["figure"] == 1
+    compile_run(home)  # once more: it stays the older one
+    assert written(home, "run.json")["run"] == "two"
 
 
 @pytest.mark.parametrize("to", ["/serving/1", None])

@@ -35,6 +35,8 @@ def test_an_unblessed_model_and_one_that_was_rolled_back():
     assert "what is served stays" in said["next"]
     assert said["see"] == "/home/reports/runs/r/report.json"
     assert notice.refused(of_run("r"), HOME, report | {"rolled_back": True})["state"] == "rolled back"
+    said = notice.refused(of_run("r"), HOME, report | {"outdated": True})
+    assert (said["state"], said["cause"]) == ("outdated", "a model of later data is served")
 
 
 def test_one_that_does_not_arrive_is_logged_without_its_path(caplog):
@@ -61,6 +63,7 @@ def test_a_run_that_fails_or_is_refused_tells_the_webhook_and_ends_with_its_own_
         [
             {"pushed_to": None, "rolled_back": False, "refusals": ["masked_lm_loss_gain is -1"]},
             {"pushed_to": None, "rolled_back": True, "refusals": []},
+            {"pushed_to": None, "outdated": True, "refusals": []},
             {"pushed_to": "/serving/bert/1"},
             KeyError("x"),
             KeyboardInterrupt(),
@@ -77,7 +80,7 @@ def test_a_run_that_fails_or_is_refused_tells_the_webhook_and_ends_with_its_own_
     monkeypatch.setattr(runs, "_run", run)
     with listening() as (url, posted):
         settings = pipeline_settings.smoke().replace(webhook=url)
-        for why in ("did not pass the gate", "was rolled back"):
+        for why in ("did not pass the gate", "was rolled back", "is of earlier data"):
             with pytest.raises(runs.Refused, match=why) as refused:
                 runs.run(settings, tmp_path)
             assert refused.value.status == 3
@@ -86,5 +89,5 @@ def test_a_run_that_fails_or_is_refused_tells_the_webhook_and_ends_with_its_own_
             runs.run(settings, tmp_path)
         with pytest.raises(KeyboardInterrupt):
             runs.run(settings, tmp_path)
-    assert [notice["state"] for notice in posted] == ["not blessed", "rolled back", "failed"]
-    assert (posted[2]["step"], posted[2]["cause"]) == ("Trainer", "KeyError: 'x'")
+    assert [notice["state"] for notice in posted] == ["not blessed", "rolled back", "outdated", "failed"]
+    assert (posted[3]["step"], posted[3]["cause"]) == ("Trainer", "KeyError: 'x'")

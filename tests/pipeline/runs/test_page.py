@@ -2,7 +2,6 @@
 
 import html.parser
 import json
-import pathlib
 
 import pytest
 from matplotlib import figure
@@ -10,6 +9,7 @@ from matplotlib import figure
 from pipeline.history import lineage
 from pipeline.history.homes import Home, read_json
 from pipeline.runs import page
+from pipeline.runs.record import Record
 from tests.pipeline.history.small_home import SmallHome
 from tests.pipeline.runs import looked_at
 
@@ -129,10 +129,7 @@ def test_spans_and_a_model_that_was_refused(small):
 def test_a_page_that_cannot_be_written_fails_no_run(small, caplog):
     small.run()
 
-    class Record:
-        folder, run_id = pathlib.Path(small.folder, "reports"), "x"
-
-    page.of_run(small.folder, Record(), {"pushed_to": None})
+    page.of_run(small.folder, Record(small.folder / "reports", "bert"), {"pushed_to": None})
     assert "could not be written" in caplog.text
 
 
