@@ -8,8 +8,7 @@ import contextlib
 import json
 import math
 import pickle
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import apache_beam as beam
 import numpy as np
@@ -17,7 +16,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2
 
-from pipeline.finetuning import asking, description, judging, kinds, rows
+from pipeline.finetuning import asking, description, kinds, rows
 from pipeline.finetuning.kinds.kind import Kind, first_figure
 
 if TYPE_CHECKING:
@@ -94,39 +93,33 @@ metric_types.register_metric(TaskMetrics)
 
 
 class TaskCombiner(beam.CombineFn):
-    """Collects the answers, some kilobytes a row, since what a judge has seen cannot be added to another's."""
+    """Adds up judges: memory grows with the rows by two numbers each where ranks are judged, else not at all."""
 
     def __init__(self, kind: Kind, model_name: str):
         self.kind, self.model_name = kind, model_name
 
     def create_accumulator(self):
-        return [], math.nan  # pickled pairs; the floor
+        return self.kind.judge(), math.nan  # the floor
 
     def add_input(self, accumulator, element):
-        answered, _ = accumulator
+        judge, _ = accumulator
         predictions = element.get_predictions(model_name=self.model_name) or {}
-        answered.append(predictions[ANSWERED].item())
-        return answered, float(predictions[FLOOR].item())
+        judge.add(*pickle.loads(predictions[ANSWERED].item()))
+        return judge, float(predictions[FLOOR].item())
 
     def merge_accumulators(self, accumulators):
         total, floor = self.create_accumulator()
-        for answered, own in accumulators:
-            total.extend(answered)
-            floor = own if answered else floor
+        for judge, own in accumulators:
+            total.merge(judge)
+            floor = floor if math.isnan(own) else own
         return total, floor
 
     def extract_output(self, accumulator):
-        answered, floor = accumulator
-        found = figures(self.kind, map(pickle.loads, sorted(answered)), floor)
-        return {_key(name, self.model_name): value for name, value in found.items()}
-
-
-def figures(kind: Kind, answered: Iterable[tuple[Any, Any]], floor: float) -> dict[str, float]:
-    """The judge's, by name, FIRST and GAIN."""
-    judge, _ = judging.judged(kind, answered)
-    found = {name: value for name, value in judge.figures().items() if name in kind.figures}
-    first = found[first_figure(kind, found)]
-    return {**found, FIRST: first, GAIN: first - floor}
+        judge, floor = accumulator
+        found = {name: value for name, value in judge.figures().items() if name in self.kind.figures}
+        first = found[first_figure(self.kind, found)]
+        values = {**found, FIRST: first, GAIN: first - floor}
+        return {_key(name, self.model_name): value for name, value in values.items()}
 
 
 def eval_config(kind: Kind, gate: "TuningGate", code: str = "") -> config_pb2.EvalConfig:

@@ -15,5 +15,10 @@ class Places:
         if self.count <= SHOWN:
             self._first.append(place)
 
+    def merge(self, other: "Places") -> None:
+        """Adds those of later rows."""
+        self.count += other.count
+        self._first = [*self._first, *other._first][:SHOWN]
+
     def __str__(self) -> str:
         return "; ".join(self._first)

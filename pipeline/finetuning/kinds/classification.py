@@ -129,6 +129,11 @@ class Judge:
             {"probability": float(shares[said]), "probability_of_gold": of_gold},
         )
 
+    def merge(self, other: "Judge") -> None:
+        self._numbers = self._numbers or other._numbers
+        self._confusion = texts.added(self._confusion, other._confusion)
+        self._unknown.merge(other._unknown)
+
     def figures(self) -> dict[str, float]:
         from model.tasks import classification
 

@@ -126,6 +126,9 @@ class Judge(Protocol):
 
     def add(self, row: Any, answer: Answer) -> Verdict: ...
 
+    def merge(self, other: Any) -> None:
+        """Adds what another judge of the same model's answers has seen; pickled, it may come from another process."""
+
     def figures(self) -> dict[str, float]:
         """Over all that was added."""
 

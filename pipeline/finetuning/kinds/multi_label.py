@@ -162,6 +162,14 @@ class Judge:
         more = {"probabilities": probabilities}
         return Verdict(gold, said, None if right else nats, texts.text(row), more)
 
+    def merge(self, other: "Judge") -> None:
+        self._names = self._names or other._names
+        self._counts = texts.added(self._counts, other._counts)
+        self._at_half = texts.added(self._at_half, other._at_half)
+        self._rows += other._rows
+        self._exact += other._exact
+        self._unknown.merge(other._unknown)
+
     def figures(self) -> dict[str, float]:
         from model.tasks import multi_label
 

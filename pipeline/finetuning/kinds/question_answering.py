@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import pathlib
 import types
 from collections.abc import Iterable, Iterator
@@ -131,7 +132,7 @@ class Judge:
 
     def __init__(self):
         # Questions, and the sums of exact match and F1, by the rules, the threshold or the questions that are meant.
-        self._sums: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(3))
+        self._sums: dict[str, np.ndarray] = collections.defaultdict(functools.partial(np.zeros, 3))
         self._silent = 0
 
     def add(self, row: Question, answer: Answer) -> Verdict:
@@ -153,6 +154,11 @@ class Judge:
             f"{row.question} ||| {context}",
             {"f1": found.f1, "span": _span(answer), "score": sure, "no_answer": no_answer},
         )
+
+    def merge(self, other: "Judge") -> None:
+        for name, sums in other._sums.items():
+            self._sums[name] += sums
+        self._silent += other._silent
 
     def figures(self) -> dict[str, float]:
         count, exact, f1 = self._sums["2.0" if "no_answer" in self._sums else "1.1"]

@@ -93,6 +93,10 @@ class Judge:
         self._pairs.append((gold, said))
         return Verdict(gold, said, abs(gold - said) or None, texts.text(row), {})
 
+    def merge(self, other: "Judge") -> None:
+        self._pairs += other._pairs
+        self._unknown.merge(other._unknown)
+
     def figures(self) -> dict[str, float]:
         import scipy.stats
 

@@ -197,6 +197,12 @@ class Judge:
                 costs.append(-math.log(max(1 - score, LEAST)))
         return Verdict(gold, said, sum(costs) if costs else None, " ".join(shown), {"words": list(row.words)})
 
+    def merge(self, other: "Judge") -> None:
+        self._pairs.update(other._pairs)
+        for name, counts in other._entities.items():
+            both = zip(*map(dataclasses.astuple, (self._entities[name], counts)), strict=True)
+            self._entities[name] = _Counts(*map(sum, both))
+
     def figures(self) -> dict[str, float]:
         from model.tasks import classification, tagging
 

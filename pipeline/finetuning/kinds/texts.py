@@ -2,7 +2,14 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from preprocessing.errors import InputError, require
+
+
+def added(counts: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Their sum; those of nothing yet are empty."""
+    return counts + others if counts.size and others.size else counts if counts.size else others
 
 
 def row() -> type:

@@ -17,10 +17,11 @@ LABELS = np.array([b"dry", b"wet"], object)
 
 def element(gold, wet, floor=0.5):
     answer = {"label": LABELS[int(wet > 0.5)], "labels": LABELS, "probabilities": np.array([1 - wet, wet])}
-    found = {
-        tasks.ANSWERED: np.array([pickle.dumps((Row("a.tsv", 1, "text", None, gold), answer))], object),
-        tasks.FLOOR: np.array([floor]),
-    }
+    return answered(Row("a.tsv", 1, "text", None, gold), answer, floor)
+
+
+def answered(row, answer, floor):
+    found = {tasks.ANSWERED: np.array([pickle.dumps((row, answer))], object), tasks.FLOOR: np.array([floor])}
     return SimpleNamespace(get_predictions=lambda model_name: found)
 
 
@@ -49,7 +50,9 @@ def test_a_tagger_of_entities_is_held_to_them_and_another_one_to_words(tags, sai
         "scores": np.full(len(said), 0.9),
         "word_count": len(said),
     }
-    found = tasks.figures(TAGGING, [(row, answer)], 0.25)
+    combiner = tasks.TaskCombiner(TAGGING, "candidate")
+    seen = combiner.add_input(combiner.create_accumulator(), answered(row, answer, 0.25))
+    found = {key.name: value for key, value in combiner.extract_output(seen).items()}
     assert (found[tasks.FIRST], found[tasks.GAIN]) == (first, first - 0.25)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import pickle
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from model import checkpoints
 from model.encoder import BertEncoder
 from model.settings import EncoderSettings
 from pipeline import cli
-from pipeline.finetuning import kinds, planning
+from pipeline.finetuning import asking, kinds, planning
 from pipeline.finetuning.kinds.classification import CLASSIFICATION
 from pipeline.finetuning.kinds.kind import Kind
 from pipeline.finetuning.kinds.multi_label import MULTI_LABEL
@@ -498,3 +499,23 @@ def test_slices_add_up(case, tuned):
     lines = run(*asked).stdout
     for part in found["label"]:
         assert f"  label {part}" in lines
+
+
+@each_head
+def test_judges_add_up(case, tuned, served):
+    """What two have seen, one of them in another process, and one that has seen nothing, is what one would have."""
+    folder, _, _ = tuned(case)
+    source = case.source(case.files(folder)[1])
+    rows = list(source.rows(lambda line, reason: None))
+    with asking.opened(str(served(case) / "1")) as model:
+        answered = list(asking.asked(case.kind, case.kind.signature(source), rows, model))
+    merged, parts = case.kind.judge(), [answered, [], answered[:5], answered[5:]]
+    whole, *judges = [case.kind.judge() for _ in parts]
+    for judge, part in zip((whole, *judges), parts, strict=True):
+        for row, answer in part:
+            judge.add(row, answer)
+    for judge in judges:
+        merged.merge(pickle.loads(pickle.dumps(judge)))
+    assert merged.figures() == pytest.approx(whole.figures(), abs=1e-12)
+    assert merged.details() == whole.details()
+    assert [*merged.notes(), *merged.lines()] == [*whole.notes(), *whole.lines()]
