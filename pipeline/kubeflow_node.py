@@ -41,6 +41,10 @@ def run(arguments: list[str]) -> None:
     told = _json(given.json_serialized_invocation_args)
     spec = _json(given.json_serialized_inputs_spec_args)
     places = invocation.prepare(told, spec, beam_args, given.volumes)
+    kept = pathlib.Path(ending.told().get("kept", ""))
+    outputs = told["outputs"].get("artifacts", {}) if kept.name else {}
+    outputs = {key: artifact["uri"] for key, found in outputs.items() for artifact in found["artifacts"]}
+    claim.lay_beside(kept, outputs)
     given.json_serialized_invocation_args = json.dumps(told)
 
     lean.without_all_components()
@@ -50,6 +54,7 @@ def run(arguments: list[str]) -> None:
     output = pathlib.Path(told["outputs"]["outputFile"])
     said = json.loads(output.read_text())
     output.write_text(json.dumps(invocation.restore(said, places)))
+    claim.keep_outputs(kept, outputs)
     _end_training(told)
     for model in said.get("artifacts", {}).get("pushed_model", {}).get("artifacts", ()):
         _end_pushing(model["metadata"], told["inputs"])

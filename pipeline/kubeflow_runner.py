@@ -5,7 +5,8 @@
 BERT_SETTINGS and BERT_CORPUS are those of `local_runner`, with paths as the containers see them: in gs://, or on the
 claim. Files that the settings of a pretraining name (`init`, `vocabulary.file`, `examples.phrases`) must be here, too,
 under the same path. Those of a fine-tuning lie on the claim, and need not be here; without `init` each of its runs
-begins with the model that the pipeline `pretrained` has pushed last to the same claim. `cluster.json` is the
+begins with the model that the pipeline `pretrained` has pushed last to the same claim. Of a corpus in spans each run
+takes the newest, and from the claim what earlier runs made of the others. `cluster.json` is the
 ClusterSettings of `pipeline/kubeflow/settings.py`; `{"claim": "NAME"}` will do.
 """
 

@@ -30,7 +30,6 @@ from pipeline.graphs import continuing, fingerprint, parts
 from pipeline.settings import PipelineSettings
 from preprocessing import vocab_file
 from preprocessing.corpus import spans
-from preprocessing.errors import InputError
 from preprocessing.examples import phrases
 
 
@@ -57,12 +56,6 @@ def create_pipeline(
         settings = continuing.with_parent(settings, serving)
         files = tuple(pattern for _, part in spans.narrowed(settings.corpus) for pattern in part.input)
         input_fingerprint = fingerprint.of_input(documents.__name__, files)
-    elif spans.are_in(settings.corpus):
-        raise InputError(
-            "a recurring run has one spec for good, for which no span can be chosen: write * for {SPAN}, and each run "
-            "reads all that is there; a rolling window wants a run on one machine, or Airflow. "
-            f"Received: {', '.join(settings.corpus.input)}"
-        )
     settings.check()
     data_nodes, examples = data_steps(settings, input_fingerprint)
     nodes = [*data_nodes, *model_steps(settings, serving, work, examples.outputs, data_nodes[-1])]

@@ -1,4 +1,5 @@
-"""What the claim keeps: `serving/<name>/<version>/`, `training/`, of trainings that have not ended, and `checkpoints/`.
+"""What the claim keeps: `serving/<name>/<version>/`, `training/`, of trainings that have not ended, `checkpoints/`, and
+of data in spans `kept/<name>/<step>/`: what steps made in the last runs, which lies beside each other elsewhere.
 
 The weights that a model was made with are an artifact of its Trainer, of which a container has a copy as long as it
 runs. A model that is pushed is to be fine-tuned later, by another pipeline, too, so its card names a copy on the claim.
@@ -7,6 +8,8 @@ It also says what else the Trainer was given: on the claim no metadata tells whe
 
 import pathlib
 import shutil
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.graphs import fingerprint
@@ -25,6 +28,34 @@ def serving(mount: str, name: str) -> str:
 def training(mount: str) -> str:
     """Work folder of the Trainers."""
     return f"{mount}/training"
+
+
+def kept(mount: str, name: str, step: str) -> str:
+    """Folder of what a step of a pipeline over spans made in its last runs."""
+    return f"{mount}/kept/{name}/{step}"
+
+
+def lay_beside(folder: pathlib.Path, outputs: Mapping[str, str]) -> None:
+    """Links what a step has made before, `folder/<key>-<number>`, beside the outputs that it will make, by their keys:
+    there it looks for it."""
+    for key, uri in outputs.items():
+        for path in folder.glob(f"{key}-*"):
+            beside = pathlib.Path(uri).parent / path.name
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            beside.symlink_to(path)
+
+
+def keep_outputs(folder: pathlib.Path, outputs: Mapping[str, str]) -> None:
+    """Copies what a step has made there, for its next runs, and removes all but the last two of each key: the last one
+    has the whole window, and another run may be reading the one before."""
+    for key, uri in outputs.items():
+        number = time.time_ns()
+        partial = folder / f".{key}-{number}"
+        shutil.copytree(uri, partial)
+        partial.rename(folder / f"{key}-{number}")
+        broken_off = [path for path in folder.glob(".*") if time.time() - path.stat().st_mtime > _DAY]
+        for path in (*sorted(folder.glob(f"{key}-*"))[:-2], *broken_off):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def keep_checkpoint(model: str, mount: pathlib.Path, **told: Any) -> None:

@@ -7,15 +7,17 @@ kubernetes_executor_config.proto of Kubeflow Pipelines 2.17, and its driver, whi
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.orchestration.pipeline import Pipeline
 
 from pipeline.finetuning.settings import FinetuningSettings
-from pipeline.kubeflow import corpus_fingerprint, ending, task_fingerprint
+from pipeline.kubeflow import claim, ending, first_step, invocation
 from pipeline.kubeflow.settings import ClusterSettings, Step
 from pipeline.settings import Settings
+from preprocessing.corpus import spans
 from preprocessing.errors import require
 from preprocessing.storage import is_remote
 
@@ -29,15 +31,18 @@ _NEW_EACH_RUN = {FINGERPRINT, TASK_FINGERPRINT, "Baseline", "Pusher"}
 _RETRIED_WITHIN = 7 * 24 * 3600
 
 
-@dataclasses.dataclass(frozen=True)
-class _First:
-    """A step before all others. A recurring run has one spec for good: this one says what there is today, and the
-    others go by that. `gives`: the parameters that it finds out, and the step that each belongs to."""
+# A recurring run has one spec for good: its first step gives these parameters of others, by what there is today.
+OF_PRETRAINING: tuple[tuple[str, str], ...] = (
+    ("CorpusGen", "input_fingerprint"),
+    ("CorpusGen", "settings"),
+    ("VocabularyGen", "settings"),
+    ("VocabularyGen", "code"),
+    ("Trainer", "custom_config"),
+)
+OF_TUNING: tuple[tuple[str, str], ...] = (("TaskExamplesGen", "input_fingerprint"), ("Trainer", "custom_config"))
 
-    name: str
-    module: str
-    args: tuple[str, ...]
-    gives: dict[str, str]
+# Of data in spans they look at what earlier runs made, which the claim keeps for them.
+_LOOK_BACK = ("CorpusGen", "CorpusGate", "VocabularyGen", "MaskedExamplesGen", "ExampleGate")
 
 
 def documents(
@@ -57,8 +62,14 @@ def documents(
     name = settings.name
     lower = name.replace("-", "").isalnum() and name == name.lower() and name[0] != "-"
     require(lower, "the pipeline's name must be of a-z 0-9 - for Kubeflow", name)
-    first = _first(settings, cluster)
-    steps = [first.name, *(node.id for node in pipeline.components)]
+    look_back: tuple[str, ...] = ()
+    if isinstance(settings, FinetuningSettings):
+        _check_places(settings, cluster)
+        first, gives = TASK_FINGERPRINT, OF_TUNING
+    else:
+        first, gives = FINGERPRINT, OF_PRETRAINING
+        look_back = _LOOK_BACK if spans.are_in(settings.corpus) else ()
+    steps = [first, *(node.id for node in pipeline.components)]
     for step in cluster.steps:
         require(step in steps, f"steps are {', '.join(steps)}", step)
     config = kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
@@ -71,7 +82,9 @@ def documents(
         spec["defaultPipelineRoot"] = root
     tasks = spec["root"]["dag"]["tasks"]
     inputs = {step: json.dumps(task.get("inputs")) for step, task in tasks.items()}  # before some come from a step
-    _add(first, spec, tasks, image)
+    args = ["--settings", settings.to_json(), "--mount", cluster.mount]
+    container = {"image": image, "command": [*NODE[:2], first_step.__name__], "args": args}
+    _add_first(first, gives, container, spec, tasks)
     executors = {}
     for step, task in tasks.items():
         given = cluster.steps.get(step, cluster.step)
@@ -86,46 +99,47 @@ def documents(
             }
         label = spec["components"][step]["executorLabel"]
         container = spec["deploymentSpec"]["executors"][label]["container"]
-        more = {"retention": dataclasses.asdict(settings.retention)} if step == "Pusher" else {}
+        more: dict[str, Any] = {"retention": dataclasses.asdict(settings.retention)} if step == "Pusher" else {}
+        if step in look_back:
+            rule = f"data in spans wants {step} with Beam's workers in its container, which has the claim"
+            elsewhere = [arg for arg in container["args"] if invocation.runs_elsewhere([arg])]
+            require(not elsewhere, rule, ", ".join(elsewhere))
+            more["kept"] = claim.kept(cluster.mount, name, step)
         container["env"] = [ending.variable(name, step, settings.webhook, **more)]
         container["resources"] = _resources(given, cluster.gpu)
         told = json.dumps(container["args"]) + inputs.get(step, "")
         uses_claim = re.search(rf"{re.escape(cluster.mount)}(?![\w.-])", told) is not None
-        executors[label] = _of_kubernetes(given, cluster, uses_claim)
+        executors[label] = _of_kubernetes(given, cluster, uses_claim or step in look_back)
     return [spec, {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}]
 
 
-def _first(settings: Settings, cluster: ClusterSettings) -> _First:
-    if not isinstance(settings, FinetuningSettings):
-        corpus = ("--input", json.dumps(settings.corpus.input))
-        return _First(FINGERPRINT, corpus_fingerprint.__name__, corpus, corpus_fingerprint.GIVES)
+def _check_places(settings: FinetuningSettings, cluster: ClusterSettings) -> None:
     named = {name: getattr(settings, name) for name in ("train", "eval", "init")}
     for name, path in (*named.items(), ("teacher", settings.options.get("teacher"))):
         bucket = name in ("train", "eval")
         rule = f"{name} must lie on the claim, below {cluster.mount}/" + ", or in a bucket" * bucket
         found = path is None or path.startswith(f"{cluster.mount}/") or (bucket and is_remote(path))
         require(found, rule, path)
-    told = ("--settings", settings.to_json(), "--mount", cluster.mount)
-    return _First(TASK_FINGERPRINT, task_fingerprint.__name__, told, task_fingerprint.GIVES)
 
 
-def _add(first: _First, spec: dict, tasks: dict, image: str) -> None:
-    label = f"{first.name}_executor"
-    args = list(first.args)
-    for key in first.gives:
-        args += [f"--{key}", f"{{{{$.outputs.parameters['{key}'].output_file}}}}"]
-    spec["components"][first.name] = {
-        "executorLabel": label,
-        "outputDefinitions": {"parameters": {key: {"parameterType": "STRING"} for key in first.gives}},
-    }
-    command = [*NODE[:2], first.module]
-    spec["deploymentSpec"]["executors"][label] = {"container": {"image": image, "command": command, "args": args}}
-    tasks[first.name] = {"componentRef": {"name": first.name}, "taskInfo": {"name": first.name}}
-    for key, step in first.gives.items():
-        tasks[step]["inputs"]["parameters"][key] = {
-            "taskOutputParameter": {"producerTask": first.name, "outputParameterKey": key}
+def _add_first(
+    name: str, gives: Sequence[tuple[str, str]], container: dict[str, Any], spec: dict[str, Any], tasks: dict[str, Any]
+) -> None:
+    """Adds the step before all others, whose container writes a file for each parameter that it gives."""
+    label, keys = f"{name}_executor", [f"{step}_{parameter}" for step, parameter in gives]
+    for key, (step, parameter) in zip(keys, gives, strict=True):
+        container["args"] += ["--give", step, parameter, f"{{{{$.outputs.parameters['{key}'].output_file}}}}"]
+        tasks[step]["inputs"]["parameters"][parameter] = {
+            "taskOutputParameter": {"producerTask": name, "outputParameterKey": key}
         }
-        tasks[step].setdefault("dependentTasks", []).append(first.name)
+        before = tasks[step].setdefault("dependentTasks", [])
+        before += [name] * (name not in before)
+    spec["components"][name] = {
+        "executorLabel": label,
+        "outputDefinitions": {"parameters": {key: {"parameterType": "STRING"} for key in keys}},
+    }
+    spec["deploymentSpec"]["executors"][label] = {"container": container}
+    tasks[name] = {"componentRef": {"name": name}, "taskInfo": {"name": name}}
 
 
 def _resources(given: Step, gpu: str) -> dict[str, Any]:

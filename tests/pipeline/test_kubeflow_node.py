@@ -228,10 +228,10 @@ def compiled(mount, run):
 
 
 def pretraining_on(mount, steps):
-    """The smoke pipeline for a corpus on the claim, with so many steps of training."""
+    """The smoke pipeline for a corpus on the claim, in spans, with so many steps of training."""
     run = settings.smoke()
     return run.replace(
-        corpus=settings.CorpusSettings(input=(str(mount / "corpus.txt"),)),
+        corpus=settings.CorpusSettings(input=(f"{mount}/day-{{SPAN}}.txt",), window=2),
         vocabulary=settings.dataclasses.replace(run.vocabulary, size=200),
         training=settings.dataclasses.replace(run.training, steps=steps),
     )
@@ -240,12 +240,21 @@ def pretraining_on(mount, steps):
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_the_whole_pipeline_pushes_and_the_next_run_compares(folder):
-    """Every container of the compiled pipeline in turn, as the driver and the launcher would start it; then once more
-    with another training, where only what that changes runs, and the model pushed before is the baseline."""
+    """Every container of the compiled pipeline in turn, as the driver and the launcher would start it. Then the same
+    spec once more, of which each step does what the new span asks for; and with another training, where only what that
+    changes runs. The model pushed before is the baseline."""
     mount, cluster = folder / "claim", Cluster(folder)
-    sentences = (f"Number {i} stands here. It is followed by {i + 1}." for i in range(400))
-    (mount / "corpus.txt").write_text("\n\n".join(sentences))
-    states = cluster.run(compiled(mount, pretraining_on(mount, 20)))
+
+    def write(day):
+        sentences = (f"Number {i} stands here. It is followed by {i + 1}." for i in range(day, 800, 2))
+        (mount / f"day-{day}.txt").write_text("\n\n".join(sentences))
+
+    def made(key, name="report.json"):
+        return json.loads((cluster.bucket / cluster.find(key)[-1]["uri"].removeprefix("s3://") / name).read_text())
+
+    write(1)
+    recurring = compiled(mount, pretraining_on(mount, 20))
+    states = cluster.run(recurring)
     assert set(states.values()) == {"ran"}
     assert len(states) == 16
     serving = claim.serving(str(mount), "bert")
@@ -255,19 +264,31 @@ def test_the_whole_pipeline_pushes_and_the_next_run_compares(folder):
     kept = parents.newest_checkpoint(serving)
     assert checkpoints.read(kept).settings.hidden_size == 32
 
+    write(2)
+    states = cluster.run(recurring)
+    assert set(states.values()) == {"ran"}
+    for key in ("documents", "examples"):
+        assert {span: of["taken_over"] for span, of in made(key)["spans"].items()} == {"1": True, "2": False}
+    assert list(made("vocabulary_artifact")["unknown_share_by_span"]) == ["1", "2"]
+    assert made("vocabulary_artifact")["file"] == f"{first}/assets/vocab.txt"
+    compared = {(line["against"], line["of"]) for line in made("statistics_artifact", "drift.json")}
+    assert compared == {("span 1", "span 2"), ("the rule", "span 2")}
+    first, second = (path for _, path in sorted(pushed.versions(serving).items()))
+    assert [parents.read(path)["spans"] for path in (first, second)] == [[1], [1, 2]]
+    assert len(list((mount / "kept" / "bert" / "CorpusGen").glob("documents-*"))) == 2
+
     states = cluster.run(compiled(mount, pretraining_on(mount, 25)))
     again = {step for step, state in states.items() if state == "ran"}
     assert again == {spec.FINGERPRINT, "Trainer", "Baseline", "Evaluator", "ServingCheck", "Pusher"}
-    assert cluster.find("baseline")[-1]["metadata"]["baseline"] == first
-    (_, old), (_, new) = sorted(pushed.versions(serving).items())
-    assert old == first
+    assert cluster.find("baseline")[-1]["metadata"]["baseline"] == second
+    new = max(pushed.versions(serving).items())[1]
     assert cluster.find("pushed_model")[-1]["metadata"]["pushed_destination"] == new
     assert parents.newest_checkpoint(serving) != kept
 
     refusing = pretraining_on(mount, 15).replace(gate=settings.GateSettings(min_loss_gain=100.0))
     with pytest.raises(AssertionError, match=r"bert: error: nothing was pushed, since the model did not pass the gate"):
         cluster.run(compiled(mount, refusing))
-    assert len(pushed.versions(serving)) == 2
+    assert len(pushed.versions(serving)) == 3
 
 
 @pytest.mark.long

@@ -106,8 +106,10 @@ class Cluster:
             command[0] = sys.executable
         for path in (self.volumes, *self.volumes.rglob("*")):  # for whoever the container runs as
             path.chmod(0o777)
-        ended = subprocess.run([*self._run_in, *command], capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, f"{command[:3]}\n{ended.stdout}\n{ended.stderr}"
+        variables = [f"{variable['name']}={variable['value']}" for variable in container["env"]]
+        command = [*self._run_in, "env", *variables, *command]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
 
     def _collect(self, outputs, output_file):
         """Uploads what the step wrote and takes down what it said of it."""

@@ -161,3 +161,27 @@ def test_a_fine_tuned_version_of_a_claim(mount):
 def test_what_a_claim_does_not_know_is_said(mount, command):
     with pytest.raises(InputError, match=r"only what was pushed, as on a claim of Kubeflow: it knows the runs"):
         bert(command, "--home", mount)
+
+
+def test_what_steps_over_spans_made_lies_beside_what_they_make(tmp_path):
+    kept, uris = tmp_path / "claim" / "kept", {}
+    for run in range(4):
+        pod = tmp_path / f"pod-{run}"
+        uris = {key: str(pod / "id" / key) for key in ("documents", "aside")}
+        claim.lay_beside(kept, uris)
+        beside = names(pod / "id") if run else set()
+        assert len([name for name in beside if name.startswith("documents-")]) == min(run, 2)
+        for key, uri in uris.items():
+            os.makedirs(uri)
+            (pod / "id" / key / "file").write_text(str(run))
+        claim.keep_outputs(kept, uris)
+    found = sorted(kept.glob("documents-*"))
+    assert [(path / "file").read_text() for path in found] == ["2", "3"]
+    torn = kept / ".documents-1"
+    torn.mkdir()
+    claim.keep_outputs(kept, uris)
+    assert torn.exists()  # it may be at work
+    os.utime(torn, (0, 0))
+    claim.keep_outputs(kept, uris)
+    assert not torn.exists()
+    assert len(names(kept)) == 4

@@ -14,7 +14,8 @@ from model.settings import EncoderSettings
 from pipeline import kubeflow_runner, settings
 from pipeline.components import documents
 from pipeline.graphs import finetuning, fingerprint, pretraining
-from pipeline.kubeflow import corpus_fingerprint, ending, invocation, spec, task_fingerprint
+from pipeline.history import parents
+from pipeline.kubeflow import ending, first_step, invocation, spec
 from pipeline.kubeflow.settings import ClusterSettings, Step, Toleration
 from preprocessing.errors import InputError
 from tests.data import ROOT
@@ -95,14 +96,14 @@ def test_every_step_runs_our_own_entry_in_the_image(tasks, containers, platform)
     assert set(tasks) == set(containers) == set(platform)
     for step, container in containers.items():
         assert container["image"] == IMAGE
-        module = corpus_fingerprint.__name__ if step == spec.FINGERPRINT else "pipeline.kubeflow_node"
+        module = first_step.__name__ if step == spec.FINGERPRINT else "pipeline.kubeflow_node"
         assert container["command"] == ["python", "-m", module]
 
 
 def test_what_is_not_known_by_its_inputs_runs_each_time(tasks):
     uncached = {step for step, task in tasks.items() if not task["cachingOptions"].get("enableCache")}
     assert uncached == {spec.FINGERPRINT, "Baseline", "Pusher"}
-    producer = {"producerTask": spec.FINGERPRINT, "outputParameterKey": "input_fingerprint"}
+    producer = {"producerTask": spec.FINGERPRINT, "outputParameterKey": "CorpusGen_input_fingerprint"}
     assert tasks["CorpusGen"]["inputs"]["parameters"]["input_fingerprint"] == {"taskOutputParameter": producer}
     assert tasks["CorpusGen"]["dependentTasks"] == [spec.FINGERPRINT]
 
@@ -112,7 +113,7 @@ def test_a_fine_tuning_is_told_in_each_run_what_it_begins_with(tuning):
     uncached = {step for step, task in tasks.items() if not task["cachingOptions"].get("enableCache")}
     assert uncached == {spec.TASK_FINGERPRINT, "Baseline", "Pusher"}
     for step, key in (("TaskExamplesGen", "input_fingerprint"), ("Trainer", "custom_config")):
-        producer = {"producerTask": spec.TASK_FINGERPRINT, "outputParameterKey": key}
+        producer = {"producerTask": spec.TASK_FINGERPRINT, "outputParameterKey": f"{step}_{key}"}
         assert tasks[step]["inputs"]["parameters"][key] == {"taskOutputParameter": producer}
         assert spec.TASK_FINGERPRINT in tasks[step]["dependentTasks"]
     executors = tuning[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -197,55 +198,114 @@ def test_names_that_are_not_there_are_refused():
         compile_tuning(options={"teacher": "/model"})
 
 
-def test_the_corpus_is_looked_at_in_the_run(monkeypatch, tmp_path, containers):
+@pytest.fixture
+def look(monkeypatch, tmp_path):
+    """What the first step gives for settings, with the claim in `tmp_path`: (step, parameter) -> value."""
+
+    def look(run, given):
+        files = {pair: tmp_path / "out" / "_".join(pair) for pair in given}
+        told = ["x", "--settings", run.to_json(), "--mount", str(tmp_path)]
+        gives = [word for pair, file in files.items() for word in ("--give", *pair, str(file))]
+        monkeypatch.setattr("sys.argv", told + gives)
+        first_step.main()
+        return {pair: file.read_text() for pair, file in files.items()}
+
+    return look
+
+
+def test_the_corpus_is_looked_at_in_the_run(look, tmp_path, containers):
     given = containers[spec.FINGERPRINT]["args"]
-    assert json.loads(given[1]) == ["/bert/corpus/*.txt"]
-    assert given[2:] == ["--input_fingerprint", "{{$.outputs.parameters['input_fingerprint'].output_file}}"]
+    assert json.loads(given[1])["corpus"]["input"] == ["/bert/corpus/*.txt"]
+    assert given[2:4] == ["--mount", "/bert"]
+    file = "{{$.outputs.parameters['CorpusGen_input_fingerprint'].output_file}}"
+    assert given[4:8] == ["--give", "CorpusGen", "input_fingerprint", file]
+    assert len(given) == 4 + 4 * len(spec.OF_PRETRAINING)
     (tmp_path / "a.txt").write_text("one")
-    patterns, output = [str(tmp_path / "*.txt")], tmp_path / "out" / "fingerprint"
-    monkeypatch.setattr("sys.argv", ["x", "--input", json.dumps(patterns), "--input_fingerprint", str(output)])
-    corpus_fingerprint.main()
-    before = output.read_text()
-    assert before == fingerprint.of_input(documents.__name__, tuple(patterns))
+    patterns = (str(tmp_path / "*.txt"),)
+    run = settings.smoke().replace(corpus=settings.CorpusSettings(input=patterns))
+    before = look(run, spec.OF_PRETRAINING)
+    assert before["CorpusGen", "input_fingerprint"] == fingerprint.of_input(documents.__name__, patterns)
     (tmp_path / "b.txt").write_text("two")
-    corpus_fingerprint.main()
-    assert output.read_text() != before
+    after = look(run, spec.OF_PRETRAINING)
+    assert {pair for pair, value in after.items() if value != before[pair]} == {("CorpusGen", "input_fingerprint")}
+    work, serving = str(tmp_path / "training"), str(tmp_path / "serving" / "bert")
+    here = pretraining.create_pipeline(run, root="", metadata=None, serving=serving, work=work, input_fingerprint="")
+    nodes = {node.id: node for node in here.components}  # as it was compiled: nothing else is known later
+    for step, parameter in spec.OF_PRETRAINING[1:]:
+        assert after[step, parameter] == nodes[step].exec_properties[parameter]
 
 
-def test_rows_and_the_model_pushed_last_are_looked_at_in_the_run(monkeypatch, tmp_path):
+def test_the_newest_spans_and_the_model_before_are_found_in_the_run(look, tmp_path):
+    for span in (1, 2, 3):
+        (tmp_path / f"{span}.txt").write_text(str(span))
+    corpus = settings.CorpusSettings(input=(f"{tmp_path}/{{SPAN}}.txt",), window=2)
+    run = settings.smoke().replace(corpus=corpus, spans=settings.SpanSettings(warm_start=True))
+    cased = {
+        name: settings.dataclasses.replace(getattr(run, name), lower_case=False) for name in ("vocabulary", "examples")
+    }
+    run = run.replace(**cased)
+    before = look(run, spec.OF_PRETRAINING)
+    assert json.loads(before["CorpusGen", "settings"])["corpus"]["newest_span"] == 3
+    assert json.loads(before["VocabularyGen", "settings"])["vocabulary"]["file"] is None
+
+    encoder = BertEncoder(EncoderSettings(len(small_model.VOCAB), 16, 1, 2, 32, max_positions=32), ())
+    checkpoint = tmp_path / "old" / "checkpoint"
+    checkpoints.save(encoder, checkpoint, small_model.write_vocab(tmp_path), True)
+    test_finetuning.push(tmp_path / "old", checkpoint, tmp_path / "serving" / "bert")
+    (served,) = (tmp_path / "serving" / "bert").glob("[0-9]*")
+    parents.write(str(served), spans=[2, 3], checkpoint=str(checkpoint), init=None)
+    (served / "assets").mkdir()
+    small_model.write_vocab(served / "assets")
+    assert look(run, spec.OF_PRETRAINING) == before  # it is of the same spans: no parent
+    (tmp_path / "4.txt").write_text("4")
+    after = look(run, spec.OF_PRETRAINING)
+    assert json.loads(after["CorpusGen", "settings"])["corpus"]["newest_span"] == 4
+    assert json.loads(after["VocabularyGen", "settings"])["vocabulary"]["file"] == f"{served}/assets/vocab.txt"
+    assert str(checkpoint) in after["Trainer", "custom_config"]
+
+
+def test_steps_over_spans_are_told_where_earlier_results_are(platform):
+    corpus = settings.CorpusSettings(input=("gs://b/{SPAN}/*.txt",))
+    pipeline, by_platform = compile_spec(corpus=corpus)
+    executors = pipeline["deploymentSpec"]["executors"]
+    told = {label: json.loads(given["container"]["env"][0]["value"]) for label, given in executors.items()}
+    kept = {said["step"]: said["kept"] for said in told.values() if "kept" in said}
+    looking = ("CorpusGen", "CorpusGate", "VocabularyGen", "MaskedExamplesGen", "ExampleGate")
+    assert kept == {step: f"/bert/kept/bert/{step}" for step in looking}
+    using = by_platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert all("pvcMount" in using[f"{step}_executor"] for step in looking)
+    assert "pvcMount" not in platform["ExampleGate"]
+    with pytest.raises(InputError, match=r"data in spans wants MaskedExamplesGen with .*Received: '--runner=Dataflow"):
+        compile_spec(corpus=corpus, step_beam_args={"MaskedExamplesGen": BEAM})
+
+
+def test_rows_and_the_model_pushed_last_are_looked_at_in_the_run(look, tmp_path):
     rows = {name: str(tmp_path / f"{name}.tsv") for name in ("train", "eval")}
     for path in rows.values():
         pathlib.Path(path).write_text("text\tlabel\nthe river\twet\n")
     run = settings.load("classification-smoke").replace(**rows)
-    outputs = {key: tmp_path / "out" / key for key in task_fingerprint.GIVES}
-    told = ["x", "--settings", run.to_json(), "--mount", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", told + [str(word) for key in outputs for word in (f"--{key}", outputs[key])])
-
-    def look():
-        task_fingerprint.main()
-        return [path.read_text() for path in outputs.values()]
-
     with pytest.raises(InputError, match=r"serving/bert: no pretrained model was pushed there"):
-        look()
+        look(run, spec.OF_TUNING)
     encoder = BertEncoder(EncoderSettings(len(small_model.VOCAB), 16, 1, 2, 32, max_positions=32), ())
     for name in ("old", "new"):
         checkpoints.save(encoder, tmp_path / name / "checkpoint", small_model.write_vocab(tmp_path), True)
     test_finetuning.push(tmp_path / "old", tmp_path / "old" / "checkpoint", tmp_path / "serving" / "bert")
-    before = look()
+    before = list(look(run, spec.OF_TUNING).values())
     serving, work = str(tmp_path / "serving" / run.name), str(tmp_path / "training")
     here = finetuning.create_pipeline(run, root="", metadata=None, serving=serving, work=work)
     nodes = {node.id: node for node in here.components}
-    assert before == [nodes[step].exec_properties[key] for key, step in task_fingerprint.GIVES.items()]
-    assert look() == before
+    assert before == [nodes[step].exec_properties[key] for step, key in spec.OF_TUNING]
+    assert list(look(run, spec.OF_TUNING).values()) == before
 
     test_finetuning.push(tmp_path / "new", tmp_path / "new" / "checkpoint", tmp_path / "serving" / "bert")
-    pushed = look()
+    pushed = list(look(run, spec.OF_TUNING).values())
     assert pushed[0] == before[0]
     assert str(tmp_path / "new" / "checkpoint") in pushed[1]
     with open(rows["train"], "a") as file:
         file.write("no river\tdry\n")
-    assert look()[0] != before[0]
-    assert look()[1] == pushed[1]
+    now = list(look(run, spec.OF_TUNING).values())
+    assert now[0] != before[0]
+    assert now[1] == pushed[1]
 
 
 @pytest.mark.parametrize(
@@ -263,13 +323,7 @@ def test_the_command_writes_both_documents(preset, name, steps, monkeypatch, tmp
     assert f"{steps} steps" in capsys.readouterr().out
 
 
-def test_spans_are_refused_when_it_is_compiled_and_a_glob_sees_new_ones(monkeypatch, tmp_path):
-    cluster, output = tmp_path / "cluster.json", tmp_path / "pipeline.yaml"
-    cluster.write_text('{"claim": "models"}')
-    monkeypatch.setattr(os, "environ", {"BERT_SETTINGS": "smoke", "BERT_CORPUS": "/bert/{SPAN}/*.txt"})
-    with pytest.raises(InputError, match=r"no span can be chosen: write \* for \{SPAN\}"):
-        kubeflow_runner.compile_pipeline(IMAGE, str(cluster), None, str(output))
-    assert not output.exists()
+def test_a_glob_sees_new_days(tmp_path):
     known = []
     for day in ("20261126", "20261127"):
         (tmp_path / day).mkdir()
