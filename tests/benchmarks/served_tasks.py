@@ -11,6 +11,7 @@ its teacher. All servers stand, one at a time is under load. The same two cores 
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import pathlib
 import statistics
@@ -49,6 +50,17 @@ def rows(chosen: tasks.Set, file: pathlib.Path) -> list[dict[str, str]]:
         if len(found) == MOST_ROWS:
             break
     return found
+
+
+def windows(model: pathlib.Path, asked: list[dict[str, str]]) -> float:
+    """Of a question, on average: the model sees a context in as many."""
+    from preprocessing.tasks.windows import WindowRules, cut
+    from preprocessing.tokenizer import BertTokenizer
+
+    task, tokenizer = json.loads((model / "task.json").read_text()), BertTokenizer.from_vocab(model / "vocab.txt")
+    rules = WindowRules(*(task[field.name] for field in dataclasses.fields(WindowRules)))
+    lengths = [tokenizer.tokenize([row[key] for row in asked]).row_lengths().numpy() for key in ("question", "context")]
+    return len(cut(*lengths, rules).rows) / len(asked)
 
 
 def served(name: str, options: argparse.Namespace) -> None:
@@ -93,6 +105,8 @@ def served(name: str, options: argparse.Namespace) -> None:
             each = ", ".join(f"{server.name} {rate:,.1f}/s" for server, rate in zip(servers, rates, strict=True))
             others = zip(servers[1:], rates[1:], strict=True)
             ratios = "".join(f"; {rates[0] / rate:.2f} times those of {server.name}" for server, rate in others)
+            if signature == "answer":
+                ratios += f"; {rates[0] * windows(trained, asked):,.1f} windows/s"
             print(f"{name}, {signature}, {clients} clients: {each}{ratios}", flush=True)
 
 
