@@ -46,8 +46,9 @@ class Step:
 @dataclasses.dataclass(frozen=True)
 class ClusterSettings:
     """`claim` is a PersistentVolumeClaim that user 1000 may write to: it keeps the pushed models, the checkpoints that
-    they were made with, and those of a training that has not ended (see `pipeline.kubeflow.claim`). The steps that use
-    it mount it, and those whose settings name a file there."""
+    they were made with, those of a training that has not ended, and of data in spans documents and examples of the last
+    two runs (see `pipeline.kubeflow.claim`). The steps that use it mount it, and those whose settings name a file
+    there."""
 
     claim: str = ""
     mount: str = "/bert"  # where; part of what cached results are known by
