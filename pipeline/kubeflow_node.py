@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> None:
     places = invocation.prepare(told, spec, beam_args, given.volumes)
     kept = pathlib.Path(ending.told().get("kept", ""))
     outputs = told["outputs"].get("artifacts", {}) if kept.name else {}
-    outputs = {key: artifact["uri"] for key, found in outputs.items() for artifact in found["artifacts"]}
+    outputs = {key: artifact["uri"] for key, artifact in invocation.each(outputs)}
     claim.lay_beside(kept, outputs)
     given.json_serialized_invocation_args = json.dumps(told)
 
@@ -92,11 +92,11 @@ def _end_pushing(pushed: dict, inputs: dict) -> None:
         if blessed:
             from tfx.utils import path_utils
 
-            from pipeline.components.pushed import is_outdated
+            from pipeline.components.pushed import is_rolled_back
 
             (model,) = inputs["artifacts"]["model"]["artifacts"]
-            outdated = is_outdated(path_utils.serving_model_path(model["uri"]), serving)
-            why = "is of earlier data than the one that is served" if outdated else "was rolled back before"
+            back = is_rolled_back(path_utils.serving_model_path(model["uri"]), serving)
+            why = "was rolled back before" if back else "is of earlier data than the one that is served"
         raise Refused(f"nothing was pushed, since the model {why}; what is served stays")
 
 

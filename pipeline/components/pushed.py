@@ -21,7 +21,7 @@ def push(model: str, serving: str) -> str | None:
         there = pushed.versions(serving)
         newest = _newest(there, record)
         if not newest or pushed.identity(there[newest]) != name:
-            if name in pushed.rolled_back(record) or is_outdated(model, serving):
+            if name in pushed.rolled_back(record) or _is_outdated(model, there.get(newest, "")):
                 return None
             known = (*there, *map(int, record["versions"]))
             newest = max(max(known, default=0) + 1, int(time.time()))
@@ -33,19 +33,21 @@ def push(model: str, serving: str) -> str | None:
 
 
 def find(model: str, serving: str) -> str | None:
-    """The newest version that is this model."""
+    """Folder of the newest version that is this model, if it was pushed and not rolled back."""
     name = pushed.own_identity(model)
-    return next(
-        (path for _, path in sorted(pushed.versions(serving).items())[::-1] if pushed.identity(path) == name), None
-    )
+    found = [number for number, path in pushed.versions(serving).items() if pushed.identity(path) == name]
+    return os.path.join(serving, str(max(found))) if found and not is_rolled_back(model, serving) else None
 
 
-def is_outdated(model: str, serving: str) -> bool:
-    """Whether a model of data in spans ends at one before the last of the newest version that was not rolled back: the
-    model of a day that is made late does not take the place of a later day's."""
-    there = pushed.versions(serving)
-    newest = _newest(there, pushed.read(serving))
-    own, served = (parents.read(folder).get("spans") for folder in (model, there.get(newest, "")))
+def is_rolled_back(model: str, serving: str) -> bool:
+    """Of a model that `push` did not take why: else it is outdated."""
+    return pushed.own_identity(model) in pushed.rolled_back(pushed.read(serving))
+
+
+def _is_outdated(model: str, newest: str) -> bool:
+    """Whether a model of data in spans ends at one before the last of the newest version: the model of a day that is
+    made late does not take the place of a later day's."""
+    own, served = (parents.read(folder).get("spans") for folder in (model, newest))
     return bool(own and served and max(own) < max(served))
 
 

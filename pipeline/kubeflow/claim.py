@@ -53,7 +53,7 @@ def keep_outputs(folder: pathlib.Path, outputs: Mapping[str, str]) -> None:
         partial = folder / f".{key}-{number}"
         shutil.copytree(uri, partial)
         partial.rename(folder / f"{key}-{number}")
-        broken_off = [path for path in folder.glob(".*") if time.time() - path.stat().st_mtime > _DAY]
+        broken_off = [path for path in retention.broken_off(folder, _DAY) if path.name.startswith(".")]
         for path in (*sorted(folder.glob(f"{key}-*"))[:-2], *broken_off):
             shutil.rmtree(path, ignore_errors=True)
 

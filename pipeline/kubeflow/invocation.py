@@ -48,7 +48,7 @@ def prepare(
     outputs = invocation.get("outputs", {}).get("artifacts", {})
     outputs.pop(_LOGS, None)
     inputs = invocation.get("inputs", {}).get("artifacts", {})
-    for key, artifact in (*_each(inputs), *_each(outputs)):
+    for key, artifact in (*each(inputs), *each(outputs)):
         _set_type(artifact, inputs_spec.get("artifacts", {}).get(key, {}).get("artifactType", {}))
         uri = artifact["uri"]
         if elsewhere and uri.startswith("gs://"):
@@ -57,13 +57,14 @@ def prepare(
             raise InputError(f"a Beam runner with workers of its own needs artifacts in gs://. Received: {uri!r}")
         artifact["uri"] = local_path(uri, volumes)
         places[artifact["uri"]] = uri
-    for _, artifact in _each(outputs):
+    for _, artifact in each(outputs):
         if "://" not in artifact["uri"]:
             os.makedirs(artifact["uri"], exist_ok=True)
     return places
 
 
-def _each(artifacts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def each(artifacts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Artifacts with the keys of the inputs or outputs that they are."""
     return [(key, artifact) for key, found in artifacts.items() for artifact in found.get("artifacts", ())]
 
 

@@ -32,7 +32,7 @@ def report(home: pathlib.Path, run_id: str) -> None:
         record.show(nodes)
         found = runs.finish(record, home, pipeline.pipeline_info.id)
     if not found["pushed_to"]:
-        raise runs.refusal(found, home)
+        raise runs.refusal(found, record)
 
 
 @click.command(help=__doc__)

@@ -81,16 +81,16 @@ def run(settings: pipeline_settings.Settings, home: pathlib.Path) -> None:
             raise
         if report and not report["pushed_to"]:
             notice.send(webhook, notice.refused(record, home, report))
-            raise refusal(report, home)
+            raise refusal(report, record)
 
 
-def refusal(report: dict[str, Any], home: pathlib.Path) -> Refused:
+def refusal(report: dict[str, Any], record: "Record") -> Refused:
     """Of a run that pushed nothing."""
     from pipeline.history.runs import of_unpushed
 
     why = {"rolled back": "was rolled back", "outdated": "is of earlier data than the one that is served"}
     said = why.get(of_unpushed(report), "did not pass the gate")
-    return Refused(f"nothing was pushed, since the model {said}: see {home / 'reports' / 'report.json'}")
+    return Refused(f"nothing was pushed, since the model {said}: see {record.place() / 'report.json'}")
 
 
 def without_signs(home: pathlib.Path) -> pathlib.Path:

@@ -34,17 +34,17 @@ def collect(record: Record, serving: str) -> dict[str, Any]:
     model = record.artifact("Trainer", "model")["uri"]
     blessed = validation.validation_ok
     exported = path_utils.serving_model_path(model)
-    newest, to = record.is_newest(), None
+    to = None
     if blessed:
-        to = pushed.push(exported, serving) if newest else pushed.find(exported, serving)
-    outdated = blessed and to is None and (not newest or pushed.is_outdated(exported, serving))
+        to = pushed.push(exported, serving) if record.is_newest() else pushed.find(exported, serving)
+    rolled_back = blessed and to is None and pushed.is_rolled_back(exported, serving)
     baseline = record.artifact("Baseline", "baseline")
     found = {
         "blessed": blessed,
         "refusals": [_refusal(failure) for failure in _failures(validation)],
         "pushed_to": to,
-        "rolled_back": blessed and to is None and not outdated,
-        "outdated": outdated,
+        "rolled_back": rolled_back,
+        "outdated": blessed and to is None and not rolled_back,
         "serving_folder": serving,
         "model": model,
         "compared": baseline["properties"]["baseline"] != NONE,

@@ -128,8 +128,11 @@ def test_a_model_that_is_not_pushed_fails_the_run_and_is_told(hook, capfd, tmp_p
     served, model = tmp_path / "serving" / "bert" / "7", tmp_path / "model"
     for folder, last in ((served, 2), (model / "Format-Serving", span)):
         (folder / "assets.extra").mkdir(parents=True)
-        (folder / "saved_model.pb").touch()
+        for file in ("saved_model.pb", "fingerprint.pb"):
+            (folder / file).write_text(str(folder))
         parents.write(str(folder), spans=[last], checkpoint="", init=None)
+    back = {"8": {"model": pushed.identity(str(model / "Format-Serving")), "from": ""}} if span == 2 else {}
+    (served.parent / pushed.RECORD).write_text(json.dumps({"versions": back, "refused": list(back)}))
     left = tmp_path / "checkpoints" / "of-a-model-refused-before"
     left.mkdir(parents=True)
     os.utime(left, (0, 0))

@@ -85,8 +85,8 @@ def test_a_day_that_is_made_late_does_not_take_the_place_of_a_later_one(serving,
     for day, folder in days.items():
         parents.write(folder, spans=[day - 1, day])
     assert pushing.push(days[2], serving)
-    assert pushing.is_outdated(days[1], serving)
     assert pushing.push(days[1], serving) is None
+    assert not pushing.is_rolled_back(days[1], serving)
     newest = pushing.push(days[3], serving)
     assert pushing.push(days[2], serving) is None  # though it was served once
     assert pushing.find(days[2], serving) == min(pushed.versions(serving).items())[1]
@@ -98,6 +98,8 @@ def test_a_day_that_is_made_late_does_not_take_the_place_of_a_later_one(serving,
         shutil.rmtree(folder)
     with pushed.changing(serving) as record:  # these are rolled back: what is served is of day 2
         assert pushed.rolled_back(record) >= {pushed.identity(days[3])}
+    assert pushing.is_rolled_back(days[3], serving)
+    assert pushing.find(days[3], serving) is None
     assert pushing.push(days[1], serving) is None
 
 
