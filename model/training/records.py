@@ -91,14 +91,16 @@ def plot(history: list[dict], path: str, curves: Sequence[Curve]) -> None:
     FigureCanvasAgg(figure)
     for panel, curve in enumerate(panels, 1):
         axes = figure.add_subplot(height, 2, panel)
-        for kind, style in (("training", {"alpha": 0.6}), ("held_out", {"marker": "o", "markersize": 3})):
+        for kind, alpha in (("training", 0.6), ("held_out", 1.0)):
             rows = [row for row in history if row["kind"] == kind and curve.figure in row]
             if rows:
                 axes.plot(
                     [row["step"] for row in rows],
                     [row[curve.figure] for row in rows],
                     label=kind.replace("_", " "),
-                    **style,
+                    alpha=alpha,
+                    marker="o" if kind == "held_out" or len(rows) == 1 else None,  # a line of one point is not seen
+                    markersize=3,
                 )
                 if curve.baseline in rows[-1]:
                     axes.axhline(rows[-1][curve.baseline], linestyle=":", color="gray", label=curve.label)

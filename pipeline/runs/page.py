@@ -28,7 +28,8 @@ body { overflow-wrap: anywhere } main { display: flex; flex-wrap: wrap; gap: 0 4
 section { max-width: 100%; overflow-x: auto } section.wide { flex-basis: 100% }
 h2 { margin: 2rem 0 .5rem; font-size: 1.15rem }
 table { border-collapse: collapse } td, th { padding: .2rem 1.2rem .2rem 0; text-align: left; vertical-align: top }
-td { border-top: 1px solid #8884; overflow-wrap: anywhere } td.number { text-align: right; white-space: nowrap }
+td { border-top: 1px solid #8884 } td.number { text-align: right; white-space: nowrap }
+th, td:not(:last-child) { overflow-wrap: break-word }
 .passed { color: #1a7f37 } .refused { color: #cf222e; font-weight: 600 }
 img { max-width: 100% } svg { width: 100%; min-width: 70rem; height: auto }
 figure { margin: 0; background: white; overflow-x: auto; width: fit-content; max-width: 100% }
