@@ -96,15 +96,16 @@ class Home:
         with file:
             yield
 
-    def at_work(self) -> bool:
-        """Whether a run holds the home's lock."""
-        if not (self.folder / ".lock").exists():
+    def at_work(self, step: str | None = None) -> bool:
+        """Whether a run holds the home's lock, or that step of one its own."""
+        lock = self.folder / (f".lock.{step}" if step else ".lock")
+        if not lock.exists():
             return False
         try:
-            with self.alone():
-                return False
-        except InputError:
+            storage.hold(str(lock))[0].close()
+        except BlockingIOError:
             return True
+        return False
 
 
 def read_json(path: pathlib.Path) -> dict:

@@ -39,10 +39,18 @@ def listed(home: Home) -> list[dict[str, Any]]:
         order[entry["run"]] = latest if entry["run"] in executions else entry["began"] or ""
     found.sort(key=lambda entry: order[entry["run"]])
     newest = read_json(home.reports / "run.json").get("run", found[-1]["run"] if found else "")
-    for entry in found:
-        if entry["state"] == "running" and not (entry["run"] == newest and home.at_work()):
+    begun = [entry for entry in found if entry["state"] == "running"]
+    of_newest = {step for entry in begun if entry["run"] == newest for step in _at(entry)}
+    for entry in begun:
+        # A step is one run's at a time, so one that the newest is at holds nothing of an older run.
+        steps = [step for step in _at(entry) if step not in of_newest]
+        if not (home.at_work() if entry["run"] == newest else any(map(home.at_work, steps))):
             entry["state"] = "broken off"
     return found
+
+
+def _at(entry: dict[str, Any]) -> list[str]:
+    return [node for node, state in entry["nodes"].items() if state == "running"]
 
 
 def _of_record(run: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from preprocessing import storage
 from preprocessing.errors import InputError
 
 _POLL_SECONDS = 0.5
+_A_MOMENT = 1.0  # seconds: who asks whether anyone is at work (`bert runs`) holds what he asks about for less
 
 
 class Busy(InputError):
@@ -29,7 +30,7 @@ def held(home: pathlib.Path, step: str | None = None, wait: float = 0.0) -> Iter
 
     Raises Busy where others hold it still, InputError where the home cannot be written.
     """
-    until = time.monotonic() + wait
+    until = time.monotonic() + max(wait, _A_MOMENT)
     with contextlib.ExitStack() as stack:
         try:
             home.mkdir(parents=True, exist_ok=True)

@@ -67,6 +67,19 @@ def test_a_run_at_work_holds_the_lock(small):
     assert [entry["state"] for entry in found] == ["broken off", "running"]
 
 
+def test_an_older_run_beside_the_newest_is_at_work_where_its_step_is(small):
+    small.run(stops_at="Trainer", state="running")
+    small.run(stops_at="CorpusGen", state="running")
+    with open(small.folder / ".lock", "w") as lock, open(small.folder / ".lock.Trainer", "w") as step:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        fcntl.flock(step, fcntl.LOCK_EX)
+        both = runs.listed(Home.open(small.folder))
+        small.run(stops_at="Trainer", state="running")  # the step is the newest's now
+        again = runs.listed(Home.open(small.folder))
+    assert [entry["state"] for entry in both] == ["running", "running"]
+    assert [entry["state"] for entry in again] == ["broken off", "broken off", "running"]
+
+
 def test_a_folder_in_which_nothing_ran(tmp_path):
     with pytest.raises(InputError, match=r"a home is a folder in which the pipeline ran\. Received: no metadata"):
         Home.open(tmp_path)

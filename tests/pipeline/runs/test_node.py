@@ -23,6 +23,7 @@ from pipeline.runs import report as reporting
 from pipeline.runs import run as runs
 from pipeline.runs.record import Record
 from pipeline.settings import smoke
+from preprocessing import storage
 from preprocessing.errors import InputError
 from tests.data import ROOT
 
@@ -178,6 +179,15 @@ def test_a_try_waits_for_the_one_before_it(home, monkeypatch):
         assert other.is_alive()
     other.join()
     assert CALLS == ["a"]
+
+
+def test_a_question_whether_anyone_is_at_work_disturbs_none(home, monkeypatch):
+    monkeypatch.setattr(locks, "_POLL_SECONDS", 0.01)
+    home.mkdir(exist_ok=True)
+    asked, _ = storage.hold(str(home / ".lock"))
+    threading.Timer(0.1, asked.close).start()
+    with locks.held(home):
+        pass
 
 
 def test_what_is_not_there_is_named(home, tmp_path):
