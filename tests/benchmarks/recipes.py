@@ -31,6 +31,7 @@ from pipeline import values
 from pipeline.settings import PipelineSettings, demo
 from preprocessing import storage
 from preprocessing.errors import require
+from preprocessing.settings import ExampleSettings
 
 ROOT = pathlib.Path(__file__).parents[2]
 KEPT = 3  # one trial of so many goes on, to so many times the budget
@@ -53,7 +54,7 @@ TRIALS: dict[str, dict] = {
     "initial weights 0.02": {"encoder": {"initializer_range": 0.02}},
     "initial weights 0.1": {"encoder": {"initializer_range": 0.1}},
     "four heads": {"encoder": {"num_heads": 4}},
-    "masked 25 %": {"examples": {"masked_lm_prob": 0.25, "max_predictions": 32}},
+    "masked 15 %": {"examples": {"masked_lm_prob": 0.15, "max_predictions": 20}},
     "masked 40 %": {"examples": {"masked_lm_prob": 0.4, "max_predictions": 52}},
     "masked anew": {"examples": {"masking": "none", "dupe_factor": 1}, "masked_anew": "token"},
     "whole words": {"examples": {"masking": "whole-word"}},
@@ -146,7 +147,7 @@ class Data:
 
     def examples(self, settings: PipelineSettings, part: str, length: int) -> pathlib.Path:
         """Folder of the examples of a part; the held-out ones are those of the defaults."""
-        made = settings.examples if part == "train" else dataclasses.replace(demo().examples, dupe_factor=1)
+        made = settings.examples if part == "train" else ExampleSettings(dupe_factor=1)
         near = settings.corpus.near_duplicates if part == "train" else None
         # As large a share of a shorter length is masked.
         most = round(made.max_predictions * length / made.max_seq_length)
