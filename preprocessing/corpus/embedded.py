@@ -5,6 +5,8 @@ imported. Code, tables and headings are left out as far as simple rules can tell
 """
 
 import ast
+import contextlib
+import gc
 import importlib.util
 import pathlib
 import re
@@ -80,23 +82,40 @@ def docstrings(package: str) -> Iterator[tuple[str, str]]:
     if spec is None or not spec.submodule_search_locations:
         return
     root = pathlib.Path(spec.submodule_search_locations[0])
-    for path in sorted(root.rglob("*.py")):
-        if {"tests", "test", "testing"} & set(path.parts) or path.name.endswith("_test.py"):
-            continue
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):
-            continue
-        for node in _definitions(tree):
-            text = ast.get_docstring(node)
-            if text:
-                yield f"{path.relative_to(root.parent)}:{getattr(node, 'lineno', 1)}", text
-        if package == "pydoc_data":  # one dict of topics
-            for table in ast.walk(tree):
-                if isinstance(table, ast.Dict):
-                    for key, value in zip(table.keys, table.values, strict=True):
-                        if isinstance(key, ast.Constant) and isinstance(value, ast.Constant):
-                            yield f"{path.name}:{key.value!s}", str(value.value)
+    with _uncollected():
+        for path in sorted(root.rglob("*.py")):
+            if not ({"tests", "test", "testing"} & set(path.parts) or path.name.endswith("_test.py")):
+                yield from _of_file(path, root)
+
+
+def _of_file(path: pathlib.Path, root: pathlib.Path) -> Iterator[tuple[str, str]]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in _definitions(tree):
+        text = ast.get_docstring(node)
+        if text:
+            yield f"{path.relative_to(root.parent)}:{getattr(node, 'lineno', 1)}", text
+    if root.name == "pydoc_data":  # one dict of topics
+        for table in ast.walk(tree):
+            if isinstance(table, ast.Dict):
+                for key, value in zip(table.keys, table.values, strict=True):
+                    if isinstance(key, ast.Constant) and isinstance(value, ast.Constant):
+                        yield f"{path.name}:{key.value!s}", str(value.value)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without collecting garbage, of which trees have none: each time it goes through all that the process has loaded,
+    beside TensorFlow for longer than the parsing takes."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _definitions(tree: ast.Module) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
