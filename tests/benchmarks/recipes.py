@@ -54,7 +54,7 @@ TRIALS: dict[str, dict] = {
     "initial weights 0.02": {"encoder": {"initializer_range": 0.02}},
     "initial weights 0.1": {"encoder": {"initializer_range": 0.1}},
     "four heads": {"encoder": {"num_heads": 4}},
-    "masked 15 %": {"examples": {"masked_lm_prob": 0.15, "max_predictions": 20}},
+    "masked 25 %": {"examples": {"masked_lm_prob": 0.25, "max_predictions": 32}},
     "masked 40 %": {"examples": {"masked_lm_prob": 0.4, "max_predictions": 52}},
     "masked anew": {"examples": {"masking": "none", "dupe_factor": 1}, "masked_anew": "token"},
     "whole words": {"examples": {"masking": "whole-word"}},
