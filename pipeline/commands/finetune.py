@@ -140,8 +140,8 @@ def _default(name: str) -> str:
 @click.option(
     "--layers",
     metavar="N|A,B,...",
-    help="Layers of the checkpoint that the model has: so many, evenly (0, 2, 4 of six), or which, from 0.  "
-    "[default: all]",
+    help="Layers of the checkpoint that the model has: so many, evenly (0, 2, 4 of six), or which, from 0 (of parts of "
+    "speech 0,1,2 know more).  [default: all]",
 )
 @click.option(
     "--teacher",
