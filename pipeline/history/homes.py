@@ -86,11 +86,15 @@ class Home:
         """The folders of pushed versions, of all pipelines that ran here."""
         return sorted(str(path.parent) for path in self.folder.glob(f"serving/*/{pushed.RECORD}"))
 
+    def lock(self, step: str | None = None) -> pathlib.Path:
+        """Held by a whole run alone and by steps together, or by that step of any run."""
+        return self.folder / (f".lock.{step}" if step else ".lock")
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Holds the home's lock as a run does. Raises InputError where a run is at work there."""
         try:
-            file = storage.hold(str(self.folder / ".lock"))[0]
+            file = storage.hold(str(self.lock()))[0]
         except BlockingIOError:
             raise InputError(f"{self.folder}: a run is at work there. Wait for its end") from None
         with file:
@@ -98,7 +102,7 @@ class Home:
 
     def at_work(self, step: str | None = None) -> bool:
         """Whether a run holds the home's lock, or that step of one its own."""
-        lock = self.folder / (f".lock.{step}" if step else ".lock")
+        lock = self.lock(step)
         if not lock.exists():
             return False
         try:

@@ -5,6 +5,7 @@ import pathlib
 import time
 from collections.abc import Iterator
 
+from pipeline.history.homes import Home
 from preprocessing import storage
 from preprocessing.errors import InputError
 
@@ -34,9 +35,9 @@ def held(home: pathlib.Path, step: str | None = None, wait: float = 0.0) -> Iter
     with contextlib.ExitStack() as stack:
         try:
             home.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_hold(home / ".lock", step is not None, until))
+            stack.enter_context(_hold(Home(home).lock(), step is not None, until))
             if step is not None:
-                stack.enter_context(_hold(home / f".lock.{step}", False, until))
+                stack.enter_context(_hold(Home(home).lock(step), False, until))
         except BlockingIOError:
             what = f"another run, or {step} itself," if step else "another run"
             raise Busy(f"{home}: {what} is at work there. Wait for its end, or set BERT_HOME") from None
