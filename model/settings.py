@@ -315,7 +315,7 @@ class TrainingSettings:
     freeze: int = 0  # so many layers from below, and the embeddings, are not trained; 0: all are
 
     precision: Precision = "float32"
-    xla: bool | None = None  # None: on GPUs
+    xla: bool | None = None  # None: on GPUs, where all batches of a phase have one shape (`compiled`)
     gpus: int | None = None  # None: all there are; 0: none
     seed: int = 12345
 
@@ -391,6 +391,10 @@ class TrainingSettings:
     def warmup(self) -> int:
         """Steps of warm-up."""
         return self.steps // 10 if self.warmup_steps is None else self.warmup_steps
+
+    def compiled(self, on_gpus: bool) -> bool:
+        """Whether XLA compiles a step: each shape anew, so with buckets a short training ends before it has begun."""
+        return on_gpus and not self.buckets if self.xla is None else self.xla
 
     @property
     def dtype_policy(self) -> str:

@@ -31,8 +31,8 @@ class Loop:
 
     def __init__(self, settings: TrainingSettings, task: Task, strategy, encoder, optimizer, loss_scale: LossScale):
         self._settings, self._task, self._strategy, self._loss_scale = settings, task, strategy, loss_scale
-        xla = bool(tf.config.list_logical_devices("GPU")) if settings.xla is None else settings.xla
-        self._step = TrainingStep(settings, task, encoder, optimizer, strategy.num_replicas_in_sync, xla)
+        compiled = settings.compiled(bool(tf.config.list_logical_devices("GPU")))
+        self._step = TrainingStep(settings, task, encoder, optimizer, strategy.num_replicas_in_sync, compiled)
         self._run = tf.function(self._steps)
 
     def iterator(self, examples: batches.Examples, batch_size: int, start: int, transform=None):

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from model import settings
-from model.settings import EncoderSettings
+from model.settings import EncoderSettings, TrainingSettings
 from preprocessing.errors import InputError
 
 
@@ -46,3 +46,17 @@ def test_base_is_the_default():
 def test_bad_values_are_named(field, value):
     with pytest.raises(InputError, match=f"{field}.*Received: {value!r}"):
         EncoderSettings(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "compiled"),
+    [
+        ({}, True),
+        ({"buckets": (8, 16)}, False),  # each length would be compiled anew
+        ({"buckets": (8, 16), "xla": True}, True),
+        ({"xla": False}, False),
+    ],
+)
+def test_a_gpu_compiles_one_shape_by_default(values, compiled):
+    assert TrainingSettings(**values).compiled(on_gpus=True) == compiled
+    assert TrainingSettings(**values).compiled(on_gpus=False) == bool(values.get("xla"))
