@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pipeline.runs import notice
-from pipeline.runs.process import BAD_INPUT, REFUSED, Refused
+from pipeline.runs.process import BAD_INPUT, REFUSED, Refused, leave
 from pipeline.runs.run import causes, input_error
 
 VARIABLE = "BERT_NODE"  # `variable`, as a container has it
@@ -47,12 +47,8 @@ def status(function: Callable[[], object]) -> int:
 
 
 def end(function: Callable[[], object]) -> NoReturn:
-    """Calls it and ends the process, at once: TensorFlow's threads abort now and then at the end of one, after
-    success."""
-    found = status(function)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(found)
+    """Calls it and ends the process with its status."""
+    leave(status(function))
 
 
 def _tell(state: str, cause: str, refused: bool) -> None:

@@ -1,5 +1,6 @@
 """One step of a run as a process of its own: its exit status says whether another try may help."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -28,8 +29,8 @@ class Failed(RuntimeError):
 
 
 def end(function: Callable[[], object]) -> NoReturn:
-    """Calls it and ends the process, at once: TensorFlow's threads abort now and then when Python takes its leave of
-    them, after all is done. Bad input and failures are one line on standard error; `BERT_DEBUG=1` shows tracebacks."""
+    """Calls it and ends the process. Bad input and failures are one line on standard error; `BERT_DEBUG=1` shows
+    tracebacks."""
     status = 0
     try:
         function()
@@ -38,6 +39,16 @@ def end(function: Callable[[], object]) -> NoReturn:
         if os.environ.get("BERT_DEBUG") or not isinstance(error, (InputError, Failed, StoreError)):
             traceback.print_exc()
         click.echo(f"bert: error: {error}", err=True)
+    leave(status)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process, at once: TensorFlow's threads abort now and then when Python takes its leave of them, after all
+    is done. AutoGraph's files, which Python would then have removed, are removed here."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("__autograph_generated_file"):
+            with contextlib.suppress(OSError):
+                os.remove(str(module.__file__))
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

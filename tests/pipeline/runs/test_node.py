@@ -280,6 +280,20 @@ def test_a_process_ends_with_one_line_and_a_status(error, status, said):
     assert error or done.stdout == "done\n"
 
 
+def test_an_ended_process_leaves_no_files_of_autograph(tmp_path, monkeypatch):
+    (tmp_path / "work.py").write_text(
+        "import os\nimport tensorflow as tf\nfrom pipeline.runs import process\n"
+        "@tf.function\ndef loop(n):\n    while n > 0:\n        n -= 1\n    return n\n"
+        "def work():\n    assert loop(tf.constant(3)) == 0\n    print(os.listdir(os.environ['TMPDIR']))\n"
+        "process.end(work)"
+    )
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    done = ended("", str(tmp_path / "work.py"))
+    assert "__autograph_generated_file" in done.stdout, done.stderr  # there is something to remove
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_bad_arguments_are_told_before_anything_heavy_is_imported(tmp_path):
     done = ended("", "-m", "pipeline.runs.node", "--home", str(tmp_path / "none"), "--run-id", "a", "--node", "Trainer")
     assert (done.returncode, done.stderr.count("\n")) == (process.BAD_INPUT, 1)
