@@ -9,7 +9,9 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import IO, BinaryIO
 
@@ -61,14 +63,25 @@ _COPIES: list[IO[bytes]] = []
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turns what goes wrong in the block into InputError: each filesystem has errors of its own."""
+    """Turns what goes wrong in the block into InputError: each filesystem has errors of its own. Says so on standard
+    error where a remote one takes long: without a network a cloud's client tries for minutes."""
+    said = f"bert: {name}: still reading after {SILENCE} s\n"
+    timer = threading.Timer(SILENCE, lambda: sys.stderr.write(said))
+    timer.daemon = True
     try:
+        if is_remote(name):
+            timer.start()
         yield
     except InputError:
         raise
     except Exception as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{name}: cannot be read: {cause}") from error
+    finally:
+        timer.cancel()
+
+
+SILENCE = 10  # seconds
 
 
 def as_glob(pattern: str) -> str:

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -132,3 +133,15 @@ def test_a_remote_file_that_cannot_be_read_is_named():
         storage.is_file("nowhere://b/a.tsv")
     with pytest.raises(InputError, match=r"^shelf://none/a\.tsv: cannot be read: .*No such file"):
         storage.local("shelf://none/a.tsv")
+
+
+def test_a_remote_file_that_does_not_answer_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(storage, "SILENCE", 0.01)
+    for name in ("/here", "gs://far/away"):
+        with storage.reading(name):
+            time.sleep(0.2)
+    assert capsys.readouterr().err == "bert: gs://far/away: still reading after 0.01 s\n"
+    with storage.reading("gs://near"):
+        pass
+    time.sleep(0.1)
+    assert not capsys.readouterr().err
