@@ -117,8 +117,6 @@ class Tagging:
         return sums["nll"] / tf.maximum(totals["weight"], 1e-5)
 
     def held_out(self, encoder, batch):
-        longest = tf.maximum(tf.reduce_max(tf.reduce_sum(batch[features.INPUT_MASK], 1)), 1)
-        batch = {name: values[:, :longest] for name, values in batch.items()}
         logits_BLC, tags_BL = self.logits(encoder, batch), batch[features.TAG_IDS]
         places = tf.where(tags_BL > 0)
         gold_M = tf.gather_nd(tags_BL, places) - 1  # C where it is none of the tags

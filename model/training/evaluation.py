@@ -1,5 +1,9 @@
 """How good an encoder is on held-out examples, beside what needs no model."""
 
+import functools
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -9,7 +13,10 @@ from preprocessing import batches
 
 
 class Evaluation:
-    """`evaluation(limit)` -> the task's figures by name; compiled once for as many calls as there are."""
+    """`evaluation(limit)` -> the task's figures by name; compiled once for as many calls as there are.
+
+    buckets: lengths to which batches are cut, as in training; examples of like length then stand together.
+    """
 
     def __init__(
         self,
@@ -18,21 +25,29 @@ class Evaluation:
         examples: batches.Examples,
         batch_size: int,
         transform: batches.Transform | None = None,
+        buckets: Sequence[int] = (),
     ):
         self._task, self._encoder = task, encoder
-        self._examples, self._batch_size, self._transform = examples, batch_size, transform
+        self._examples, self._batch_size, self._transform, self._buckets = examples, batch_size, transform, buckets
+        self._dataset = functools.cache(self._batches)
         self._sums_of = tf.function(lambda batch: task.held_out(encoder, batch))
 
     def __call__(self, limit: int | None = None) -> dict[str, float]:
         """On the first `limit` examples, rounded down to whole batches but one; None: on all."""
-        dataset = self._examples.batches(self._batch_size, shuffle=False, transform=self._transform)
-        if limit is not None:
-            dataset = dataset.take(max(1, limit // self._batch_size))
+        whole = math.ceil(self._examples.count / self._batch_size)
         sums: dict[str, np.ndarray | float] = {}
-        for batch in dataset:
+        for batch in self._dataset(whole if limit is None else min(whole, max(1, limit // self._batch_size))):
             for name, value in self._sums_of(batch).items():
                 sums[name] = sums.get(name, 0.0) + value.numpy().astype(np.float64)
         return self._task.figures(sums)
+
+    def _batches(self, count: int) -> tf.data.Dataset:
+        """So many of them."""
+        examples = self._examples
+        if self._buckets and examples.arrays:
+            examples = examples.shortest_first(count * self._batch_size)
+        dataset = examples.batches(self._batch_size, shuffle=False, buckets=self._buckets, transform=self._transform)
+        return dataset.take(count)
 
     def samples(self, tokens: list[str], count: int = 4) -> dict[str, str]:
         """The task's samples of the first examples."""

@@ -141,7 +141,8 @@ def train(
             inform(encoder, examples[stretches[0].length], transform)
 
     evaluations = {
-        length: Evaluation(task, encoder, opened, settings.batch_size, transform) for length, opened in held_out.items()
+        length: Evaluation(task, encoder, opened, settings.batch_size, transform, settings.buckets)
+        for length, opened in held_out.items()
     }
     keep = functools.partial(_keep, encoder, output, vocab_path, lower_case)
     loop = Loop(settings, task, strategy, encoder, optimizer, state.loss_scale)

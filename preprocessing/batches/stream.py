@@ -62,15 +62,16 @@ class Examples:
             start: number of the first batch, so that a run resumes where it stopped.
             buckets: ascending lengths. Examples of like length stand together in a batch, whose features along the
                 sequence are cut to the first of these that holds all its tokens (to L otherwise): [B, <= L]. A batch
-                across the end of an epoch holds two such groups. Needs examples in memory, shuffled.
+                across the end of an epoch holds two such groups. Needs examples in memory. Unshuffled
+                batches are cut as they come (`shortest_first`).
             transform: applied to every batch, before it is cut; apart to the rows of each epoch where it holds several.
             shards, shard: every batch is cut into `shards` equal parts, of which this gives one (several workers).
         """
         repeat = shuffle if repeat is None else repeat
-        if buckets and not (self.arrays and shuffle and repeat):
+        if buckets and shuffle and not (self.arrays and repeat):
             raise InputError("buckets need shuffled examples that fit in memory; leave them out, or raise the limit")
         if self.arrays:
-            batches = self._resident(batch_size, seed, shuffle, repeat, start, bool(buckets))
+            batches = self._resident(batch_size, seed, shuffle, repeat, start, shuffle and bool(buckets))
         else:
             batches = self._streamed(batch_size, seed, shuffle, repeat, start)
         # Filling up comes before everything that relies on whole batches; cutting for workers before transforming, so
@@ -95,6 +96,12 @@ class Examples:
             along = [name for name, feature in self.spec.features.items() if feature.size == features.LENGTH]
             batches = batches.map(lambda batch: _cut(batch, buckets, along))
         return batches.prefetch(8)
+
+    def shortest_first(self, count: int) -> "Examples":
+        """The first `count` of those in memory, the shortest of these first: no batch is much longer than its rows."""
+        chosen = np.argsort(self.arrays[features.INPUT_MASK][:count].sum(axis=1, dtype=np.int64), kind="stable")
+        arrays = {name: array[chosen] for name, array in self.arrays.items()}
+        return dataclasses.replace(self, arrays=arrays, count=len(chosen))
 
     def _resident(self, batch_size, seed, shuffle, repeat, start, by_length):
         """Shuffled over all examples: each position of the stream computes its own index, so that going to any batch

@@ -115,7 +115,7 @@ def tagged(count: int, seed: int) -> dict[str, np.ndarray]:
     arrays = {name: arrays[name] for name in features.SEQUENCE_FEATURES}
     token = arrays[features.INPUT_IDS]
     tag = np.where(token < 18, 5, 1 + 2 * (token > 28) + (token % 5 > 0))
-    return arrays | {features.TAG_IDS: np.where(token > 4, tag, 0)}
+    return arrays | {features.TAG_IDS: np.where((token > 4) & (arrays[features.INPUT_MASK] > 0), tag, 0)}
 
 
 def distilled(*heads: str) -> Callable[[], Distillation]:
@@ -354,6 +354,22 @@ def test_the_best_is_by_the_figure_that_it_watches(case, whole):
     sign = 1 if task.lower_is_better else -1
     assert best(SETTINGS.evaluation_examples)[task.watched] == pytest.approx(sign * min(sign * v for v in seen))
     assert float(stored) in [pytest.approx(min(sign * v for v in values)) for values in (seen, seen[:-1])]
+
+
+@trained
+@pytest.mark.parametrize("limit", [None, SETTINGS.batch_size])
+def test_figures_are_the_same_of_batches_cut_to_their_lengths(case, whole, limit):
+    folder, output, _ = whole(case)
+    paths = [str(folder / "eval.tfrecord")]
+    examples = batches.open_examples(paths, case.task.spec, vocab_size=small_examples.VOCAB)
+    encoder = checkpoints.load(output / "model")
+    longest = examples.arrays[features.INPUT_MASK].sum(1)
+    assert longest.min() < longest.max()
+    found = [
+        Evaluation(case.task, encoder, examples, SETTINGS.batch_size, buckets=buckets)(limit)
+        for buckets in ((), tuple(range(1, longest.max())))
+    ]
+    assert found[1] == pytest.approx(found[0], abs=1e-5, nan_ok=True)
 
 
 @trained

@@ -125,6 +125,18 @@ def test_buckets_put_examples_of_like_length_together(tmp_path):
         np.testing.assert_array_equal(first[features.INPUT_IDS], second[features.INPUT_IDS])
 
 
+def test_one_pass_from_the_shortest_is_cut_as_it_comes(of_all_lengths):
+    lengths = of_all_lengths.arrays[features.INPUT_MASK].sum(1)
+    found = list(of_all_lengths.shortest_first(50).batches(8, shuffle=False, buckets=(4, 8)))
+    rows = np.concatenate([batch[features.INPUT_IDS].numpy()[:, 0] for batch in found])
+    np.testing.assert_array_equal(np.sort(rows[:50]), np.arange(50))
+    assert (np.diff(lengths[rows[:50]]) >= 0).all()
+    assert not found[-1][features.INPUT_MASK].numpy()[2:].any()  # what fills the last one
+    for batch in found:
+        longest = batch[features.INPUT_MASK].numpy().sum(1).max()
+        assert batch[features.INPUT_IDS].shape[1] == next(cut for cut in (4, 8, 16) if cut >= longest)
+
+
 @pytest.fixture(scope="module")
 def of_all_lengths(tmp_path_factory):
     """93 examples of 1 to 16 tokens that tell them apart."""
