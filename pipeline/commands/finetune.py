@@ -78,7 +78,8 @@ def _default(name: str) -> str:
 @click.option(
     "--learning-rate",
     type=float,
-    help="[default: by hidden size: from 768 3e-5, from 384 1e-4, below 3e-4; with --tune lora ten times as much]",
+    help="[default: by hidden size: from 768 3e-5, from 384 1e-4, below 3e-4; with --tune lora 10 times as "
+    "much, bias 30, head 100]",
 )
 @click.option("--max-seq-length", type=int, help=f"Tokens that the model sees of a row.{_default('max_seq_length')}")
 @click.option(

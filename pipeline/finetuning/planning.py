@@ -43,8 +43,8 @@ BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384)
 EFFICIENCY = 0.4
 # Of an update, the products with each matrix, times two: forward; back to the layer below; and for its own gradient.
 PRODUCTS: dict[Tune, int] = {"all": 6, "lora": 4, "bias": 4, "head": 2}
-# So many times the learning rate that all weights would have; adapters begin at zero and are few.
-RATES: dict[Tune, float] = {"lora": 10.0}
+# So many times the learning rate that all weights would have: what is few, or begins at zero, has far to go.
+RATES: dict[Tune, float] = {"lora": 10.0, "bias": 30.0, "head": 100.0}
 
 
 @dataclasses.dataclass(frozen=True)
