@@ -43,6 +43,7 @@ BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384)
 EFFICIENCY = 0.4
 # Of an update, the products with each matrix, times two: forward; back to the layer below; and for its own gradient.
 PRODUCTS: dict[Tune, int] = {"all": 6, "lora": 4, "bias": 4, "head": 2}
+EVALUATIONS = 10  # of a run
 # So many times the learning rate that all weights would have: what is few, or begins at zero, has far to go.
 RATES: dict[Tune, float] = {"lora": 10.0, "bias": 30.0, "head": 100.0}
 
@@ -308,13 +309,15 @@ class Plan:
         return self.teacher is not None and self.options.untaught is not False
 
     def seconds(self) -> float:
-        """About how long the updates of one seed take here: their multiplications at the speed of this machine."""
-        prepared = self.prepared
-        tokens = prepared.train.tokens / prepared.train.rows * self.training.batch_size * self.training.steps
-        products = PRODUCTS[self.training.tune] * _of_layers(self.start.encoder)
+        """About how long the updates and evaluations of one seed take here: their multiplications at the speed of this
+        machine."""
+        train, dev, layers = self.prepared.train, self.prepared.dev, _of_layers(self.start.encoder)
+        updated = train.tokens / train.rows * self.training.batch_size * self.training.steps
+        evaluated = dev.tokens / dev.rows * EVALUATIONS * (self.sample or dev.rows)
+        products = updated * PRODUCTS[self.training.tune] * layers + evaluated * PRODUCTS["head"] * layers
         if self.teacher:
-            products += 2 * _of_layers(self.teacher.encoder)
-        return products * tokens / (EFFICIENCY * _speed(self.start.encoder))
+            products += updated * 2 * _of_layers(self.teacher.encoder)
+        return products / (EFFICIENCY * _speed(self.start.encoder))
 
 
 def _of_layers(encoder: EncoderSettings) -> int:
