@@ -1,6 +1,5 @@
 """How good an encoder is on held-out examples, beside what needs no model."""
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -29,14 +28,13 @@ class Evaluation:
     ):
         self._task, self._encoder = task, encoder
         self._examples, self._batch_size, self._transform, self._buckets = examples, batch_size, transform, buckets
-        self._dataset = functools.cache(self._batches)
         self._sums_of = tf.function(lambda batch: task.held_out(encoder, batch))
 
     def __call__(self, limit: int | None = None) -> dict[str, float]:
         """On the first `limit` examples, rounded down to whole batches but one; None: on all."""
         whole = math.ceil(self._examples.count / self._batch_size)
         sums: dict[str, np.ndarray | float] = {}
-        for batch in self._dataset(whole if limit is None else min(whole, max(1, limit // self._batch_size))):
+        for batch in self._batches(whole if limit is None else min(whole, max(1, limit // self._batch_size))):
             for name, value in self._sums_of(batch).items():
                 sums[name] = sums.get(name, 0.0) + value.numpy().astype(np.float64)
         return self._task.figures(sums)
