@@ -5,6 +5,8 @@
 # Everything that the pipeline keeps: artifacts, metadata, pushed models, reports.
 export BERT_HOME ?= $(CURDIR)/.bert
 export BERT_CORPUS := $(or $(CORPUS),$(BERT_CORPUS))
+# Else each process compiles TensorFlow's and TFX's 5,000 modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 BEAM_VERSION = $(shell $(BIN)/python -c 'from importlib.metadata import version; print(version("apache-beam"))')

@@ -30,14 +30,6 @@ MASKED = (
 )
 FIRST = "Exceptions are a means of breaking out of the normal flow of control of a code block."
 SECOND = "An exception is raised at the point where the error is detected."
-# Runs a Python program without what TensorFlow remarks as it is imported.
-_QUIETLY = """
-import runpy, sys
-from pipeline import terminal
-terminal.quiet()
-del sys.argv[0]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 TEXT = "The length of the string in bytes."
 
 
@@ -51,10 +43,12 @@ def run(home: pathlib.Path) -> None:
     # Of this home alone: another clone's pipeline may have the same name.
     os.environ.setdefault("LOCAL_HOME", str(home / "tfx") + os.sep)
     registered = pathlib.Path(os.environ["LOCAL_HOME"], name).is_dir()
-    tfx("pipeline", "update" if registered else "create", "--engine", "local", "--pipeline_path", str(RUNNER))
     before = homes.read_json(home / "reports" / "report.json")
     try:
-        tfx("run", "create", "--engine", "local", "--pipeline_name", name)
+        tfx(
+            ["pipeline", "update" if registered else "create", "--engine", "local", "--pipeline_path", str(RUNNER)],
+            ["run", "create", "--engine", "local", "--pipeline_name", name],
+        )
     except InputError:
         report = homes.read_json(home / "reports" / "report.json")
         if report.get("run") == before.get("run") or report["state"] != "done":
@@ -134,16 +128,15 @@ def _show(question: str, answer: str) -> None:
     click.secho(f"                   {answer}", fg="green")
 
 
-def tfx(*arguments: str) -> None:
-    """Runs `tfx ...`, shown as a person would type it. Raises InputError where it fails; it has said why."""
-    click.secho(f"$ tfx {' '.join(arguments)}", bold=True)
+def tfx(*commands: list[str]) -> None:
+    """Runs `tfx ...`, shown as a person would type it. Raises InputError where one fails; it has said why."""
     programs = pathlib.Path(sys.executable).parent
     # `tfx` calls the `pip` that it finds: this Python's, wherever the caller looks for programs.
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
-    command = [sys.executable, "-c", _QUIETLY, str(programs / "tfx"), *arguments]
-    status = subprocess.run(command, env=environment, check=False).returncode
+    called = [sys.executable, "-m", "pipeline.runs.commands_of_tfx", *map(shlex.join, commands)]
+    status = subprocess.run(called, env=environment, check=False).returncode
     if status:
-        raise InputError(f"tfx {arguments[0]} {arguments[1]} ended with exit status {status}; its message stands above")
+        raise InputError(f"tfx ended with exit status {status}; its message stands above")
 
 
 @contextlib.contextmanager
