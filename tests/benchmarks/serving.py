@@ -154,6 +154,7 @@ def measure(server, clients, seconds, texts):
 
 IN_PROCESS = """
 import sys, time, tensorflow as tf, tensorflow_text
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[3]))
 model = tf.saved_model.load(sys.argv[1])
 call = model.signatures["serving_default"]
 texts = open(sys.argv[2], encoding="utf-8").read().splitlines()
@@ -169,12 +170,12 @@ for line in sys.stdin:
 
 
 class InProcess:
-    """Calls of the SavedModel's function in a process that has TensorFlow and nothing else; `rates` in texts/s, by the
-    number of texts in a call."""
+    """Calls of the SavedModel's function in a process that has TensorFlow and nothing else, with so many threads an
+    operation; `rates` in texts/s, by the number of texts in a call."""
 
-    def __init__(self, stack, base, texts, cores):
+    def __init__(self, stack, base, texts, cores, threads):
         version = next(path for path in (base / "bert").iterdir() if path.name.isdecimal())
-        command = [sys.executable, "-c", IN_PROCESS, str(version), str(texts)]
+        command = [sys.executable, "-c", IN_PROCESS, str(version), str(texts), str(threads)]
         self.rates: dict[int, list[float]] = {}
         self.process = launch(stack, command, cores, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -284,22 +285,24 @@ def main():
         if arguments.peer_python:
             for batched in (False, True):
                 servers.append(start_peer(stack, arguments.peer_python, model, arguments.cores, batched))
-        bare = InProcess(stack, base, texts, arguments.cores)
-        bare.measure(8, 3)
-        bare.rates.clear()
+        bare = [InProcess(stack, base, texts, arguments.cores, threads) for threads in {1, arguments.cores}]
+        for one in bare:
+            one.measure(8, 3)
+            one.rates.clear()
         for server in servers:
             settle(server)
             measure(server, 8, 3, texts)
             server.results.clear()
         for _ in range(arguments.rounds):
             for count in clients:
-                bare.measure(count, arguments.seconds)
+                for one in bare:
+                    one.measure(count, arguments.seconds)
                 for server in servers:
                     measure(server, count, arguments.seconds, texts)
         report(servers, clients)
         print(f"an empty call of ours: {empty_calls(servers[:2])}")
-        for count, rates in bare.rates.items():
-            rate = statistics.median(rates)
+        for count in clients:
+            rate = max(statistics.median(one.rates[count]) for one in bare)  # of the faster one
             shares = (f"{mine.name} {mine.results[count]['per_second'] / rate:.2f}" for mine in servers[:2])
             print(f"our SavedModel in process, batches of {count}: {rate:.1f} texts/s; of it {', '.join(shares)}")
         if arguments.peer_python:
