@@ -44,11 +44,15 @@ def end(function: Callable[[], object]) -> NoReturn:
 
 def leave(status: int) -> NoReturn:
     """Ends the process, at once: TensorFlow's threads abort now and then when Python takes its leave of them, after all
-    is done. AutoGraph's files, which Python would then have removed, are removed here."""
+    is done. AutoGraph's files, which Python would then have removed, are removed here, and their bytecode, which would
+    have stayed."""
     for name, module in list(sys.modules.items()):
         if name.startswith("__autograph_generated_file"):
-            with contextlib.suppress(OSError):
-                os.remove(str(module.__file__))
+            for path in (module.__file__, module.__cached__):
+                with contextlib.suppress(OSError):
+                    os.remove(str(path))
+            with contextlib.suppress(OSError):  # of others, too
+                os.rmdir(os.path.dirname(str(module.__cached__)))
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -280,7 +280,8 @@ def test_a_process_ends_with_one_line_and_a_status(error, status, said):
     assert error or done.stdout == "done\n"
 
 
-def test_an_ended_process_leaves_no_files_of_autograph(tmp_path, monkeypatch):
+@pytest.mark.parametrize("bytecode", ["", "1"], ids=["bytecode", "no bytecode"])
+def test_an_ended_process_leaves_no_files_of_autograph(tmp_path, monkeypatch, bytecode):
     (tmp_path / "work.py").write_text(
         "import os\nimport tensorflow as tf\nfrom pipeline.runs import process\n"
         "@tf.function\ndef loop(n):\n    while n > 0:\n        n -= 1\n    return n\n"
@@ -289,6 +290,7 @@ def test_an_ended_process_leaves_no_files_of_autograph(tmp_path, monkeypatch):
     )
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", bytecode)
     done = ended("", str(tmp_path / "work.py"))
     assert "__autograph_generated_file" in done.stdout, done.stderr  # there is something to remove
     assert not list((tmp_path / "temporary").iterdir())
