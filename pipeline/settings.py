@@ -243,7 +243,7 @@ def demo() -> PipelineSettings:
     recipe, encoder = RECIPES["short"], encoders.tiny(vocab_size=8000)
     return PipelineSettings(
         vocabulary=VocabularySettings(size=8000),
-        examples=ExampleSettings(dupe_factor=4),  # of which each is seen once
+        examples=ExampleSettings(dupe_factor=4),  # as many as the steps see
         recipe="short",
         encoder=recipe.encoder(encoder),
         training=TrainingSettings(**recipe.steps(1600, encoder.hidden_size)),
