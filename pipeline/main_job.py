@@ -17,7 +17,7 @@ import click
 from pipeline import settings as pipeline_settings
 from pipeline import terminal
 from pipeline.history import homes
-from pipeline.runs.process import Refused
+from pipeline.runs.process import REFUSED, Refused
 from preprocessing.errors import InputError
 from serving.client import Client
 
@@ -43,17 +43,10 @@ def run(home: pathlib.Path) -> None:
     # Of this home alone: another clone's pipeline may have the same name.
     os.environ.setdefault("LOCAL_HOME", str(home / "tfx") + os.sep)
     registered = pathlib.Path(os.environ["LOCAL_HOME"], name).is_dir()
-    before = homes.read_json(home / "reports" / "report.json")
-    try:
-        tfx(
-            ["pipeline", "update" if registered else "create", "--engine", "local", "--pipeline_path", str(RUNNER)],
-            ["run", "create", "--engine", "local", "--pipeline_name", name],
-        )
-    except InputError:
-        report = homes.read_json(home / "reports" / "report.json")
-        if report.get("run") == before.get("run") or report["state"] != "done":
-            raise
-        raise Refused("nothing was pushed; why stands above") from None  # of which `tfx` knows no status
+    tfx(
+        ["pipeline", "update" if registered else "create", "--engine", "local", "--pipeline_path", str(RUNNER)],
+        ["run", "create", "--engine", "local", "--pipeline_name", name],
+    )
     report = homes.read_json(home / "reports" / "report.json")
     with server(report["serving_folder"], name) as (grpc_address, rest_address):
         for protocol, target in (("REST", rest_address), ("gRPC", grpc_address)):
@@ -129,12 +122,15 @@ def _show(question: str, answer: str) -> None:
 
 
 def tfx(*commands: list[str]) -> None:
-    """Runs `tfx ...`, shown as a person would type it. Raises InputError where one fails; it has said why."""
+    """Runs `tfx ...`, shown as a person would type it. Raises Refused where nothing was pushed, InputError where one
+    fails; it has said why."""
     programs = pathlib.Path(sys.executable).parent
     # `tfx` calls the `pip` that it finds: this Python's, wherever the caller looks for programs.
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     called = [sys.executable, "-m", "pipeline.runs.commands_of_tfx", *map(shlex.join, commands)]
     status = subprocess.run(called, env=environment, check=False).returncode
+    if status == REFUSED:
+        raise Refused("nothing was pushed; why stands above")
     if status:
         raise InputError(f"tfx ended with exit status {status}; its message stands above")
 

@@ -1,9 +1,13 @@
 """What the main job asks at its end, and what it shows beside the answers."""
 
+import subprocess
+
 import numpy as np
 import pytest
 
 from pipeline import main_job
+from pipeline.runs import process
+from preprocessing.errors import InputError
 from serving.client import Candidate
 
 
@@ -35,3 +39,13 @@ def test_answers_stand_beside_those_of_no_model(capsys, without):
 
 def test_each_question_has_one_mask():
     assert all(text.count("[MASK]") == 1 for text in main_job.MASKED)
+
+
+@pytest.mark.parametrize("status", [process.REFUSED, process.BAD_INPUT, process.BUSY, -9])
+def test_what_is_not_pushed_is_not_what_went_wrong(monkeypatch, status):
+    ended = subprocess.CompletedProcess([], status)
+    monkeypatch.setattr(main_job.subprocess, "run", lambda *command, **options: ended)
+    with pytest.raises(InputError, match="above") as caught:
+        main_job.tfx(["run", "create"])
+    assert isinstance(caught.value, process.Refused) == (status == process.REFUSED)
+    assert (str(status) in str(caught.value)) == (status != process.REFUSED)
