@@ -1,10 +1,12 @@
 """The console script `bert`. Each command is a module of `pipeline.commands`, imported only when it is asked for."""
 
+import atexit
 import importlib
 
 import click
 
 from pipeline import terminal
+from pipeline.leftovers import remove_autograph_files
 
 COMMANDS = {
     "vocab": "Learn a WordPiece vocabulary from text.",
@@ -49,6 +51,7 @@ def bert():
 def main() -> None:
     """Runs a command; bad input is one line on standard error and exit status 1."""
     terminal.quiet()
+    atexit.register(remove_autograph_files)
     terminal.run_command(bert)
 
 

@@ -23,7 +23,7 @@ FLOORS = {
     "model": ({"settings"}, {"encoder"}, {"checkpoints", "tasks"}, {"training"}),
     "serving": ({"settings", "protocol"}, {"engine", "signatures"}, {"export", "server"}, {"client"}),
     "pipeline": (
-        {"values", "terminal", "airflow_dag", "retention", "bounds", "keeping", "speed"},
+        {"values", "terminal", "airflow_dag", "retention", "bounds", "keeping", "leftovers", "speed"},
         {"finetuning"},
         {"settings", "features", "distillation"},
         {"history"},

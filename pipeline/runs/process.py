@@ -1,6 +1,5 @@
 """One step of a run as a process of its own: its exit status says whether another try may help."""
 
-import contextlib
 import logging
 import os
 import sys
@@ -11,6 +10,7 @@ from typing import NoReturn
 import click
 
 from pipeline.history.homes import StoreError
+from pipeline.leftovers import remove_autograph_files
 from pipeline.runs.locks import Busy
 from preprocessing.errors import InputError
 
@@ -44,15 +44,8 @@ def end(function: Callable[[], object]) -> NoReturn:
 
 def leave(status: int) -> NoReturn:
     """Ends the process, at once: TensorFlow's threads abort now and then when Python takes its leave of them, after all
-    is done. AutoGraph's files, which Python would then have removed, are removed here, and their bytecode, which would
-    have stayed."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("__autograph_generated_file"):
-            for path in (module.__file__, module.__cached__):
-                with contextlib.suppress(OSError):
-                    os.remove(str(path))
-            with contextlib.suppress(OSError):  # of others, too
-                os.rmdir(os.path.dirname(str(module.__cached__)))
+    is done."""
+    remove_autograph_files()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

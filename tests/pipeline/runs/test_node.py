@@ -281,12 +281,13 @@ def test_a_process_ends_with_one_line_and_a_status(error, status, said):
 
 
 @pytest.mark.parametrize("bytecode", ["", "1"], ids=["bytecode", "no bytecode"])
-def test_an_ended_process_leaves_no_files_of_autograph(tmp_path, monkeypatch, bytecode):
+@pytest.mark.parametrize("ending", ["process.end(work)", "cli.bert = work\ncli.main()"], ids=["step", "command"])
+def test_an_ended_process_leaves_no_files_of_autograph(tmp_path, monkeypatch, ending, bytecode):
     (tmp_path / "work.py").write_text(
-        "import os\nimport tensorflow as tf\nfrom pipeline.runs import process\n"
-        "@tf.function\ndef loop(n):\n    while n > 0:\n        n -= 1\n    return n\n"
-        "def work():\n    assert loop(tf.constant(3)) == 0\n    print(os.listdir(os.environ['TMPDIR']))\n"
-        "process.end(work)"
+        "import os\nfrom pipeline import cli\nfrom pipeline.runs import process\n"
+        "def work():\n    import tensorflow as tf\n    @tf.function\n    def loop(n):\n        while n > 0:\n"
+        "            n -= 1\n        return n\n    assert loop(tf.constant(3)) == 0\n"
+        f"    print(os.listdir(os.environ['TMPDIR']))\n{ending}"
     )
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
