@@ -317,7 +317,7 @@ class Plan:
         products = updated * PRODUCTS[self.training.tune] * layers + evaluated * PRODUCTS["head"] * layers
         if self.teacher:
             products += updated * 2 * _of_layers(self.teacher.encoder)
-        return products / (EFFICIENCY * _speed(self.start.encoder))
+        return products / (EFFICIENCY * _speed(self.start.encoder, self.training.precision))
 
 
 def _of_layers(encoder: EncoderSettings) -> int:
@@ -325,15 +325,15 @@ def _of_layers(encoder: EncoderSettings) -> int:
     return encoder.num_layers * (4 * encoder.hidden_size + 2 * encoder.intermediate_size) * encoder.hidden_size
 
 
-def _speed(encoder: EncoderSettings) -> float:
-    """Floating-point operations a second in products of the encoder's size."""
+def _speed(encoder: EncoderSettings, precision: str) -> float:
+    """Floating-point operations a second in products of the encoder's size, when the processor is awake."""
     rows, hidden, inner = 1024, encoder.hidden_size, encoder.intermediate_size
-    a, b = tf.ones([rows, hidden]), tf.ones([hidden, inner])
-    tf.matmul(a, b)
-    started, count = time.perf_counter(), 0
-    while (taken := time.perf_counter() - started) < 0.1 or count < 2:
-        tf.reduce_sum(tf.matmul(a, b)).numpy()
-        count += 1
+    a, b = tf.ones([rows, hidden], precision), tf.ones([hidden, inner], precision)
+    for _warming in (True, False):
+        started, count = time.perf_counter(), 0
+        while (taken := time.perf_counter() - started) < 0.1 or count < 2:
+            tf.reduce_sum(tf.matmul(a, b)).numpy()
+            count += 1
     return 2 * rows * hidden * inner * count / taken
 
 
