@@ -79,7 +79,7 @@ def forward(
         x_RH = layer.norm(x_RH + _sum(outputs), layer.attention_norm_scale, layer.attention_norm_offset)
         outputs = [
             part.output(
-                layer.activation(part.inner(x_RH, part.inner_bias)),
+                part.activation(part.inner(x_RH, part.inner_bias)),
                 layer.output_bias.value if part is parts[0] else None,
             )
             for part in parts

@@ -22,6 +22,7 @@ OPERATION = "_MklQuantizedMatMulWithBiasAndDequantize"
 # Of a matrix's numbers: CPUs without VNNI add products in pairs, as int16, and 2 * 255 * 64 is the most that fits.
 LARGEST = 64
 STEPS = 255  # from a row's least number to its greatest
+LEAST_STEP = 1e-30  # its reciprocal is a number, too: of rows whose numbers are all the same
 
 
 def rounded(matrix: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,9 +52,9 @@ class Kernel:
     def __call__(self, x_RK: tf.Tensor, bias_N: tf.Tensor | None) -> tf.Tensor:
         least_R1 = tf.reduce_min(x_RK, -1, keepdims=True)
         range_R1 = tf.reduce_max(x_RK, -1, keepdims=True) - least_R1
-        step_R1 = tf.maximum(range_R1, np.finfo(np.float32).tiny) / STEPS
-        # Truncated, and half more: the nearest whole number.
-        bytes_RK = tf.cast((x_RK - least_R1) / step_R1 + 0.5, tf.uint8)
+        step_R1 = tf.maximum(range_R1 / STEPS, LEAST_STEP)
+        # The nearest whole number: counted from half a step below the least, and truncated.
+        bytes_RK = tf.cast((x_RK - (least_R1 - step_R1 / 2)) * (1 / step_R1), tf.uint8)
         product_RN = self._reference(bytes_RK) if tf.executing_eagerly() else self._product(bytes_RK)
         # What counting from the least number left out, in the form that TensorFlow's graph optimizer makes one pass of.
         left_out_RN = tf.matmul(least_R1, self._sums_1N)

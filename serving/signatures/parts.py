@@ -50,6 +50,7 @@ class Part:
     attention: Matrix
     inner: Matrix
     inner_bias: tf.Variable
+    activation: Callable[[tf.Tensor], tf.Tensor]
     output: Matrix
 
 
@@ -63,8 +64,12 @@ def cut(
     number: int,
     matrix: Callable[[str, np.ndarray], Matrix],
     vector: Callable[[str, np.ndarray], tf.Variable],
+    folded: bool = False,
 ) -> Iterator[Part]:
-    """The parts, of which there are so many. `matrix` and `vector` store values, under a name."""
+    """The parts, of which there are so many. `matrix` and `vector` store values, under a name. `folded`: of exact GELU,
+    `x/2 (1 + erf(x / sqrt 2))`, the constant factors are in what comes before and after, two passes over memory less.
+    """
+    factor, activation = (np.float32(0.5**0.5), _folded_gelu) if folded else (np.float32(1), layer.activation)
     hidden, inner = layer.settings.hidden_size, layer.settings.intermediate_size
     for place in range(number):
         # Columns of query, key and value of the same heads; rows of what they give.
@@ -81,7 +86,12 @@ def cut(
             kept(matrix, "qkv_kernel", qkv),
             kept(vector, "qkv_bias", bias),
             kept(matrix, "attention_kernel", layer.attention_kernel.numpy()[heads]),
-            kept(matrix, "inner_kernel", layer.inner_kernel.numpy()[:, units]),
-            kept(vector, "inner_bias", layer.inner_bias.numpy()[units]),
-            kept(matrix, "output_kernel", layer.output_kernel.numpy()[units]),
+            kept(matrix, "inner_kernel", layer.inner_kernel.numpy()[:, units] * factor),
+            kept(vector, "inner_bias", layer.inner_bias.numpy()[units] * factor),
+            activation,
+            kept(matrix, "output_kernel", layer.output_kernel.numpy()[units] * factor),
         )
+
+
+def _folded_gelu(x):
+    return x * (1 + tf.math.erf(x))

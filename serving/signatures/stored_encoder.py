@@ -39,8 +39,10 @@ class StoredEncoder:
         self.variables: list[tf.Variable] = []
         self.parameters = sum(math.prod(variable.shape) for variable in encoder.variables)
         number = parts.count(settings.parts, encoder.settings.num_heads, encoder.settings.intermediate_size)
+        # As float32 a matrix is stored as it is, and of bfloat16 TensorFlow makes product and exact GELU one operation.
+        folded = settings.weights == "int8" and encoder.settings.activation == "gelu"
         self._layers = [
-            [*parts.cut(layer, number, self._matrix, self._variable)] for layer in encoder.transformer_layers
+            [*parts.cut(layer, number, self._matrix, self._variable, folded)] for layer in encoder.transformer_layers
         ]
         self._table: int8.Table | None = None
         elsewhere = {id(getattr(layer, name)) for layer in encoder.transformer_layers for name in parts.NAMES}

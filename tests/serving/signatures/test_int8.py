@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model.encoder import BertEncoder
 from preprocessing.errors import InputError
 from preprocessing.tokenizer import BertTokenizer
 from serving.export import exporting, golden
@@ -57,6 +58,17 @@ def test_a_graph_multiplies_the_same_whole_numbers(product):
     assert (np.abs(expected - (rows @ kernel.matrix + bias)) <= bound).all()
 
 
+@pytest.mark.parametrize("shift", [0, -3e4, 1e-35])
+@pytest.mark.parametrize("spread", [0, 1e-35, 1e-3, 1e30])
+def test_rows_of_any_size_are_rounded_by_half_a_step_at_most(product, shift, spread):
+    _, call, kernel, bias = product
+    rows = (shift + spread * np.random.default_rng(2).normal(size=(3, 48))).astype(np.float32)
+    of_one = np.abs(kernel.matrix).sum(0)
+    bound = (0.51 * (np.ptp(rows, 1) / 255)[:, None] + 1e-6 * np.abs(rows).max()) * of_one + 1e-5
+    for made in (call(rows), kernel(tf.constant(rows), tf.constant(bias))):
+        assert (np.abs(made - (rows @ kernel.matrix.astype(np.float64) + bias)) <= bound).all()
+
+
 def test_the_largest_sums_are_whole_on_every_cpu():
     # Without VNNI two products are added as int16, which ends at 32,767.
     kernel = Kernel(np.repeat([[1.0, -1.0]], 48, 0).astype(np.float32))
@@ -73,10 +85,14 @@ def test_a_row_is_answered_as_it_is_alone(product):
         np.testing.assert_allclose(call(row[None]).numpy()[0], together[number], rtol=1e-6, atol=1e-5)
 
 
-def test_what_is_stored_is_near_the_encoder(matrix):
-    tokenizer = BertTokenizer(small_model.VOCAB)
-    exact = TextEncoder(small_model.encoder(), tokenizer, small_model.EXPORT)
-    stored = TextEncoder(small_model.encoder(), tokenizer, SETTINGS)
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
+def test_what_is_stored_is_near_the_encoder(activation):
+    tokenizer, small = BertTokenizer(small_model.VOCAB), small_model.encoder()
+    encoder = BertEncoder(dataclasses.replace(small.settings, activation=activation), small_model.EVERY_HEAD)
+    for variable, value in zip(encoder.variables, small.variables, strict=True):
+        variable.assign(value)
+    exact = TextEncoder(encoder, tokenizer, small_model.EXPORT)
+    stored = TextEncoder(encoder, tokenizer, SETTINGS)
     assert stored.model.parameters == exact.model.parameters
     sizes = [variable.shape.as_list() for variable in stored.model.variables if variable.dtype == tf.int8]
     assert [len(small_model.VOCAB), 16] in sizes

@@ -1,9 +1,12 @@
 """Layers in parts: how many there are, and that together they are the layer."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from model.encoder.layers import TransformerLayer
 from preprocessing.errors import InputError
 from serving.settings import ExportSettings
 from serving.signatures import parts
@@ -43,6 +46,23 @@ def test_a_part_has_its_heads_and_units_of_each_matrix():
     halves = tf.split(x, 2, 1)
     added = sum(part.output(half, None) for part, half in zip(found, halves, strict=True))
     np.testing.assert_allclose(added, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_exact_gelu_with_its_factors_in_the_matrices_around_it_is_the_same():
+    layer = TransformerLayer(dataclasses.replace(small_model.encoder().settings, activation="gelu"))
+    layer.inner_bias.assign(tf.linspace(-1.0, 1.0, layer.settings.intermediate_size))
+    x = tf.random.stateless_normal([5, layer.settings.hidden_size], [0, 1])
+    plain, folded = (
+        sum(
+            part.output(part.activation(part.inner(x, part.inner_bias)), None)
+            for part in parts.cut(
+                layer, 2, lambda _, values: parts.Dense(tf.Variable(values)), lambda _, values: tf.Variable(values), how
+            )
+        )
+        for how in (False, True)
+    )
+    np.testing.assert_allclose(folded, plain, rtol=1e-5, atol=1e-6)
+    assert np.abs(plain).max() > 0.1
 
 
 def test_a_number_that_cannot_be_is_refused():
