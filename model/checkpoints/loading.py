@@ -70,6 +70,8 @@ def _locate(path: pathlib.Path) -> tuple[CheckpointFormat, pathlib.Path]:
     for name, what in _OTHERS.items():
         if (path / name).exists():
             raise InputError(f"{path / name}: {what}")
+    for graph in sorted(path.glob("*/[0-9]*/saved_model.pb")):  # as `bert export --output` leaves them
+        raise InputError(f"{path}: not a checkpoint, but a folder with an exported model: name {graph.parents[1]}")
     raise InputError(
         f"{path}: not a checkpoint: no *.index (google), no config.json with model.safetensors or pytorch_model.bin "
         "(Hugging Face, ours) or model.weights.h5 (keras-hub)"

@@ -357,6 +357,13 @@ def test_wrong_settings_files_are_refused(config, message, tmp_path):
         configs.settings_in(path)
 
 
+def test_a_folder_that_holds_an_exported_model_says_which(tmp_path):
+    (tmp_path / "bert" / "1").mkdir(parents=True)
+    (tmp_path / "bert" / "1" / "saved_model.pb").touch()
+    with pytest.raises(InputError, match=rf"{tmp_path}: not a checkpoint, but .* name {tmp_path}/bert$"):
+        checkpoints.load(tmp_path)
+
+
 def test_damaged_and_absent_files(folder, tmp_path):
     for text in ("{", '{"x":' * 10_000):
         (folder / "config.json").write_text(text)
