@@ -6,7 +6,8 @@ import sys
 
 
 def remove_autograph_files() -> None:
-    """AutoGraph's sources, which Python removes only where it takes its leave, and their bytecode: nobody does."""
+    """AutoGraph's sources, which TensorFlow removes where Python ends by itself, and their bytecode, which it
+    leaves even then."""
     for name, module in list(sys.modules.items()):
         if name.startswith("__autograph_generated_file"):
             for path in (module.__file__, module.__cached__):

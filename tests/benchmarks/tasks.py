@@ -93,7 +93,7 @@ def _written(made: pathlib.Path, version: str, parts: dict[str, list[dict]]) -> 
 POSITIONS = ("--no-header", "--text", "1", "--label", "2")
 PAIRS = ("--no-header", "--text", "1", "--second", "2", "--label", "3")
 QUESTIONS = ("--epochs", "1", "--batch-size", "16", "--learning-rate", "1e-4", "--dev-rows", "1000")
-AFTER = ("--epochs", "3", *QUESTIONS[2:], "--precision", "bfloat16")
+AFTER = (*QUESTIONS, "--epochs", "3", "--precision", "bfloat16")  # the last of two counts
 VECTORS = ("--epochs", "4", "--learning-rate", "5e-5", "--max-seq-length", "64")
 REVIEWS = stored("reviews_long/{}.tsv")
 SETS = {
