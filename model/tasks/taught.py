@@ -55,7 +55,7 @@ class Answers:
         size: int = 32,
     ) -> "Answers":
         """Of all of them, in batches of that size, which are cut to `buckets` as a training's are."""
-        ask = tf.function(lambda batch: (_keys(batch), task.logits(teacher, batch, training=None)))
+        ask = tf.function(lambda batch: (_keys(batch), task.logits(teacher, batch, training=None)), autograph=False)
         longest, found = examples.spec.lengths(examples.axes)[features.INPUT_IDS], []
         for batch in examples.batches(size, buckets=buckets).take(-(-examples.count // size)):
             keys, logits = (values.numpy() for values in ask(batch))

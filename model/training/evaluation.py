@@ -1,5 +1,6 @@
 """How good an encoder is on held-out examples, beside what needs no model."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -28,7 +29,9 @@ class Evaluation:
     ):
         self._task, self._encoder = task, encoder
         self._examples, self._batch_size, self._transform, self._buckets = examples, batch_size, transform, buckets
-        self._sums_of = tf.function(lambda batch: task.held_out(encoder, batch))
+        self._sums_of = tf.function(lambda batch: task.held_out(encoder, batch), autograph=False)
+        # Building `tf.data` takes longer than a small set's figures, and a run asks ten times.
+        self._batches, self._first = functools.lru_cache(1)(self._batches_of), functools.lru_cache(1)(self._first_of)
 
     def __call__(self, limit: int | None = None) -> dict[str, float]:
         """On the first `limit` examples, rounded down to whole batches but one; None: on all."""
@@ -39,7 +42,7 @@ class Evaluation:
                 sums[name] = sums.get(name, 0.0) + value.numpy().astype(np.float64)
         return self._task.figures(sums)
 
-    def _batches(self, count: int) -> tf.data.Dataset:
+    def _batches_of(self, count: int) -> tf.data.Dataset:
         """So many of them."""
         examples = self._examples
         if self._buckets and examples.arrays:
@@ -49,5 +52,7 @@ class Evaluation:
 
     def samples(self, tokens: list[str], count: int = 4) -> dict[str, str]:
         """The task's samples of the first examples."""
-        batch = next(iter(self._examples.batches(count, shuffle=False, transform=self._transform)))
-        return self._task.samples(self._encoder, batch, tokens)
+        return self._task.samples(self._encoder, self._first(count), tokens)
+
+    def _first_of(self, count: int) -> batches.Batch:
+        return next(iter(self._examples.batches(count, shuffle=False, transform=self._transform)))

@@ -33,7 +33,7 @@ class Loop:
         self._settings, self._task, self._strategy, self._loss_scale = settings, task, strategy, loss_scale
         compiled = settings.compiled(bool(tf.config.list_logical_devices("GPU")))
         self._step = TrainingStep(settings, task, encoder, optimizer, strategy.num_replicas_in_sync, compiled)
-        self._run = tf.function(self._steps)
+        self._run = tf.function(self._steps, autograph=False)
 
     def iterator(self, examples: batches.Examples, batch_size: int, start: int, transform=None):
         """Over batches from number `start` on, spread over workers and devices."""
@@ -76,13 +76,11 @@ class Loop:
     def _steps(self, iterator, step, stop):
         one_device = self._strategy.num_replicas_in_sync == 1
         width = len(self._step.names)
-        sums, result = tf.zeros([width]), tf.ones([width])
-        waited = tf.constant(0.0, tf.float64)
-        ended = tf.constant(False)
-        while step < stop and not ended:
+
+        def one(step, sums, last, waited, ended):
             before = tf.timestamp()
             with tf.control_dependencies([before]):
-                batch = next(iterator)
+                batch = iterator.get_next()
             with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
                 waited += tf.timestamp() - before
             scale = self._loss_scale.value()
@@ -96,9 +94,13 @@ class Loop:
             ended = tf.logical_not(good) & (scale <= 1)
             if self._loss_scale.enabled:
                 self._loss_scale.update(good)
-            sums += tf.where(good, result, 0.0)
-            step += 1
-        return step, sums, result, waited, ended
+            return step + 1, sums + tf.where(good, result, 0.0), result, waited, ended
+
+        return tf.while_loop(
+            lambda step, sums, last, waited, ended: (step < stop) & ~ended,
+            one,
+            (step, tf.zeros([width]), tf.ones([width]), tf.constant(0.0, tf.float64), tf.constant(False)),
+        )
 
 
 def loss_of(task: Task, sums: dict[str, float]) -> float:

@@ -116,34 +116,44 @@ class Optimizer(tf.Module):
             scale: multiplies the gradients (clipping).
             good: bool; when false, nothing changes.
         """
+        scalars = self._scalars(step, scale)
         if tf.distribute.has_strategy():
             context = tf.distribute.get_replica_context()
-            context.merge_call(self._apply_everywhere, args=(gradients, step, scale, good))
+            context.merge_call(self._apply_everywhere, args=(gradients, scalars, good))
         else:
-            self._unless_bad(good, lambda: self._change_all(gradients, step, scale))
+            self._unless_bad(good, lambda: self._change_all(gradients, scalars))
 
     def apply_compiled(self, gradients, step, scale, good):
         """`apply` on one device in code that XLA compiles. There the choice between old and new values is part of the
         pass that writes them; a branch would make the host wait for `good`."""
         variables = [*self._variables, *self.slots]
         before = [variable.read_value() for variable in variables]
-        self._change_all(gradients, step, scale)
+        self._change_all(gradients, self._scalars(step, scale))
         for variable, value in zip(variables, before, strict=True):
             variable.assign(tf.where(good, variable, value))
 
-    def _change_all(self, gradients, step, scale):
-        for index, gradient in enumerate(gradients):
-            self._change(self._variables[index], index, gradient, step, scale, *self._moments(index))
+    def _scalars(self, step, scale):
+        """What a step is for every variable: scale of the gradients, rate, and what bias correction divides by; without
+        it, nothing has been lost."""
+        settings, count = self.settings, tf.cast(step + 1, tf.float32)
+        powers = [
+            beta**count if settings.bias_correction else tf.constant(0.0) for beta in (settings.beta_1, settings.beta_2)
+        ]
+        return scale, learning_rate(settings, step), *powers
 
-    def _apply_everywhere(self, strategy, gradients, step, scale, good):
-        def change(variable, index, gradient, step, scale, good, *moments):
-            self._unless_bad(good, lambda: self._change(variable, index, gradient, step, scale, *moments))
+    def _change_all(self, gradients, scalars):
+        for index, gradient in enumerate(gradients):
+            self._change(self._variables[index], index, gradient, scalars, *self._moments(index))
+
+    def _apply_everywhere(self, strategy, gradients, scalars, good):
+        def change(variable, index, gradient, scalars, good, *moments):
+            self._unless_bad(good, lambda: self._change(variable, index, gradient, scalars, *moments))
 
         for index, gradient in enumerate(gradients):
             strategy.extended.update(
                 self._variables[index],
                 change,
-                args=(index, gradient, step, scale, good, *self._moments(index)),
+                args=(index, gradient, scalars, good, *self._moments(index)),
                 group=False,
             )
 
@@ -158,14 +168,11 @@ class Optimizer(tf.Module):
 
         tf.cond(good, changed, lambda: good)
 
-    def _change(self, variable, index, gradient, step, scale, first=None, second=None):
+    def _change(self, variable, index, gradient, scalars, first=None, second=None):
         settings, decay = self.settings, self._decay[index]
-        rate = learning_rate(settings, step) * self._rates[index]
+        scale, rate, power_1, power_2 = scalars
+        rate *= self._rates[index]
         gradient = tf.cast(gradient, tf.float32)
-        count = tf.cast(step + 1, tf.float32)
-        # What bias correction divides by; without it, nothing has been lost.
-        power_1 = settings.beta_1**count if settings.bias_correction else tf.constant(0.0)
-        power_2 = settings.beta_2**count if settings.bias_correction else tf.constant(0.0)
         if settings.optimizer == "adamw" and decay and not tf.distribute.has_strategy():
             # Under a strategy TensorFlow mixes up the variables of compiled updates on several devices.
             _decayed_adam(

@@ -69,8 +69,8 @@ class TrainingStep:
         self.names = (*task.sum_names, *EXTRA)
         require(len(set(self.names)) == len(self.names), "each sum must have a name of its own", self.names)
         whole, part = xla and replicas == 1, xla and replicas > 1
-        self._update = tf.function(self._updated, jit_compile=True) if whole else self._updated
-        self._compute = tf.function(self._gradients, jit_compile=True) if part else self._gradients
+        self._update = tf.function(self._updated, jit_compile=True, autograph=False) if whole else self._updated
+        self._compute = tf.function(self._gradients, jit_compile=True, autograph=False) if part else self._gradients
         self._apply = optimizer.apply_compiled if whole else optimizer.apply
         self._variables = [variable.value for variable in encoder.trainable_variables]
         paths = [variable.path for variable in encoder.trainable_variables]
@@ -108,14 +108,16 @@ class TrainingStep:
         batch = {name: _cut(value, parts) for name, value in batch.items()}
         sums = tf.zeros([len(self.names) - 2])
         gradients = [tf.zeros_like(variable) for variable in self._variables]
-        for part in tf.range(parts):
+
+        def one(part, sums, gradients):
             part_seed = tf.random.experimental.stateless_fold_in(seed, part, PHILOX)
             part_sums, part_gradients = self._compute(
                 {name: value[part] for name, value in batch.items()}, totals, part_seed, loss_scale
             )
-            sums += part_sums
-            gradients = [total + gradient for total, gradient in zip(gradients, part_gradients, strict=True)]
-        return sums, gradients
+            totalled = [total + gradient for total, gradient in zip(gradients, part_gradients, strict=True)]
+            return part + 1, sums + part_sums, totalled
+
+        return tf.while_loop(lambda part, *_: part < parts, one, (tf.constant(0), sums, gradients))[1:]
 
     def _gradients(self, batch, totals, seed, loss_scale):
         """(sums, all but the last two of `names`; dense gradients of the scaled loss) of a part of the batch whose

@@ -157,7 +157,7 @@ def _speeds(encoders: Mapping[str, BertEncoder], batch: batches.Batch) -> dict[s
 
 
 def _hidden_states(encoder: BertEncoder) -> Callable[[batches.Batch], tf.Tensor]:
-    return tf.function(lambda batch: encoder(batch)["sequence_output"])
+    return tf.function(lambda batch: encoder(batch)["sequence_output"], autograph=False)
 
 
 def table(found: Sequence[dict]) -> list[list[str]]:

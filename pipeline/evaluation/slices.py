@@ -27,7 +27,7 @@ def of(encoder: BertEncoder, files: Mapping[str, Sequence[str]], limit: int = 20
     By `length` of the example in tokens, `position` of the prediction in it, `token frequency` of the right answer
     among all of these, and `source`.
     """
-    predictions_of = tf.function(lambda batch: _predictions(encoder, batch))
+    predictions_of = tf.function(lambda batch: _predictions(encoder, batch), autograph=False)
     found: list[dict[str, np.ndarray]] = []
     for number, paths in enumerate(files.values()):
         examples = batches.open_examples(paths, features.MASKED_PAIRS, vocab_size=encoder.settings.vocab_size)

@@ -39,6 +39,7 @@ class Examples:
     sums: Mapping[str, float]  # of all values of each feature: weights, say
     arrays: Mapping[str, np.ndarray]  # name -> [count, length]; empty when they do not fit in memory
 
+    @tf.autograph.experimental.do_not_convert
     def batches(
         self,
         batch_size: int,
