@@ -123,7 +123,8 @@ class Pretraining:
             return tf.argmax(encoder.masked_lm(encoder(batch)["sequence_output"], positions), -1)
 
         if isinstance(encoder.weights[0].value, tf.distribute.DistributedValues):
-            best = tf.function(best, autograph=False)  # eagerly, custom gradients take the variables of several devices apart
+            # Eagerly, custom gradients take the variables of several devices apart.
+            best = tf.function(best, autograph=False)
         arrays = {name: value.numpy() for name, value in batch.items()}
         return {"filled_masks": filled_masks(arrays, best(batch).numpy(), tokens)}
 

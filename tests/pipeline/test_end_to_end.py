@@ -21,7 +21,7 @@ from preprocessing import features, vocab_file
 from preprocessing.corpus import embedded
 from tests.pipeline.runs import looked_at
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
 RUNNER = local_runner.__file__
 DATA_STEPS = (
@@ -138,7 +138,6 @@ def test_the_examples_are_as_the_feature_contract_says(first_run):
         assert all(0 <= token < size for token in values[features.INPUT_IDS])
 
 
-@pytest.mark.long
 def test_a_changed_training_setting_repeats_no_data_step_and_a_closed_gate_pushes_nothing(first_run):
     home, _ = first_run
     run = settings.smoke()
@@ -160,7 +159,6 @@ def test_a_changed_training_setting_repeats_no_data_step_and_a_closed_gate_pushe
     assert pathlib.Path(report(home)["pushed_to"], "saved_model.pb").is_file()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("step", ["CorpusGen", "VocabularyGen", "MaskedExamplesGen", "Trainer", "Evaluator", "Pusher"])
 def test_a_killed_run_is_finished_by_the_next(tmp_path, step):
     process = start(tmp_path / "bert")
@@ -177,7 +175,6 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path, step):
     assert report(tmp_path / "bert")["blessed"]
 
 
-@pytest.mark.long
 def test_a_run_over_spans_goes_on_from_the_one_before_and_its_version_is_traced_to_files(tmp_path):
     home, documents = tmp_path / "home", [text for _, text in embedded.documents(400_000)]
     half = len(documents) // 2
@@ -212,7 +209,6 @@ def test_a_run_over_spans_goes_on_from_the_one_before_and_its_version_is_traced_
     assert "Lineage" in (home / "reports" / "report.html").read_text()
 
 
-@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_backfill_computes_only_what_is_new_and_another_language_stops_before_training(tmp_path, monkeypatch):
     """Spans 1 to 3 one after the other, as a scheduler asks for them, and a fourth that is not like them."""

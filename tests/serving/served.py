@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import pathlib
+import shutil
+import tempfile
 import threading
 
 import tensorflow as tf
@@ -74,11 +77,16 @@ class Toy(tf.Module):
 SIGNATURES = ("serving_default", "single", "pair", "picky", "slow", "fill_mask", "free")
 
 
+@functools.cache
+def _saved(version: int) -> tempfile.TemporaryDirectory:
+    folder, toy = tempfile.TemporaryDirectory(), Toy(version)
+    tf.saved_model.save(toy, folder.name, signatures={name: getattr(toy, name) for name in SIGNATURES})
+    return folder
+
+
 def save(base: pathlib.Path, version: int) -> pathlib.Path:
     """Writes `base/version`, appearing at once and whole."""
-    toy = Toy(version)
-    partial = base / f".{version}"
-    tf.saved_model.save(toy, str(partial), signatures={name: getattr(toy, name) for name in SIGNATURES})
+    partial = shutil.copytree(_saved(version).name, base / f".{version}", copy_function=shutil.copy)
     return partial.rename(base / str(version))
 
 

@@ -133,6 +133,7 @@ def test_it_goes_on_without_what_it_began_with(examples, uninterrupted, tmp_path
     assert_same(train(examples, tmp_path / "run", init=str(tmp_path / "init")), whole)
 
 
+@pytest.mark.long
 def test_adapters_go_on(examples, uninterrupted, tmp_path):
     """They stand in the run's checkpoints as they are, in its models as part of the kernels."""
     options = {"init": str(uninterrupted[0] / "model"), "settings": dataclasses.replace(SETTINGS, tune="lora")}
@@ -173,7 +174,7 @@ def test_two_equal_runs_in_one_folder(examples, tmp_path):
     train(examples, tmp_path)
 
 
-@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
+@pytest.mark.parametrize("ending", [pytest.param("index", marks=pytest.mark.long), "data-00000-of-00001"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(examples, uninterrupted, tmp_path, ending):
     copy_without_last_steps(uninterrupted[0], tmp_path)
     damaged = tmp_path / "checkpoints" / f"ckpt-60.{ending}"

@@ -177,7 +177,7 @@ def test_a_description_that_is_none(tmp_path, content):
         claim(str(tmp_path), training={"steps": 1})
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("float16", marks=pytest.mark.long)])
 def test_precisions_learn(files, tmp_path, precision):
     found = train(files, tmp_path, settings(precision=precision)).metrics
     assert found["masked_lm_loss"] < 0.9 * found["unigram_loss"]

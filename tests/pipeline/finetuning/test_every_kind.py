@@ -312,12 +312,17 @@ def test_each_row_of_dev_is_answered_once_in_order(case, tuned):
     assert {len(error) for error in errors} <= {6}
 
 
+def quickly(*kinds: Kind):
+    """Of these at once, of the others where there is time."""
+    marks = {True: [], False: [pytest.mark.long]}
+    return pytest.mark.parametrize(
+        "case", [pytest.param(case, id=case.name, marks=marks[case.kind in kinds]) for case in CASES]
+    )
+
+
 # Where the head is another's, the run is, too; a model of similarity has less of all of it.
-ALIKE = (MULTI_LABEL, REGRESSION, SIMILARITY)
-each_head = pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, id=case.name, marks=[pytest.mark.long] if case.kind in ALIKE else []) for case in CASES],
-)
+each_head = quickly(CLASSIFICATION, TAGGING, QUESTION_ANSWERING)
+one_head = quickly(CLASSIFICATION)
 
 
 @pytest.mark.long
@@ -362,7 +367,7 @@ def test_a_tagger_is_taught_also_of_what_has_no_tags(tuned, tmp_path):
     assert metrics["entity_f1"] >= case.least > 0.5 > metrics["untaught"]["12345"]["entity_f1"]
 
 
-@each_head
+@one_head
 def test_the_same_again_and_a_run_that_was_killed_end_alike(case, tuned, tmp_path):
     """To the last bit; what has been done is not done again."""
     folder, output, _ = tuned(case)
@@ -454,7 +459,7 @@ def test_predictions_of_a_file(case, tuned, served, tmp_path):
     assert told == (tmp_path / "a").read_text()
 
 
-@each_head
+@one_head
 def test_a_server_is_asked_as_a_folder_is(case, tuned, served, tmp_path):
     """By gRPC and REST, whose numbers are told in fewer digits."""
     folder, _, _ = tuned(case)

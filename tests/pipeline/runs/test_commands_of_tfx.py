@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 # A pipeline that says who runs it, and goes wrong where it is more than looked at.
 RUNNER = """
 import os
@@ -21,6 +23,7 @@ with open({log!r}, "a") as stream:
 """
 
 
+@pytest.mark.long
 def test_commands_share_a_process_and_the_pipelines_status_is_theirs(tmp_path):
     runner, log = tmp_path / "runner.py", tmp_path / "log"
     runner.write_text(RUNNER.format(log=str(log), root=str(tmp_path / "artifacts")))

@@ -280,8 +280,11 @@ def test_a_process_ends_with_one_line_and_a_status(error, status, said):
     assert error or done.stdout == "done\n"
 
 
-@pytest.mark.parametrize("bytecode", ["", "1"], ids=["bytecode", "no bytecode"])
-@pytest.mark.parametrize("ending", ["process.end(work)", "cli.bert = work\ncli.main()"], ids=["step", "command"])
+@pytest.mark.parametrize(
+    ("ending", "bytecode"),
+    [("process.end(work)", ""), ("cli.bert = work\ncli.main()", "1")],
+    ids=["step, bytecode", "command, no bytecode"],
+)
 def test_an_ended_process_leaves_no_files_of_autograph(tmp_path, monkeypatch, ending, bytecode):
     (tmp_path / "work.py").write_text(
         "import os\nfrom pipeline import cli\nfrom pipeline.runs import process\n"

@@ -23,7 +23,7 @@ def work(number, vocab, fails):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize("forked", [False, True])
+@pytest.mark.parametrize("forked", [pytest.param(False, marks=pytest.mark.long), True])
 def test_status_of_workers(tmp_path, monkeypatch, forked, fails):
     monkeypatch.setenv(nursery.SOCKET, "")
     monkeypatch.delenv(nursery.SOCKET)

@@ -70,7 +70,7 @@ def test_a_megabyte_of_text_is_cut(loaded, text):
     assert filled["mask_count"].numpy().tolist() == [20 if "[MASK]" in text else 0, 0]
 
 
-def test_answers_are_compared_with_all_digits(exported, monkeypatch):
+def test_answers_are_compared_with_all_digits(exported_tagger, monkeypatch):
     """A GPU would round the factors of float32 products to TF32, by each process and batch in other places."""
     enabled, seen = tf.config.experimental.tensor_float_32_execution_enabled, []
     tf.config.experimental.enable_tensor_float_32_execution(True)
@@ -78,7 +78,7 @@ def test_answers_are_compared_with_all_digits(exported, monkeypatch):
         assert not enabled()
     assert enabled()
     monkeypatch.setattr(golden, "differences", lambda *_: seen.append(enabled()) or {})
-    golden.answer(str(exported[0]))
+    golden.answer(str(exported_tagger[0]))
     assert set(seen) == {False}
 
 
