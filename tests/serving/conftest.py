@@ -1,5 +1,7 @@
 """One server and one export for all tests that do not change them."""
 
+import fcntl
+import json
 import shutil
 
 import pytest
@@ -17,17 +19,26 @@ def toy_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory):
-    """(folder, report) of an export of the small model that was moved after it was checked in a fresh process."""
+def exported(tmp_path_factory, worker_id):
+    """(folder, report) of an export of the small model that was moved after it was checked in a fresh process; that of
+    all workers."""
     from serving.export import exporting
     from tests.serving import small_model
 
-    vocab = small_model.write_vocab(tmp_path_factory.mktemp("vocab"), "words-of-france.txt")
-    written = tmp_path_factory.mktemp("exports") / "written"
-    report = exporting.export(small_model.encoder(), vocab, written, small_model.EXPORT)
-    assert [path.name for path in written.parent.iterdir()] == ["written"]
-    moved = shutil.move(written, tmp_path_factory.mktemp("moved") / "elsewhere")
-    return moved, report
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "exported"
+    shared.mkdir(exist_ok=True)
+    moved, told = shared / "elsewhere", shared / "report.json"
+    with open(shared / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            vocab = small_model.write_vocab(tmp_path_factory.mktemp("vocab"), "words-of-france.txt")
+            written = tmp_path_factory.mktemp("exports") / "written"
+            report = exporting.export(small_model.encoder(), vocab, written, small_model.EXPORT)
+            assert [path.name for path in written.parent.iterdir()] == ["written"]
+            shutil.move(written, moved)
+            told.write_text(json.dumps(report))
+    return moved, json.loads(told.read_text())
 
 
 @pytest.fixture(scope="session")

@@ -121,6 +121,7 @@ def copy_without_last_steps(source, target):
         (target / path.relative_to(source)).write_bytes(path.read_bytes())
 
 
+@pytest.mark.long
 def test_it_goes_on_without_what_it_began_with(examples, uninterrupted, tmp_path):
     shutil.copytree(uninterrupted[0] / "model", tmp_path / "init")
     whole = train(examples, tmp_path / "whole", init=str(tmp_path / "init"))

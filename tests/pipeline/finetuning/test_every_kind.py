@@ -438,7 +438,7 @@ def test_a_model_without_its_head_is_refused(case, tuned):
         run("evaluate", "--model", folder / "checkpoint", *asked)
 
 
-@each_head
+@one_head
 def test_predictions_of_a_file(case, tuned, served, tmp_path):
     """An object a row, in order, the same from a checkpoint and an export; what cannot be answered says why."""
     folder, output, _ = tuned(case)
