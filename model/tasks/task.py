@@ -36,7 +36,8 @@ class Curve:
 
 class Task(Protocol):
     """Legend: B batch, `()` a scalar. Batches are of int32 and float32 [B, length], by feature name; a row without a
-    token (`input_mask` 0) only fills its batch and must count nowhere. What returns tensors is traced into graphs."""
+    token (`input_mask` 0) only fills its batch and must count nowhere. What returns tensors is traced into graphs,
+    as it stands: AutoGraph converts no `if` or `for` over tensors (`tf.where`, `tf.cond`, `tf.while_loop`)."""
 
     @property
     def heads(self) -> Sequence[Head | str]:
