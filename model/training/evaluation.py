@@ -1,6 +1,5 @@
 """How good an encoder is on held-out examples, beside what needs no model."""
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -31,7 +30,8 @@ class Evaluation:
         self._examples, self._batch_size, self._transform, self._buckets = examples, batch_size, transform, buckets
         self._sums_of = tf.function(lambda batch: task.held_out(encoder, batch), autograph=False)
         # Building `tf.data` takes longer than a small set's figures, and a run asks ten times.
-        self._batches, self._first = functools.lru_cache(1)(self._batches_of), functools.lru_cache(1)(self._first_of)
+        self._built: dict[int, tf.data.Dataset] = {}  # the last asked, by the number of its batches
+        self._shown: batches.Batch | None = None
 
     def __call__(self, limit: int | None = None) -> dict[str, float]:
         """On the first `limit` examples, rounded down to whole batches but one; None: on all."""
@@ -42,17 +42,18 @@ class Evaluation:
                 sums[name] = sums.get(name, 0.0) + value.numpy().astype(np.float64)
         return self._task.figures(sums)
 
-    def _batches_of(self, count: int) -> tf.data.Dataset:
+    def _batches(self, count: int) -> tf.data.Dataset:
         """So many of them."""
-        examples = self._examples
-        if self._buckets and examples.arrays:
-            examples = examples.shortest_first(count * self._batch_size)
-        dataset = examples.batches(self._batch_size, shuffle=False, buckets=self._buckets, transform=self._transform)
-        return dataset.take(count)
+        if count not in self._built:
+            examples = self._examples
+            if self._buckets and examples.arrays:
+                examples = examples.shortest_first(count * self._batch_size)
+            built = examples.batches(self._batch_size, shuffle=False, buckets=self._buckets, transform=self._transform)
+            self._built = {count: built.take(count)}
+        return self._built[count]
 
-    def samples(self, tokens: list[str], count: int = 4) -> dict[str, str]:
-        """The task's samples of the first examples."""
-        return self._task.samples(self._encoder, self._first(count), tokens)
-
-    def _first_of(self, count: int) -> batches.Batch:
-        return next(iter(self._examples.batches(count, shuffle=False, transform=self._transform)))
+    def samples(self, tokens: list[str]) -> dict[str, str]:
+        """The task's samples of the first four examples."""
+        if self._shown is None:
+            self._shown = next(iter(self._examples.batches(4, shuffle=False, transform=self._transform)))
+        return self._task.samples(self._encoder, self._shown, tokens)

@@ -282,8 +282,12 @@ def test_a_process_ends_with_one_line_and_a_status(error, status, said):
 
 @pytest.mark.parametrize(
     ("ending", "bytecode"),
-    [("process.end(work)", ""), ("cli.bert = work\ncli.main()", "1")],
-    ids=["step, bytecode", "command, no bytecode"],
+    [
+        pytest.param("process.end(work)", "", id="step, bytecode"),
+        pytest.param("process.end(work)", "1", id="step, no bytecode", marks=pytest.mark.long),
+        pytest.param("cli.bert = work\ncli.main()", "", id="command, bytecode", marks=pytest.mark.long),
+        pytest.param("cli.bert = work\ncli.main()", "1", id="command, no bytecode"),
+    ],
 )
 def test_an_ended_process_leaves_no_files_of_autograph(tmp_path, monkeypatch, ending, bytecode):
     (tmp_path / "work.py").write_text(
